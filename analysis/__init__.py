@@ -1,0 +1,1 @@
+"""Results store, SQL views, statistics, figures and the report. Imports no torch, no ray, no `study`."""

@@ -1,0 +1,185 @@
+"""The tables of the results store: every column with its type, unit and meaning.
+
+This file is the one contract between those who write rows (`study`) and those who read them (`analysis`).
+Changes are additive only: a new column is nullable and old files stay readable. Bump `SCHEMA_VERSION`
+when a reader of the previous version could misread a new file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"revstudy.schema_version"
+
+OUTCOMES = ("ok", "diverged", "oom", "pruned", "timeout", "failed")
+"""How a trial can end. Only ``ok`` trials enter fronts and fits; every other one is shown, never dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table. `unit` is empty for labels and pure numbers."""
+
+    name: str
+    type: pa.DataType
+    unit: str = ""
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of the store, kept in the folder of the same name."""
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, every field nullable, with the schema version in its metadata."""
+        fields = [pa.field(c.name, c.type, nullable=True) for c in self.columns]
+        return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+def _text(name: str, meaning: str) -> Column:
+    return Column(name=name, type=pa.string(), meaning=meaning)
+
+
+def _int(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name=name, type=pa.int64(), unit=unit, meaning=meaning)
+
+
+def _real(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name=name, type=pa.float64(), unit=unit, meaning=meaning)
+
+
+def _flag(name: str, meaning: str) -> Column:
+    return Column(name=name, type=pa.bool_(), meaning=meaning)
+
+
+def _time(name: str, meaning: str) -> Column:
+    return Column(name=name, type=pa.timestamp("us", tz="UTC"), unit="UTC", meaning=meaning)
+
+
+_KEY = (
+    _text("trial_id", "hash of every setting that changes the result"),
+    _text("study", "name of the study that ran the trial"),
+    _int("attempt", "0 for the first try, one more for each retry after an infrastructure failure"),
+)
+
+TRIALS = Table(
+    name="trials",
+    meaning="one row per trial: settings, outcome, accuracy, memory, time, fidelity, provenance",
+    columns=(
+        *_KEY,
+        _text("outcome", "one of " + ", ".join(OUTCOMES)),
+        _text("error_class", "exception class of a trial that did not end ok"),
+        _text("error_message", "its message, shortened to 2,000 characters"),
+        # settings
+        _text("data", "data set name as the study file gives it"),
+        _int("examples_train", "training examples used", "examples"),
+        _int("num_classes", "classes of the data set"),
+        _text("model", "preset, such as revnet110"),
+        _text("family", "revnet or resnet"),
+        _text("block", "basic or bottleneck"),
+        _int("depth", "weighted layers, as the paper counts them: 2 + convolutions of the residual functions"),
+        _real("width", "multiplier on the preset's channels"),
+        _int("parameters", "trainable parameters", "numbers"),
+        _text("strategy", "store, reverse or checkpoint"),
+        _text("compute_dtype", "arithmetic of F and G: fp64, fp32, bf16 or fp16"),
+        _text("stream_dtype", "type that carries x1 and x2: fp64, fp32, bf16 or fp16"),
+        _text("coupling", "additive or exact"),
+        _text("matmul", "ieee or tf32; not_applicable on a CPU"),
+        _int("batch_size", "examples per optimizer step, over all workers", "examples"),
+        _int("epochs", "epochs asked for"),
+        _text("optimizer", "sgd, adamw, ..."),
+        _real("learning_rate", "peak learning rate"),
+        _real("weight_decay", "decay of convolution and linear weights"),
+        _text("schedule", "learning-rate schedule"),
+        _int("workers", "data-parallel workers"),
+        _int("seed", "seed of weights, data order and dropout"),
+        _text("origin", "what proposed the trial: grid, or the sampler's name"),
+        _text("config_json", "canonical JSON of the settings behind trial_id"),
+        # results
+        _real("accuracy_train", "training accuracy in the last epoch", "fraction"),
+        _real("accuracy_val", "validation accuracy after the last epoch", "fraction"),
+        _real("accuracy_test", "test accuracy, read once at the end; null for synthetic data", "fraction"),
+        _real("loss_train", "mean training cross-entropy in the last epoch", "nats"),
+        _real("loss_val", "validation cross-entropy after the last epoch", "nats"),
+        _real("loss_test", "test cross-entropy", "nats"),
+        _int("epochs_done", "epochs finished"),
+        _int("steps_done", "optimizer steps finished"),
+        # memory of one training step
+        _int("memory_peak_bytes", "peak of all categories together in one training step", "bytes"),
+        _int("memory_activation_bytes", "peak of activations and temporaries in that step", "bytes"),
+        _int("memory_parameter_bytes", "parameters", "bytes"),
+        _int("memory_gradient_bytes", "gradients", "bytes"),
+        _int("memory_optimizer_bytes", "optimizer state", "bytes"),
+        _int("memory_buffer_bytes", "buffers, such as running statistics", "bytes"),
+        _int("memory_predicted_bytes", "peak predicted on fake tensors before the trial", "bytes"),
+        _text("memory_source", "tracker (CPU, dispatch level) or cuda_allocator"),
+        # time
+        _real("step_time_s", "median time of a training step after warm-up", "s"),
+        _real("examples_per_s", "training examples per second at the median step", "examples/s"),
+        _real("train_s", "time in training steps", "s"),
+        _real("wall_s", "time of the trial, from settings to row", "s"),
+        _int("concurrent_trials", "trials that may have shared the machine while this one was timed"),
+        # fidelity of the rebuilt activations, at the end of training; null where nothing is rebuilt
+        _real("reconstruction_rel_error", "worst relative error of a rebuilt pair over blocks"),
+        _real("gradient_rel_error", "worst relative error of a parameter's gradient against stored mode"),
+        _real("gradient_angle_deg", "worst angle between a parameter's gradient and stored mode's", "deg"),
+        # provenance
+        _text("device", "device name"),
+        _text("hostname_hash", "which machine, without naming it"),
+        _int("cpu_threads", "intra-op threads of the trial's process"),
+        _text("git_commit", "commit of the code, if it ran from a checkout"),
+        _flag("git_dirty", "the checkout held uncommitted changes"),
+        _text("revstudy_version", "version of this package"),
+        _text("torch_version", "version of PyTorch"),
+        _text("ray_version", "version of Ray; null where the trial ran without it"),
+        _text("python_version", "version of Python"),
+        _text("platform", "operating system and processor architecture"),
+        _time("started_at", "when the trial began"),
+        _time("finished_at", "when its row was written"),
+    ),
+)
+
+EPOCHS = Table(
+    name="epochs",
+    meaning="one row per finished epoch of a trial attempt",
+    columns=(
+        *_KEY,
+        _int("epoch", "1 for the first epoch"),
+        _int("step", "optimizer steps finished by its end"),
+        _real("loss_train", "mean training cross-entropy", "nats"),
+        _real("accuracy_train", "training accuracy", "fraction"),
+        _real("loss_val", "validation cross-entropy", "nats"),
+        _real("accuracy_val", "validation accuracy", "fraction"),
+        _real("learning_rate", "learning rate of the epoch's last step"),
+        _real("gradient_norm", "norm of all gradients at the epoch's last step"),
+        _real("epoch_s", "time of its training steps", "s"),
+        _real("examples_per_s", "training examples per second", "examples/s"),
+        _real("reconstruction_rel_error", "worst over blocks, if this epoch was probed"),
+        _real("gradient_rel_error", "worst over parameters, if this epoch was probed"),
+        _real("gradient_angle_deg", "worst over parameters, if this epoch was probed", "deg"),
+    ),
+)
+
+BLOCKS = Table(
+    name="blocks",
+    meaning="one row per reversible block and fidelity probe",
+    columns=(
+        *_KEY,
+        _int("epoch", "epochs of training before the probe; 0 is at initialisation"),
+        _int("block", "position of the block in the network, 0 first"),
+        _text("name", "module path of the block"),
+        _real("reconstruction_rel_error", "relative error of the block's rebuilt input pair"),
+        _real("gradient_rel_error", "worst relative error of the block's parameter gradients"),
+        _real("gradient_cosine", "cosine between the block's gradient and stored mode's"),
+        _real("gradient_angle_deg", "angle between the block's gradient and stored mode's", "deg"),
+    ),
+)
+
+TABLES = {table.name: table for table in (TRIALS, EPOCHS, BLOCKS)}

@@ -1,0 +1,162 @@
+"""The reversible block: two residual functions, coupled so that the input follows from the output.
+
+Forward (Gomez et al. 2017, equations 6 and 7), and its inverse (equation 8)::
+
+    y1 = x1 + F(x2)        x2 = y2 - G(y1)
+    y2 = x2 + G(y1)        x1 = y1 - F(x2)
+
+This file is the plain definition. It stores activations as any PyTorch module does, and so it is the naive
+twin of `revmodels.engine`, which computes the same values and gradients without storing them.
+"""
+
+from __future__ import annotations
+
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+
+from revmodels.errors import PrecisionError, ResidualError, SplitError, one_of
+from revmodels.precision import COUPLINGS, Precision
+from revmodels.replay import batch_norms, frozen_statistics
+
+Pair = tuple[Tensor, Tensor]
+
+
+def split(x: Tensor, dim: int = 1) -> Pair:
+    """Split `x` into two contiguous halves along `dim`, as views.
+
+    Raises:
+        SplitError: `x` has no such dimension, or its size there is odd.
+
+    """
+    if not -x.dim() <= dim < x.dim():
+        raise SplitError(
+            f"split_dim={dim} needs a tensor with that dimension; received shape {tuple(x.shape)}."
+        )
+    if x.shape[dim] % 2:
+        raise SplitError(
+            f"the streams are two equal halves, so dimension {dim} must be even; received shape "
+            f"{tuple(x.shape)}. Pad it by one, or pass the two streams as a pair."
+        )
+    x1, x2 = x.chunk(2, dim)
+    return x1, x2
+
+
+class ReversibleBlock(nn.Module):
+    """A pair of residual functions with an additive coupling.
+
+    Args:
+        f: any module that maps a tensor to one of the same shape; added to the first stream.
+        g: likewise; added to the second stream.
+        coupling: ``additive``.
+        split_dim: dimension along which a single input tensor is halved.
+
+    Call it with one tensor, which is split along `split_dim` and joined again, or with the two streams,
+    which come back as a pair. Either way shapes are kept.
+
+    Example:
+        >>> block = ReversibleBlock(nn.Linear(4, 4), nn.Linear(4, 4))
+        >>> x = torch.randn(2, 8)
+        >>> torch.allclose(block.inverse(block(x)), x, atol=1e-5)
+        True
+
+    """
+
+    stores_input = False
+    """Whether the engine keeps this unit's input instead of rebuilding it."""
+
+    def __init__(self, f: nn.Module, g: nn.Module, coupling: str = "additive", *, split_dim: int = 1) -> None:
+        super().__init__()
+        if coupling not in COUPLINGS:
+            raise PrecisionError(f"coupling: {one_of(coupling, COUPLINGS)}")
+        self.f = f
+        self.g = g
+        self.coupling = coupling
+        self.split_dim = split_dim
+        self.precision: Precision | None = None
+
+    @overload
+    def forward(self, x1: Tensor, x2: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x1: Tensor, x2: Tensor) -> Pair: ...
+    def forward(self, x1: Tensor, x2: Tensor | None = None) -> Tensor | Pair:
+        """Apply the block, storing what ordinary backpropagation needs."""
+        if x2 is None:
+            return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
+        y1 = self.shortcut1(x1) + self.residual(self.f, x2)
+        return y1, self.shortcut2(x2) + self.residual(self.g, y1)
+
+    @overload
+    def inverse(self, y1: Tensor, y2: None = None) -> Tensor: ...
+    @overload
+    def inverse(self, y1: Tensor, y2: Tensor) -> Pair: ...
+    def inverse(self, y1: Tensor, y2: Tensor | None = None) -> Tensor | Pair:
+        """Rebuild the input of a call from its output (equation 8).
+
+        Batch norm's running statistics do not move. A block that draws random numbers (dropout in training
+        mode) draws new ones here, so its inverse is only exact in eval mode.
+        """
+        if y2 is None:
+            return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
+        with frozen_statistics(batch_norms((self.f, self.g))):
+            x2 = y2 - self.residual(self.g, y1)
+            return y1 - self.residual(self.f, x2), x2
+
+    def residual(self, fn: nn.Module, x: Tensor) -> Tensor:
+        """Evaluate F or G under the block's precision; the result has the dtype of the stream `x`."""
+        r = fn(x) if self.precision is None else self.precision.run(fn, x)
+        if not isinstance(r, Tensor):
+            raise ResidualError(
+                f"F and G must return one tensor; {type(fn).__name__} returned {type(r).__name__}. "
+                "Wrap it in a module that returns the tensor to be added."
+            )
+        return r.to(x.dtype)
+
+    def shortcut1(self, x1: Tensor) -> Tensor:
+        """What F's result is added to: here x1 itself."""
+        return x1
+
+    def shortcut2(self, x2: Tensor) -> Tensor:
+        """What G's result is added to: here x2 itself."""
+        return x2
+
+
+class StageEntry(ReversibleBlock):
+    """The first unit of a stage: it may change resolution and channels, so its input is stored.
+
+    ``y1 = P1(x1) + F(x2)``, ``y2 = P2(x2) + G(y1)`` with shortcuts P that pool or project. As in the paper's
+    code, the first unit of *every* stage is treated so, even where its shapes would allow inversion.
+    """
+
+    stores_input = True
+
+    def __init__(self, f: nn.Module, g: nn.Module, shortcut1: nn.Module, shortcut2: nn.Module) -> None:
+        super().__init__(f, g)
+        self.p1 = shortcut1
+        self.p2 = shortcut2
+
+    def shortcut1(self, x1: Tensor) -> Tensor:
+        """P1(x1), in the dtype of the stream."""
+        return self._project(self.p1, x1)
+
+    def shortcut2(self, x2: Tensor) -> Tensor:
+        """P2(x2), in the dtype of the stream."""
+        return self._project(self.p2, x2)
+
+    def _project(self, shortcut: nn.Module, x: Tensor) -> Tensor:
+        # Pooling and padding stay in the dtype of the stream; only a projection has arithmetic to choose.
+        has_parameters = next(shortcut.parameters(), None) is not None
+        return self.residual(shortcut, x) if has_parameters else shortcut(x)
+
+    def inverse(self, y1: Tensor, y2: Tensor | None = None):
+        """A stage entry has no inverse.
+
+        Raises:
+            ResidualError: always; keep the entry's input instead.
+
+        """
+        raise ResidualError(
+            "a stage entry changes resolution or channels and has no inverse; keep its input, as "
+            "ReversibleSequence does."
+        )

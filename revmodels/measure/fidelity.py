@@ -1,0 +1,209 @@
+"""How faithfully a network rebuilds its activations, and what that does to its gradients.
+
+The reference is the stored twin: the same weights, batch, precision and random numbers, with activations
+kept. Section 5.2 of the RevNet paper compares the two by the angle between their gradients; the angle here is
+``2 atan2(|u - v|, |u + v|)`` of the normalised gradients, which resolves angles that ``arccos`` rounds to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revmodels.coupling import Pair, ReversibleBlock
+from revmodels.errors import NotReversibleError
+from revmodels.measure.memory import Batch, Loss
+from revmodels.measure.untouched import buffers_kept, random_state_kept
+from revmodels.sequence import ReversibleSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockFidelity:
+    """One unit of the network.
+
+    Attributes:
+        index: position, 0 first.
+        name: module path.
+        reconstruction_rel_error: |x' - x| / |x| of its input pair; None for a unit that stores its input.
+        gradient_rel_error: worst |g' - g| / |g| over its parameters.
+        gradient_cosine: cosine between its whole gradient and the stored twin's.
+        gradient_angle_deg: the angle between them, in degrees.
+
+    """
+
+    index: int
+    name: str
+    reconstruction_rel_error: float | None
+    gradient_rel_error: float
+    gradient_cosine: float
+    gradient_angle_deg: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """Worst figures over the network.
+
+    Attributes:
+        reconstruction_rel_error: over units that rebuild their input; 0 where there is none.
+        gradient_rel_error: over all parameters, those of stem and head included.
+        gradient_angle_deg: over all parameters, in degrees.
+        blocks: every unit, first to last.
+
+    """
+
+    reconstruction_rel_error: float
+    gradient_rel_error: float
+    gradient_angle_deg: float
+    blocks: tuple[BlockFidelity, ...]
+
+
+def fidelity(model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy) -> Fidelity:
+    """Compare one backward pass that rebuilds activations with one that stores them.
+
+    Model, gradients, buffers, strategy and random generators are left as they were. Needs the memory of
+    stored mode.
+
+    Args:
+        model: any module that contains a `ReversibleSequence`, in the mode (train or eval) to be judged.
+        batch: (inputs, targets).
+        loss: maps (outputs, targets) to a scalar.
+
+    Raises:
+        NotReversibleError: nothing in `model` is ever rebuilt.
+
+    """
+    sequences = {name: m for name, m in model.named_modules() if isinstance(m, ReversibleSequence)}
+    if not sequences:
+        raise NotReversibleError(
+            f"fidelity compares rebuilt activations with stored ones, and {type(model).__name__} holds no "
+            "ReversibleSequence. Measure a RevNet."
+        )
+    units = {(name, index): unit for name, m in sequences.items() for index, unit in enumerate(m.units())}
+    with buffers_kept(model), _strategies_kept(sequences.values()):
+        with _inputs_recorded(units) as stored_pairs:
+            stored = _gradients(model, sequences.values(), "store", batch, loss)
+        errors: dict[tuple[str, int], float] = {}
+        with _rebuilt_compared(sequences, stored_pairs, errors):
+            rebuilt = _gradients(model, sequences.values(), "reverse", batch, loss)
+
+    blocks = []
+    for position, ((name, index), unit) in enumerate(units.items()):
+        mine = [id(p) for p in unit.parameters() if id(p) in stored]
+        u, v = _joined(stored[i] for i in mine), _joined(rebuilt[i] for i in mine)
+        angle = angle_deg(u, v)
+        blocks.append(
+            BlockFidelity(
+                index=position,
+                name=".".join(part for part in (name, "blocks", str(index)) if part),
+                reconstruction_rel_error=None if unit.stores_input else errors[name, index],
+                gradient_rel_error=_worst(rel_error(rebuilt[i], stored[i]) for i in mine),
+                gradient_cosine=math.cos(math.radians(angle)),
+                gradient_angle_deg=angle,
+            )
+        )
+    return Fidelity(
+        reconstruction_rel_error=_worst(
+            b.reconstruction_rel_error for b in blocks if b.reconstruction_rel_error is not None
+        ),
+        gradient_rel_error=_worst(rel_error(rebuilt[i], stored[i]) for i in stored),
+        gradient_angle_deg=_worst(angle_deg(rebuilt[i], stored[i]) for i in stored),
+        blocks=tuple(blocks),
+    )
+
+
+def rel_error(approximate: Tensor, exact: Tensor) -> float:
+    """|a - e| / |e| in float64: 0 for two zeros, infinite against a zero reference."""
+    difference = (approximate.double() - exact.double()).norm().item()
+    norm = exact.double().norm().item()
+    if norm == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / norm
+
+
+def angle_deg(u: Tensor, v: Tensor) -> float:
+    """Angle between two tensors as vectors, in degrees, accurate for small angles; 0 for two zeros."""
+    u, v = u.double().flatten(), v.double().flatten()
+    if torch.equal(u, v):
+        return 0.0
+    nu, nv = u.norm(), v.norm()
+    if nu == 0 or nv == 0:
+        return 90.0
+    u, v = u / nu, v / nv
+    return math.degrees(2 * math.atan2((u - v).norm().item(), (u + v).norm().item()))
+
+
+def _gradients(
+    model: nn.Module, sequences: Iterable[ReversibleSequence], strategy: str, batch: Batch, loss: Loss
+) -> dict[int, Tensor]:
+    """Gradients of one step by parameter id, with the same random numbers in every call."""
+    for sequence in sequences:
+        sequence.strategy = strategy
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with random_state_kept(batch[0].device), torch.enable_grad():
+        value = loss(model(batch[0]), batch[1])
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    return {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
+
+
+@contextmanager
+def _inputs_recorded(units: dict[tuple[str, int], ReversibleBlock]) -> Iterator[dict[tuple[str, int], Pair]]:
+    pairs: dict[tuple[str, int], Pair] = {}
+
+    def recorder(key: tuple[str, int]):
+        def hook(module: nn.Module, args: Pair) -> None:
+            pairs[key] = (args[0].detach(), args[1].detach())
+
+        return hook
+
+    with ExitStack() as stack:
+        for key, unit in units.items():
+            stack.callback(unit.register_forward_pre_hook(recorder(key)).remove)
+        yield pairs
+
+
+@contextmanager
+def _rebuilt_compared(
+    sequences: dict[str, ReversibleSequence],
+    stored: dict[tuple[str, int], Pair],
+    errors: dict[tuple[str, int], float],
+) -> Iterator[None]:
+    def observer(name: str):
+        def observe(index: int, x1: Tensor, x2: Tensor) -> None:
+            errors[name, index] = rel_error(_joined((x1, x2)), _joined(stored[name, index]))
+
+        return observe
+
+    for name, sequence in sequences.items():
+        sequence.observer = observer(name)
+    try:
+        yield
+    finally:
+        for sequence in sequences.values():
+            sequence.observer = None
+
+
+@contextmanager
+def _strategies_kept(sequences: Iterable[ReversibleSequence]) -> Iterator[None]:
+    kept = [(sequence, sequence.strategy) for sequence in sequences]
+    try:
+        yield
+    finally:
+        for sequence, strategy in kept:
+            sequence.strategy = strategy
+
+
+def _joined(tensors) -> Tensor:
+    flat = [t.detach().double().flatten() for t in tensors]
+    return torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
+
+
+def _worst(values) -> float:
+    # max() would drop a NaN that is not first, and a NaN is the worst of all.
+    values = list(values)
+    return math.nan if any(math.isnan(v) for v in values) else max(values, default=0.0)

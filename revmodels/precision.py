@@ -1,0 +1,91 @@
+"""The precision policy: which arithmetic F and G use, and which type carries the two streams.
+
+`compute` and `stream` are separate because they fail differently. Rounding inside F costs accuracy once;
+rounding of the stream is what the inverse cannot undo, so it decides how exactly activations are rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from revmodels.errors import PrecisionError, one_of
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+COUPLINGS = ("additive",)
+MATMULS = ("ieee", "tf32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Arithmetic of a network.
+
+    Args:
+        compute: arithmetic of the residual functions, the stem and the head. ``fp64`` and ``fp32`` are the
+            dtype of the parameters; ``bf16`` and ``fp16`` are autocast over float32 parameters.
+        stream: dtype of the pair (x1, x2) between units.
+        coupling: ``additive``, equations 6 to 8 of the RevNet paper (Gomez et al., 2017).
+        matmul: ``ieee`` or ``tf32`` products where `compute` is fp32; no effect on a CPU.
+
+    Raises:
+        PrecisionError: a name is unknown, or ``tf32`` is asked of products that are not fp32.
+
+    >>> Precision(compute="bf16")
+    Precision(compute='bf16', stream='fp32', coupling='additive', matmul='ieee')
+
+    """
+
+    compute: str = "fp32"
+    stream: str = "fp32"
+    coupling: str = "additive"
+    matmul: str = "ieee"
+
+    def __post_init__(self) -> None:
+        for field, value, allowed in (
+            ("compute", self.compute, DTYPES),
+            ("stream", self.stream, DTYPES),
+            ("coupling", self.coupling, COUPLINGS),
+            ("matmul", self.matmul, MATMULS),
+        ):
+            if value not in allowed:
+                raise PrecisionError(f"precision.{field}: {one_of(value, allowed)}")
+        if self.matmul == "tf32" and self.compute != "fp32":
+            raise PrecisionError(
+                f"precision.matmul: tf32 shortens the products of fp32 arithmetic, and compute is "
+                f"{self.compute!r}. Use matmul='ieee', or compute='fp32'."
+            )
+
+    @property
+    def parameter_dtype(self) -> torch.dtype:
+        """Dtype the parameters are kept in: float64 for fp64 arithmetic, float32 otherwise."""
+        return torch.float64 if self.compute == "fp64" else torch.float32
+
+    @property
+    def stream_dtype(self) -> torch.dtype:
+        """Dtype of x1 and x2."""
+        return DTYPES[self.stream]
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether `compute` is a half-width type, reached through autocast."""
+        return self.compute in ("bf16", "fp16")
+
+    def run(self, fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Evaluate ``fn(x)`` in `compute` arithmetic; the result keeps the dtype that `fn` gives it.
+
+        A half-width stream enters a half-width `fn` as it is; every other input is first converted to the
+        dtype of the parameters.
+        """
+        if not (self.autocasts and x.dtype in (torch.bfloat16, torch.float16)):
+            x = x.to(self.parameter_dtype)
+        dtype = DTYPES[self.compute] if self.autocasts else None
+        with torch.autocast(x.device.type, dtype=dtype, enabled=self.autocasts):
+            return fn(x)

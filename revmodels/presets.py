@@ -1,0 +1,90 @@
+"""Networks by name, in timm's convention: `create_model` and `list_models`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+from revmodels.architecture import PRESETS
+from revmodels.errors import UnknownModelError, one_of
+from revmodels.network import ResidualNetwork
+from revmodels.precision import Precision
+from revmodels.resnet import ResNet
+from revmodels.revnet import RevNet
+from revmodels.units import UnitOptions
+
+FAMILIES: dict[str, type[ResidualNetwork]] = {"revnet": RevNet, "resnet": ResNet}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the presets that match a shell pattern, sorted by family and depth.
+
+    >>> list_models("revnet1*")
+    ['revnet104', 'revnet110', 'revnet164']
+    """
+    names = sorted(PRESETS, key=lambda name: (PRESETS[name].family, PRESETS[name].depth))
+    return [name for name in names if fnmatch(name, pattern)]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    width: float = 1.0,
+    depth: int | None = None,
+    stem: str | None = None,
+    strategy: str | None = None,
+    precision: Precision | None = None,
+    batch_norm_momentum: float = 0.1,
+) -> ResidualNetwork:
+    """Build a network of the paper, with fresh weights from the global random generator.
+
+    Args:
+        name: a preset, see `list_models`.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the images.
+        width: multiplier on the preset's channels; every channel count is rounded to an even number.
+        depth: another depth of the same design; None keeps the preset's.
+        stem: ``cifar`` or ``imagenet``; None keeps the preset's.
+        strategy: ``reverse``, ``store`` or ``checkpoint``; None is ``reverse`` for RevNets and ``store`` for
+            ResNets, which cannot be reversed.
+        precision: the precision policy; None is float32 throughout.
+        batch_norm_momentum: PyTorch's convention. The paper's code uses 0.01; the default 0.1 follows the
+            statistics fast enough for short trainings.
+
+    Returns:
+        A module that maps (batch, in_channels, height, width) to (batch, num_classes).
+
+    Raises:
+        UnknownModelError: no such preset.
+        DepthError: the design has no network of that depth.
+        WidthError: `width` is not a positive finite number.
+        StrategyError: unknown strategy, or ``reverse`` for a ResNet.
+
+    Example:
+        >>> sum(p.numel() for p in create_model("revnet110", num_classes=10).parameters())
+        1729194
+
+    """
+    if name not in PRESETS:
+        raise UnknownModelError(f"model: {one_of(name, list_models())}")
+    if stem not in (None, "cifar", "imagenet"):
+        raise UnknownModelError(f"stem: {one_of(stem, ('cifar', 'imagenet'))}")
+    for argument, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{argument}: a whole number of at least 1; received {count!r}.")
+    architecture = PRESETS[name] if depth is None else PRESETS[name].with_depth(depth)
+    if stem is not None:
+        architecture = architecture.with_stem(stem)
+    model = FAMILIES[architecture.family](
+        architecture,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        width=width,
+        precision=precision or Precision(),
+        options=UnitOptions(
+            bottleneck=architecture.block == "bottleneck", batch_norm_momentum=batch_norm_momentum
+        ),
+    )
+    model.strategy = strategy or ("reverse" if architecture.family == "revnet" else "store")
+    return model

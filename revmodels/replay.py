@@ -1,0 +1,129 @@
+"""What must be the same when a residual function runs a second time, in the backward pass.
+
+Three things outside its arguments decide what a module computes: the autocast state, the random numbers it
+draws, and whether batch norm moves its running statistics. The forward pass records the first two and the
+replay restores them, leaving the caller's own state as it was; the third is switched off in a replay, so
+that running statistics move once per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import _disable_current_modes
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """The autocast state of one device type, as the forward pass found it."""
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+    cache: bool
+
+    @classmethod
+    def current(cls, device_type: str) -> Autocast:
+        """Read the state that is in force now."""
+        return cls(
+            device_type,
+            torch.is_autocast_enabled(device_type),
+            torch.get_autocast_dtype(device_type),
+            torch.is_autocast_cache_enabled(),
+        )
+
+    def restored(self) -> torch.autocast:
+        """A context in which this state is in force again."""
+        return torch.autocast(
+            self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=self.cache
+        )
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """Global generator states before a residual function ran: the CPU's and, for an accelerator, its own."""
+
+    cpu: Tensor
+    device: torch.device
+    accelerator: Tensor | None
+
+    @classmethod
+    def current(cls, x: Tensor) -> RandomState | None:
+        """Read the generators that a function of `x` may draw from; None for a fake `x`, which draws nothing.
+
+        The states are bookkeeping of the engine, hidden from dispatch modes that count the network's memory.
+        """
+        if isinstance(x, FakeTensor):
+            return None
+        with _disable_current_modes():
+            accelerator = torch.cuda.get_rng_state(x.device) if x.is_cuda else None
+            return cls(torch.get_rng_state(), x.device, accelerator)
+
+    def moved(self) -> bool:
+        """Whether anything was drawn since."""
+        with _disable_current_modes():
+            if not torch.equal(self.cpu, torch.get_rng_state()):
+                return True
+            return self.accelerator is not None and not torch.equal(
+                self.accelerator, torch.cuda.get_rng_state(self.device)
+            )
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """A context that draws the forward pass's numbers again; the caller's generators are untouched."""
+        devices = [self.device] if self.accelerator is not None else []
+        with torch.random.fork_rng(devices=devices, device_type="cuda"):
+            torch.set_rng_state(self.cpu)
+            if self.accelerator is not None:
+                torch.cuda.set_rng_state(self.accelerator, self.device)
+            yield
+
+
+def batch_norms(modules: Iterable[nn.Module | None]) -> tuple[_BatchNorm, ...]:
+    """The batch norms in `modules` whose running statistics a training-mode call would move."""
+    return tuple(
+        layer
+        for module in modules
+        if module is not None
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats
+    )
+
+
+@contextmanager
+def frozen_statistics(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+    """A context in which `layers` normalize by batch statistics and move nothing.
+
+    With ``track_running_stats`` off, a training-mode batch norm passes no running buffers to the same kernel,
+    so the values it returns are bit for bit those of the forward pass.
+    """
+    layers = tuple(layers)
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+@contextmanager
+def scratch_statistics(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+    """As `frozen_statistics`, with throw-away running buffers in place of none.
+
+    Autograd then saves as many tensors as in the forward pass, which `torch.utils.checkpoint` insists on.
+    """
+    kept = [(layer, dict(layer._buffers)) for layer in layers]
+    for layer, buffers in kept:
+        layer._buffers.update({name: None if b is None else b.clone() for name, b in buffers.items()})
+    try:
+        yield
+    finally:
+        for layer, buffers in kept:
+            layer._buffers.update(buffers)
