@@ -24,7 +24,6 @@ class Architecture:
         stem: ``cifar`` or ``imagenet``.
         units: units of each stage.
         filters: channels of the stem and of each stage, before a bottleneck's expansion.
-
     """
 
     name: str
@@ -59,7 +58,6 @@ class Architecture:
 
         Raises:
             WidthError: `width` is not a positive finite number.
-
         """
         if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):
             raise WidthError(f"width: a positive multiplier of the preset's channels; received {width!r}.")
@@ -75,7 +73,6 @@ class Architecture:
 
         Raises:
             DepthError: no network of this design has that depth; the message names the nearest that exist.
-
         """
         per_unit = self.convolutions_per_unit
         if self.has_equal_stages:

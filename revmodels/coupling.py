@@ -28,7 +28,6 @@ def split(x: Tensor, dim: int = 1) -> Pair:
 
     Raises:
         SplitError: `x` has no such dimension, or its size there is odd.
-
     """
     if not -x.dim() <= dim < x.dim():
         raise SplitError(
@@ -60,7 +59,6 @@ class ReversibleBlock(nn.Module):
         >>> x = torch.randn(2, 8)
         >>> torch.allclose(block.inverse(block(x)), x, atol=1e-5)
         True
-
     """
 
     stores_input = False
@@ -154,7 +152,6 @@ class StageEntry(ReversibleBlock):
 
         Raises:
             ResidualError: always; keep the entry's input instead.
-
         """
         raise ResidualError(
             "a stage entry changes resolution or channels and has no inverse; keep its input, as "

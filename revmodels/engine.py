@@ -14,17 +14,20 @@ The naive twin is `revmodels.coupling`: the same units called as plain modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from revmodels.coupling import Pair, ReversibleBlock
+from revmodels.coupling import Pair, ReversibleBlock, StageEntry
 from revmodels.errors import ReplayError, ResidualError
-from revmodels.replay import Autocast, RandomState, batch_norms, frozen_statistics
+from revmodels.replay import Autocast, RandomState, frozen_statistics, survey
 
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called in the backward pass with a unit's position and its input pair, as rebuilt or as stored."""
@@ -37,7 +40,6 @@ class Tape:
         autocast: the autocast state of the forward pass.
         pair: the output pair of the unit whose backward comes next.
         owned: whether that pair was rebuilt here, so that nobody else reads it and it may be overwritten.
-
     """
 
     def __init__(self, x: Tensor, observer: Observer | None) -> None:
@@ -76,13 +78,12 @@ def run(units: Sequence[ReversibleBlock], x1: Tensor, x2: Tensor, observer: Obse
     Raises:
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
         ResidualError: F or G changed the shape of its input.
-
     """
     tape = Tape(x1, observer)
     for index, unit in enumerate(units):
-        parameters = tuple(p for p in unit.parameters() if p.requires_grad)
+        plan = _Plan(unit)
         is_last = index == len(units) - 1
-        x1, x2 = _Unit.apply(unit, tape, index, is_last, x1, x2, *parameters)
+        x1, x2 = _Unit.apply(plan, tape, index, is_last, x1, x2, *plan.parameters)
     return x1, x2
 
 
@@ -92,7 +93,7 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        unit: ReversibleBlock,
+        plan: _Plan,
         tape: Tape,
         index: int,
         is_last: bool,
@@ -100,117 +101,171 @@ class _Unit(torch.autograd.Function):
         x2: Tensor,
         *parameters: nn.Parameter,
     ) -> Pair:
-        f_call, r = _Call.record(unit, unit.f, x2)
-        y1 = _add(unit.shortcut1(x1), r)
-        g_call, r = _Call.record(unit, unit.g, y1)
-        y2 = _add(unit.shortcut2(x2), r)
-        saved = (x1, x2) if unit.stores_input else ()
+        s1 = plan.p1.record(x1) if plan.p1 else x1
+        y1 = _add(s1, plan.f.record(x2))
+        s2 = plan.p2.record(x2) if plan.p2 else x2
+        y2 = _add(s2, plan.g.record(y1))
+        saved = (x1, x2) if plan.stores_input else ()
         ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
-        ctx.unit, ctx.tape, ctx.index, ctx.is_last = unit, tape, index, is_last
-        ctx.calls = f_call, g_call
-        ctx.parameters = parameters
-        ctx.versions = tuple(p._version for p in parameters)
+        ctx.plan, ctx.tape, ctx.index, ctx.is_last = plan, tape, index, is_last
         return y1, y2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy1: Tensor, dy2: Tensor) -> tuple:
-        unit, tape, (f_call, g_call) = ctx.unit, ctx.tape, ctx.calls
-        _check_parameters(ctx)
+        plan, tape = ctx.plan, ctx.tape
+        plan.check_parameters()
         saved = list(ctx.saved_tensors)
-        if unit.stores_input:
+        owns_input = True
+        if plan.stores_input:
             x1, x2 = saved.pop(0), saved.pop(0)
+            # What an inner unit stored is seen by nobody else, and not read again unless the graph is kept.
+            owns_input = ctx.index > 0 and not torch._C._autograd._get_current_graph_task_keep_graph()
         if ctx.is_last:
             y1, y2, owned = *saved, False
         else:
             y1, y2, owned = tape.take()
         del saved
-        gradients = _Gradients(ctx.parameters)
+        sums = _Sums(plan.parameters)
 
         with tape.autocast.restored():
             # G: its value rebuilds x2, its graph gives dL/dy1.
-            y1_leaf = _leaf(y1)
-            with g_call.replayed():
-                g = unit.residual(unit.g, y1_leaf)
-            if not unit.stores_input:
-                x2 = y2.sub_(g.detach()) if owned else y2 - g.detach()
-            del y2
-            dy1 = _plus(gradients.through(g, y1_leaf, dy2, unit.g), dy1, keep=dy2)
-            del g, y1_leaf
+            leaf = _leaf(y1)
+            g, root = plan.g.replay(leaf)
+            if not plan.stores_input:
+                x2 = y2.sub_(g) if owned else y2 - g
+            del y2, g
+            dy1 = _plus(sums.through(plan.g, root, leaf, dy2), dy1, keep=dy2)
+            del root, leaf
 
             # F: the same for x1 and dL/dx2.
-            x2_leaf = _leaf(x2)
-            with f_call.replayed():
-                f = unit.residual(unit.f, x2_leaf)
-            if not unit.stores_input:
-                x1 = y1.sub_(f.detach()) if owned else y1 - f.detach()
-            del y1
-            tape.put(ctx.index, x1, x2, owned=not unit.stores_input)
-            dx2 = gradients.through(f, x2_leaf, dy1, unit.f)
-            del f, x2_leaf
-            dx2 = _plus(dx2, gradients.through_shortcut(unit, unit.shortcut2, "p2", x2, dy2), keep=dy1)
-            dx1 = gradients.through_shortcut(unit, unit.shortcut1, "p1", x1, dy1)
-        return None, None, None, None, dx1, dx2, *gradients.in_order()
+            leaf = _leaf(x2)
+            f, root = plan.f.replay(leaf)
+            if not plan.stores_input:
+                x1 = y1.sub_(f) if owned else y1 - f
+            del y1, f
+            tape.put(ctx.index, x1, x2, owned=owns_input)
+            dx2 = sums.through(plan.f, root, leaf, dy1)
+            del root, leaf
+
+            # The shortcuts: identities, or small modules of a stage entry.
+            dx2 = _plus(dx2, sums.through_shortcut(plan.p2, x2, dy2), keep=dy1)
+            dx1 = sums.through_shortcut(plan.p1, x1, dy1)
+        return None, None, None, None, dx1, dx2, *sums.in_order()
 
 
 class _Call:
-    """One evaluation of F or G: what its replay has to put back."""
+    """One evaluation of a module in the forward pass, and its repetition in the backward pass.
 
-    __slots__ = ("norms", "random")
+    Attributes:
+        module: F, G or a shortcut.
+        evaluate: calls it under the unit's precision.
+        parameters: its parameters that need a gradient.
+    """
 
-    def __init__(self, norms: tuple, random: RandomState | None) -> None:
-        self.norms = norms
-        self.random = random
+    __slots__ = ("_norms", "_random", "evaluate", "module", "parameters")
 
-    @classmethod
-    def record(cls, unit: ReversibleBlock, fn: nn.Module, x: Tensor) -> tuple[_Call, Tensor]:
-        """Evaluate ``fn(x)``; keep the generator states from before only if it drew numbers."""
+    def __init__(self, module: nn.Module, evaluate: Callable[[Tensor], Tensor]) -> None:
+        self.module = module
+        self.evaluate = evaluate
+        self.parameters, self._norms = survey(module)
+        self._random: RandomState | None = None
+
+    def record(self, x: Tensor) -> Tensor:
+        """Evaluate at `x`; keep the generator states from before only if numbers were drawn."""
         random = RandomState.current(x)
-        r = unit.residual(fn, x)
-        drew = random is not None and random.moved()
-        return cls(batch_norms((fn,)), random if drew else None), r
+        out = self.evaluate(x)
+        if random is not None and random.moved():
+            self._random = random
+        return out
 
-    @contextmanager
-    def replayed(self) -> Iterator[None]:
-        """A context with gradients on, the same random numbers, and running statistics frozen."""
-        with torch.enable_grad(), frozen_statistics(self.norms):
-            if self.random is None:
-                yield
-            else:
-                with self.random.restored():
-                    yield
+    def replay(self, leaf: Tensor) -> tuple[Tensor, GradientEdge | None]:
+        """Evaluate at `leaf` with a graph, the same random numbers, and running statistics frozen.
+
+        Returns:
+            The value, detached, and the edge from which to differentiate. Keeping only the edge while
+            differentiating frees the memory of the value.
+        """
+        random = nullcontext() if self._random is None else self._random.restored()
+        with torch.enable_grad(), frozen_statistics(self._norms), random:
+            out = self.evaluate(leaf)
+        return out.detach(), get_gradient_edge(out) if out.requires_grad else None
 
 
-class _Gradients:
+class _Plan:
+    """A unit as the forward pass found it: its calls, and all parameters that need a gradient, once each.
+
+    Attributes:
+        f: call of F.
+        g: call of G.
+        p1: call of the first shortcut; None for the identity.
+        p2: call of the second.
+        stores_input: whether the input pair is saved instead of rebuilt.
+        parameters: inputs of the autograd Function.
+    """
+
+    __slots__ = ("_versions", "f", "g", "p1", "p2", "parameters", "stores_input")
+
+    def __init__(self, unit: ReversibleBlock) -> None:
+        self.f = _Call(unit.f, partial(unit.residual, unit.f))
+        self.g = _Call(unit.g, partial(unit.residual, unit.g))
+        self.p1 = self.p2 = None
+        if isinstance(unit, StageEntry):
+            self.p1 = _Call(unit.p1, unit.shortcut1)
+            self.p2 = _Call(unit.p2, unit.shortcut2)
+        self.stores_input = unit.stores_input
+        calls = (self.f, self.g, self.p1, self.p2)
+        self.parameters = tuple({id(p): p for call in calls if call for p in call.parameters}.values())
+        self._versions = tuple(p._version for p in self.parameters)
+
+    def check_parameters(self) -> None:
+        """Make sure that a replay uses the parameters of the forward pass.
+
+        Raises:
+            ReplayError: it would not.
+        """
+        for call in (self.f, self.g, self.p1, self.p2):
+            if call is None:
+                continue
+            live, _ = survey(call.module)
+            if len(live) != len(call.parameters) or any(map(operator.is_not, live, call.parameters)):
+                raise ReplayError(
+                    "a reversible unit's parameters were replaced, frozen or unfrozen between forward and "
+                    "backward; the recomputation would use other values. Do so before the forward pass or "
+                    "after the backward."
+                )
+        if any(p._version != version for p, version in zip(self.parameters, self._versions, strict=True)):
+            raise ReplayError(
+                "a reversible unit's parameters were modified in place between forward and backward (by an "
+                "optimizer step?); the recomputation would use other values. Run the backward pass first."
+            )
+
+
+class _Sums:
     """Parameter gradients of one unit, summed where F, G and the shortcuts share a parameter."""
 
     def __init__(self, parameters: tuple[nn.Parameter, ...]) -> None:
         self._parameters = parameters
         self._sums: dict[int, Tensor] = {}
 
-    def through(self, out: Tensor, x: Tensor, d_out: Tensor, module: nn.Module) -> Tensor | None:
-        """Backpropagate `d_out` from `out` into `module`'s parameters; return the gradient of `x`."""
-        if not out.requires_grad:
+    def through(self, call: _Call, root: GradientEdge | None, x: Tensor, d_out: Tensor) -> Tensor | None:
+        """Backpropagate `d_out` from `root` into the call's parameters; return the gradient of `x`."""
+        if root is None:
             return None
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        dx, *gradients = torch.autograd.grad(out, (x, *parameters), d_out, allow_unused=True)
-        for p, gradient in zip(parameters, gradients, strict=True):
+        inputs = (x, *call.parameters)
+        dx, *gradients = torch.autograd.grad((root,), inputs, (d_out,), allow_unused=True)
+        for p, gradient in zip(call.parameters, gradients, strict=True):
             if gradient is not None:
                 earlier = self._sums.get(id(p))
                 self._sums[id(p)] = gradient if earlier is None else earlier + gradient
         return dx
 
-    def through_shortcut(
-        self, unit: ReversibleBlock, shortcut: Callable[[Tensor], Tensor], name: str, x: Tensor, dy: Tensor
-    ) -> Tensor | None:
-        """Backpropagate through a shortcut: the identity for a block, a small module for a stage entry."""
-        module = getattr(unit, name, None)
-        if module is None:
+    def through_shortcut(self, call: _Call | None, x: Tensor, dy: Tensor) -> Tensor | None:
+        """Backpropagate `dy` through a shortcut, whose values are not needed."""
+        if call is None:
             return dy
-        x_leaf = _leaf(x)
-        with torch.enable_grad(), frozen_statistics(batch_norms((module,))):
-            out = shortcut(x_leaf)
-        return self.through(out, x_leaf, dy, module)
+        leaf = _leaf(x)
+        return self.through(call, call.replay(leaf)[1], leaf, dy)
 
     def in_order(self) -> list[Tensor | None]:
         """The gradients in the order in which the parameters were passed to the Function."""
@@ -237,18 +292,3 @@ def _plus(a: Tensor | None, b: Tensor | None, *, keep: Tensor) -> Any:
     storage = a.untyped_storage()._cdata
     shared = storage in (b.untyped_storage()._cdata, keep.untyped_storage()._cdata)
     return a + b if shared or a.dtype != b.dtype else a.add_(b)
-
-
-def _check_parameters(ctx: Any) -> None:
-    live = [p for p in ctx.unit.parameters() if p.requires_grad]
-    same = len(live) == len(ctx.parameters) and all(p is q for p, q in zip(live, ctx.parameters, strict=True))
-    if not same:
-        raise ReplayError(
-            "a reversible unit's parameters were replaced, frozen or unfrozen between forward and backward; "
-            "the recomputation would use other values. Do so before the forward pass or after the backward."
-        )
-    if any(p._version != version for p, version in zip(live, ctx.versions, strict=True)):
-        raise ReplayError(
-            "a reversible unit's parameters were modified in place between forward and backward (by an "
-            "optimizer step?); the recomputation would use other values. Run the backward pass first."
-        )

@@ -17,7 +17,6 @@ class ResidualNetwork(nn.Module):
         width: multiplier on the preset's channels.
         strategy: how activations are had in the backward pass; may be assigned at any time.
         precision: arithmetic and stream dtype; may be assigned at any time.
-
     """
 
     strategies: tuple[str, ...]
@@ -91,11 +90,14 @@ class ResidualNetwork(nn.Module):
 
         Returns:
             Logits of shape (batch, num_classes), in the dtype of the parameters.
-
         """
-        stream = self.precision.run(self.stem, images).to(self.precision.stream_dtype)
+        stream = self.start(images)
         features = self.transform(stream)
         return self.precision.run(self.head, features).to(self.precision.parameter_dtype)
+
+    def start(self, images: Tensor) -> Tensor:
+        """Apply the stem: (N, C, H, W) to (N, C0, H', W'), in the dtype of the stream."""
+        return self.precision.run(self.stem, images).to(self.precision.stream_dtype)
 
     def transform(self, stream: Tensor) -> Tensor:
         """Apply the units to the stem's output: (N, C0, H, W) to (N, C, H', W')."""

@@ -40,7 +40,6 @@ class Precision:
 
     >>> Precision(compute="bf16")
     Precision(compute='bf16', stream='fp32', coupling='additive', matmul='ieee')
-
     """
 
     compute: str = "fp32"

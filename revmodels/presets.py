@@ -64,7 +64,6 @@ def create_model(
     Example:
         >>> sum(p.numel() for p in create_model("revnet110", num_classes=10).parameters())
         1729194
-
     """
     if name not in PRESETS:
         raise UnknownModelError(f"model: {one_of(name, list_models())}")

@@ -85,15 +85,27 @@ class RandomState:
             yield
 
 
-def batch_norms(modules: Iterable[nn.Module | None]) -> tuple[_BatchNorm, ...]:
-    """The batch norms in `modules` whose running statistics a training-mode call would move."""
-    return tuple(
-        layer
-        for module in modules
-        if module is not None
-        for layer in module.modules()
-        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats
-    )
+def survey(module: nn.Module) -> tuple[list[nn.Parameter], list[_BatchNorm]]:
+    """What a replay of `module` has to know, in one walk over its layers.
+
+    Returns:
+        Its parameters that need a gradient, once each, and the batch norms whose running statistics a call
+        in the present mode would move.
+    """
+    parameters: dict[int, nn.Parameter] = {}
+    norms: list[_BatchNorm] = []
+    for layer in module.modules():
+        for p in layer._parameters.values():
+            if p is not None and p.requires_grad:
+                parameters[id(p)] = p
+        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats:
+            norms.append(layer)
+    return list(parameters.values()), norms
+
+
+def batch_norms(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
+    """The batch norms in `modules` whose running statistics a call would move."""
+    return [layer for module in modules for layer in survey(module)[1]]
 
 
 @contextmanager

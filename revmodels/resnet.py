@@ -80,5 +80,5 @@ class ResNet(ResidualNetwork):
         """Apply the units in turn."""
         recompute = self.strategy == "checkpoint" and torch.is_grad_enabled()
         for unit in self.body:
-            stream = checkpointed(unit, stream) if recompute else unit(stream)
+            stream = checkpointed(unit, stream, modules=(unit,)) if recompute else unit(stream)
         return stream

@@ -10,7 +10,7 @@ from torch import Tensor
 from revmodels.coupling import ReversibleBlock, StageEntry, split
 from revmodels.network import ResidualNetwork
 from revmodels.precision import Precision
-from revmodels.sequence import STRATEGIES, ReversibleSequence
+from revmodels.sequence import STRATEGIES, ReversibleSequence, checkpointed
 from revmodels.units import UnitOptions, entry_shortcut, residual_function
 
 
@@ -57,6 +57,12 @@ class RevNet(ResidualNetwork):
     @strategy.setter
     def strategy(self, value: str) -> None:
         self.body.strategy = value
+
+    def start(self, images: Tensor) -> Tensor:
+        """Apply the stem. When reversing, it keeps only the images and is run again in the backward pass."""
+        if self.strategy == "reverse" and torch.is_grad_enabled():
+            return checkpointed(super().start, images, modules=(self.stem,))
+        return super().start(images)
 
     def transform(self, stream: Tensor) -> Tensor:
         """Split the channels into the two streams, apply the units, join."""

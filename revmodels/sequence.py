@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -24,23 +24,24 @@ def check_strategy(strategy: str, allowed: Iterable[str] = STRATEGIES) -> str:
 
     Raises:
         StrategyError: it is not.
-
     """
     if strategy not in tuple(allowed):
         raise StrategyError(f"strategy: {one_of(strategy, allowed)}")
     return strategy
 
 
-def checkpointed(unit: nn.Module, *inputs: Tensor):
-    """Call `unit` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
+def checkpointed(fn: Callable[..., Any], *inputs: Tensor, modules: Iterable[nn.Module]) -> Any:
+    """Call `fn` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
 
-    Batch norm's running statistics move once, in the forward pass; plain checkpointing moves them twice.
+    Running statistics of the batch norms in `modules` move once, in the forward pass; plain checkpointing
+    moves them twice.
     """
+    layers = batch_norms(modules)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), scratch_statistics(batch_norms((unit,)))
+        return nullcontext(), scratch_statistics(layers)
 
-    return checkpoint(unit, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(fn, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 class ReversibleSequence(nn.Module):
@@ -64,7 +65,6 @@ class ReversibleSequence(nn.Module):
         >>> net = ReversibleSequence([ReversibleBlock(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(3)])
         >>> net(torch.randn(2, 8)).shape
         torch.Size([2, 8])
-
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class ReversibleSequence(nn.Module):
             return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
         if self.strategy == "reverse" and torch.is_grad_enabled():
             return engine.run(list(self.units()), x1, x2, self.observer)
-        through = checkpointed if self.strategy == "checkpoint" and torch.is_grad_enabled() else _call
-        for unit in self.blocks:
-            x1, x2 = through(unit, x1, x2)
+        recompute = self.strategy == "checkpoint" and torch.is_grad_enabled()
+        for unit in self.units():
+            x1, x2 = checkpointed(unit, x1, x2, modules=(unit,)) if recompute else unit(x1, x2)
         return x1, x2
 
     @overload
@@ -120,14 +120,9 @@ class ReversibleSequence(nn.Module):
 
         Raises:
             ResidualError: one of the units is a stage entry, which has no inverse.
-
         """
         if y2 is None:
             return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
         for unit in reversed(list(self.units())):
             y1, y2 = unit.inverse(y1, y2)
         return y1, y2
-
-
-def _call(unit: nn.Module, x1: Tensor, x2: Tensor) -> Pair:
-    return unit(x1, x2)

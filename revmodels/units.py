@@ -26,7 +26,6 @@ class UnitOptions:
     Args:
         bottleneck: three convolutions (1x1, 3x3, 1x1) instead of two 3x3.
         batch_norm_momentum: PyTorch's convention, so 0.01 is the TensorFlow decay 0.99 of the paper's code.
-
     """
 
     bottleneck: bool
@@ -66,7 +65,6 @@ def residual_function(
         stride: reduces height and width.
         options: the network's unit options.
         activated: the input has already been through BN and ReLU (first unit after the stem).
-
     """
     if options.bottleneck:
         inner = channels_out // EXPANSION
@@ -113,7 +111,6 @@ def make_stem(name: str, channels_in: int, channels_out: int, options: UnitOptio
         channels_in: channels of the image.
         channels_out: channels of the first unit.
         options: the network's unit options.
-
     """
     after: list[nn.Module] = [batch_norm(channels_out, options), nn.ReLU(inplace=True)]
     if name == "cifar":

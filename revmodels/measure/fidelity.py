@@ -34,7 +34,6 @@ class BlockFidelity:
         gradient_rel_error: worst |g' - g| / |g| over its parameters.
         gradient_cosine: cosine between its whole gradient and the stored twin's.
         gradient_angle_deg: the angle between them, in degrees.
-
     """
 
     index: int
@@ -54,7 +53,6 @@ class Fidelity:
         gradient_rel_error: over all parameters, those of stem and head included.
         gradient_angle_deg: over all parameters, in degrees.
         blocks: every unit, first to last.
-
     """
 
     reconstruction_rel_error: float
@@ -76,7 +74,6 @@ def fidelity(model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy) ->
 
     Raises:
         NotReversibleError: nothing in `model` is ever rebuilt.
-
     """
     sequences = {name: m for name, m in model.named_modules() if isinstance(m, ReversibleSequence)}
     if not sequences:

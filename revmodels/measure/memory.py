@@ -43,7 +43,6 @@ class MemoryUse:
         buffer_bytes: buffers, such as running statistics.
         input_bytes: the batch.
         source: ``tracker`` or ``cuda_allocator``.
-
     """
 
     total_bytes: int
@@ -80,7 +79,6 @@ def peak_memory(
 
     Returns:
         The step's memory; from the allocator on CUDA, from the tracker elsewhere.
-
     """
     if not isinstance(optimizer, Optimizer):
         optimizer = (optimizer or _momentum)(model.parameters())
@@ -110,7 +108,6 @@ def predict_memory(
         >>> batch = images, torch.empty(128, dtype=torch.long, device="meta")
         >>> predict_memory(lambda: revmodels.create_model("revnet110", num_classes=10), batch).parameter_bytes
         6916776
-
     """
     fake = FakeTensorMode()
     with random_state_kept(torch.device("cpu")):
@@ -149,7 +146,6 @@ class _Tracker(TorchDispatchMode):
         held: bytes alive now, per category.
         peak: largest sum over all categories.
         peak_activation: largest ``held["activation"]``.
-
     """
 
     def __init__(self) -> None:
