@@ -42,16 +42,17 @@ class Tape:
         owned: whether that pair was rebuilt here, so that nobody else reads it and it may be overwritten.
     """
 
-    def __init__(self, x: Tensor, observer: Observer | None) -> None:
+    def __init__(self, x: Tensor, observer: Observer | None, first: int) -> None:
         self.autocast = Autocast.current(x.device.type)
         self.observer = observer
+        self.first = first
         self.pair: Pair | None = None
         self.owned = False
 
     def put(self, index: int, x1: Tensor, x2: Tensor, *, owned: bool) -> None:
         """Leave the pair for the preceding unit."""
         if self.observer is not None:
-            self.observer(index, x1, x2)
+            self.observer(self.first + index, x1, x2)
         if index > 0:
             self.pair, self.owned = (x1, x2), owned
 
@@ -66,7 +67,14 @@ class Tape:
         return y1, y2, self.owned
 
 
-def run(units: Sequence[ReversibleBlock], x1: Tensor, x2: Tensor, observer: Observer | None = None) -> Pair:
+def run(
+    units: Sequence[ReversibleBlock],
+    x1: Tensor,
+    x2: Tensor,
+    observer: Observer | None = None,
+    *,
+    first: int = 0,
+) -> Pair:
     """Apply `units` in turn, rebuilding activations in the backward pass.
 
     Args:
@@ -74,12 +82,13 @@ def run(units: Sequence[ReversibleBlock], x1: Tensor, x2: Tensor, observer: Obse
         x1: first stream, of any shape that F and G keep.
         x2: second stream.
         observer: sees every input pair in the backward pass.
+        first: position of the first unit in the network, as told to the observer.
 
     Raises:
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
         ResidualError: F or G changed the shape of its input.
     """
-    tape = Tape(x1, observer)
+    tape = Tape(x1, observer, first)
     for index, unit in enumerate(units):
         plan = _Plan(unit)
         is_last = index == len(units) - 1

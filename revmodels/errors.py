@@ -46,6 +46,18 @@ class ReplayError(RevModelsError, RuntimeError):
     """The backward pass cannot repeat the forward pass: something it depends on has changed."""
 
 
+class ResolutionError(RevModelsError, ValueError):
+    """Images of a height and width that a network cannot cut into equal parts."""
+
+
+class ReversibilityError(RevModelsError, AssertionError):
+    """A reversible network does not keep a guarantee; see `revmodels.testing.check_reversible`."""
+
+
+class BudgetError(RevModelsError, ValueError):
+    """A memory budget that is missing, or that no strategy can meet."""
+
+
 def one_of(value: object, allowed: Iterable[str]) -> str:
     """The tail of a message: the legal values and, where there is one, the nearest.
 

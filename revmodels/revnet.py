@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from revmodels.coupling import ReversibleBlock, StageEntry, split
+from revmodels.errors import BudgetError
 from revmodels.network import ResidualNetwork
 from revmodels.precision import Precision
-from revmodels.sequence import STRATEGIES, ReversibleSequence, checkpointed
+from revmodels.sequence import BUDGET, STRATEGIES, ReversibleSequence, checkpointed
 from revmodels.units import UnitOptions, entry_shortcut, residual_function
+
+if TYPE_CHECKING:
+    from revmodels.budget import MemoryPlan
 
 
 class RevNet(ResidualNetwork):
@@ -20,7 +25,7 @@ class RevNet(ResidualNetwork):
     As in the paper's code, the first unit of every stage keeps its input; all other units are inverted.
     """
 
-    strategies = STRATEGIES
+    strategies = (*STRATEGIES, BUDGET)
     body: ReversibleSequence
 
     def make_body(self, channels: tuple[int, ...], options: UnitOptions) -> ReversibleSequence:
@@ -43,15 +48,39 @@ class RevNet(ResidualNetwork):
                 )
                 for _ in range(count - 1)
             ]
-        return ReversibleSequence(units)
+        body = ReversibleSequence(units)
+        body.owner_plans = True
+        return body
 
     def apply_precision(self, precision: Precision) -> None:
         """Hand the policy to the units."""
         self.body.set_precision(precision)
 
+    def memory_plan(self) -> MemoryPlan:
+        """What strategy ``budget`` has decided for the largest batch so far; it prints as two lines.
+
+        Raises:
+            BudgetError: nothing has been planned yet.
+        """
+        if self.body.plan is None:
+            raise BudgetError(
+                "strategy='budget' chooses when it has seen the shape of a batch. Run a training step first."
+            )
+        return self.body.plan
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """For strategy ``budget``: peak of activations and temporaries of a training step, in bytes."""
+        return self.body.memory_budget_bytes
+
+    @memory_budget_bytes.setter
+    def memory_budget_bytes(self, value: int | None) -> None:
+        self.body.memory_budget_bytes = value
+        self.body.forget_plan()
+
     @property
     def strategy(self) -> str:
-        """``reverse``, ``store`` or ``checkpoint``."""
+        """``reverse``, ``store``, ``checkpoint`` or ``budget``."""
         return self.body.strategy
 
     @strategy.setter
@@ -60,8 +89,10 @@ class RevNet(ResidualNetwork):
 
     def start(self, images: Tensor) -> Tensor:
         """Apply the stem. When reversing, it keeps only the images and is run again in the backward pass."""
-        if self.strategy == "reverse" and torch.is_grad_enabled():
-            return checkpointed(super().start, images, modules=(self.stem,))
+        if torch.is_grad_enabled() and self.strategy in ("reverse", BUDGET):
+            self.body.plan_for(self, images)
+            if any(mode != "store" for mode in self.body.modes):
+                return checkpointed(super().start, images, modules=(self.stem,))
         return super().start(images)
 
     def transform(self, stream: Tensor) -> Tensor:

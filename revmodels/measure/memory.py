@@ -115,7 +115,7 @@ def predict_memory(
             with torch.device("meta"):
                 model = model()
         with fake:
-            model = _on_fake_cpu(model)
+            model = shaped_copy(model, "cpu")
             inputs, targets = (torch.empty(t.shape, dtype=t.dtype) for t in batch)
             return _tracked_step(model, (inputs, targets), (optimizer or _momentum)(model.parameters()), loss)
 
@@ -124,18 +124,18 @@ def _momentum(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
 
 
-def _on_fake_cpu(model: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers, fake and on the CPU, have the layout of the originals."""
+def shaped_copy(model: nn.Module, device: str) -> nn.Module:
+    """A copy whose parameters and buffers are empty, on `device`, with the layout of the originals."""
+
+    def empty(t: Tensor) -> Tensor:
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=device)
+
     memo: dict[int, object] = {}
     for p in model.parameters():
-        memo[id(p)] = nn.Parameter(_empty_like(p), requires_grad=p.requires_grad)
+        memo[id(p)] = nn.Parameter(empty(p), requires_grad=p.requires_grad)
     for b in model.buffers():
-        memo[id(b)] = _empty_like(b)
+        memo[id(b)] = empty(b)
     return copy.deepcopy(model, memo)
-
-
-def _empty_like(t: Tensor) -> Tensor:
-    return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device="cpu")
 
 
 class _Tracker(TorchDispatchMode):

@@ -1,0 +1,110 @@
+"""A memory budget: kept by the measured peak, with right gradients and no more recomputation than needed."""
+
+import pytest
+import torch
+from torch import nn
+
+from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
+from revmodels.errors import BudgetError
+from revmodels.measure import peak_memory, predict_memory
+from tests.revmodels.blocks import assert_equal_gradients, gradients
+
+FP64 = Precision(compute="fp64", stream="fp64")
+DEPTH = 38
+
+
+def network(strategy="store"):
+    torch.manual_seed(0)
+    return create_model("revnet38", num_classes=10, depth=DEPTH, width=0.5, strategy=strategy, precision=FP64)
+
+
+def batch(n=4):
+    torch.manual_seed(1)
+    return torch.randn(n, 3, 16, 16, dtype=torch.float64), torch.randint(10, (n,))
+
+
+def test_measured_peak_is_the_predicted_one_and_within_the_budget():
+    stored = predict_memory(network(), batch()).activation_bytes
+    recomputed = []
+    for share in (0.3, 0.5, 0.75, 1.0):
+        model = network()
+        model.strategy = "budget"
+        model.memory_budget_bytes = int(share * stored)
+        measured = peak_memory(model, batch()).activation_bytes
+        plan = model.memory_plan()
+        assert measured == plan.predicted_bytes <= plan.budget_bytes
+        assert plan.stored_bytes == stored
+        recomputed.append(plan.recomputed)
+    assert recomputed == sorted(recomputed, reverse=True)
+    assert recomputed[0] > recomputed[1] > recomputed[-1] == 0
+
+
+def test_gradients_of_a_mixed_plan_equal_stored_mode():
+    model, (x, _) = network(), batch()
+    stored = predict_memory(model, batch()).activation_bytes
+    model.strategy = "budget"
+    model.memory_budget_bytes = int(0.5 * stored)
+    _, exact, buffers, _ = gradients(model, "store", x)
+    _, found, moved, _ = gradients(model, "budget", x)
+    assert {"store", "reverse"} <= set(model.memory_plan().modes)
+    assert_equal_gradients(exact, found, 1e-11)
+    assert all(torch.equal(buffers[name], moved[name]) for name in buffers)
+
+
+def test_late_units_are_stored_first_and_the_plan_prints():
+    model = network("budget")
+    model.memory_budget_bytes = int(0.5 * predict_memory(network(), batch()).activation_bytes)
+    model(batch()[0])
+    modes = model.memory_plan().modes
+    assert modes[-1] == "store"
+    assert modes[1] == "reverse"
+    assert "bytes predicted" in str(model.memory_plan())
+    assert "store" in str(model.memory_plan())
+
+
+def test_a_larger_batch_is_planned_anew_and_a_smaller_one_is_not():
+    model = network("budget")
+    model.memory_budget_bytes = predict_memory(network(), batch(4)).activation_bytes
+    model(batch(4)[0])
+    small = model.memory_plan()
+    model(batch(2)[0])
+    assert model.memory_plan() is small
+    model(batch(8)[0])
+    assert model.memory_plan().recomputed > small.recomputed == 0
+
+
+def test_a_sequence_on_its_own():
+    def make(strategy, **options):
+        torch.manual_seed(0)
+        blocks = [ReversibleBlock(nn.Linear(32, 32), nn.Linear(32, 32)) for _ in range(8)]
+        return ReversibleSequence(blocks, strategy, **options).double()
+
+    x = torch.randn(64, 64, dtype=torch.float64, requires_grad=True)
+    mixed = make("budget", memory_budget_bytes=200_000)
+    _, exact, _, _ = gradients(make("store"), "store", x)
+    _, found, _, _ = gradients(mixed, "budget", x)
+    assert_equal_gradients(exact, found, 1e-12)
+    assert set(mixed.modes) == {"store", "reverse"}
+
+
+def test_impossible_budget_names_the_smallest():
+    smallest = predict_memory(network("reverse"), batch()).activation_bytes
+    model = network("budget")
+    model.memory_budget_bytes = smallest // 2
+    with pytest.raises(BudgetError) as caught:
+        model(batch()[0])
+    possible = int(str(caught.value).split("batch is ")[1].split(" bytes")[0].replace(",", ""))
+    assert possible == pytest.approx(smallest, rel=0.02)
+    model.memory_budget_bytes = possible
+    model(batch()[0])
+    assert "store" not in model.memory_plan().modes[:3]
+
+
+@pytest.mark.parametrize("value", [None, 0, -5, 1.5])
+def test_missing_or_senseless_budget_is_refused(value):
+    model = network("budget")
+    model.memory_budget_bytes = value
+    with pytest.raises(BudgetError, match="positive number of bytes"):
+        model(batch()[0])
+    with pytest.raises(BudgetError, match="when it has seen the shape"):
+        model.memory_plan()
