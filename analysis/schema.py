@@ -84,7 +84,9 @@ TRIALS = Table(
         _text("model", "preset, such as revnet110"),
         _text("family", "revnet or resnet"),
         _text("block", "basic or bottleneck"),
-        _int("depth", "weighted layers, as the paper counts them: 2 + convolutions of the residual functions"),
+        _int(
+            "depth", "weighted layers, as the paper counts them: 2 + convolutions of the residual functions"
+        ),
         _real("width", "multiplier on the preset's channels"),
         _int("parameters", "trainable parameters", "numbers"),
         _text("strategy", "store, reverse or checkpoint"),

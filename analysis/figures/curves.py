@@ -1,0 +1,62 @@
+"""Learning curves: training loss and validation accuracy by epoch, one line per trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from analysis.figures.series import Series, line_series, sample, traces
+from analysis.stats import group_by
+from analysis.store import Store
+from analysis.theme import axis_style, base_layout, count_axis, log_ticks
+from analysis.units import count_text
+
+PANELS = (("loss_train", 1.0), ("accuracy_val", 100.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesInfo:
+    """Lines of (epoch, loss) and (epoch, accuracy in percent); every outcome is drawn, as far as it came."""
+
+    series: tuple[Series, ...]
+    shown: int
+    trials: int
+    notes: tuple[str, ...]
+
+
+def info(store: Store) -> CurvesInfo:
+    """Collects the curves of a bounded number of trials, spread evenly over the store."""
+    by_trial = group_by(store.rows("epochs"), lambda r: r["trial_id"])
+    trials = [r for r in store.rows("trials") if r["trial_id"] in by_trial]
+    chosen = sample(trials)
+    series: list[Series] = []
+    for panel, (column, scale) in enumerate(PANELS, start=1):
+        series += line_series(
+            chosen, by_trial, x="epoch", y=column, scale=scale, panel=panel, positive=panel == 1
+        )
+    notes = []
+    if trials:
+        drawn = (
+            f"all {count_text(len(trials), 'trial')} with epochs"
+            if len(chosen) == len(trials)
+            else f"a sample of {len(chosen)} of {len(trials):,} trials, spread evenly"
+        )
+        notes.append(f"Drawn: {drawn}. Values that are not finite leave a gap.")
+    return CurvesInfo(series=tuple(series), shown=len(chosen), trials=len(trials), notes=tuple(notes))
+
+
+def figure(info: CurvesInfo) -> go.Figure | None:
+    """Draws two panels over one epoch axis; None if there is no curve."""
+    if not info.series:
+        return None
+    layout = base_layout(title="Learning curves", x="", y="training loss / nats", height=600)
+    losses = [p.y for one in info.series if one.panel == 1 for p in one.points]
+    epochs = count_axis(max(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
+    layout.yaxis.update(domain=[0.54, 1.0], type="log", **log_ticks(losses))
+    layout.update(
+        yaxis2={**axis_style("validation accuracy / %"), "domain": [0.0, 0.46]},
+        xaxis2={**axis_style("epoch"), "anchor": "y2", "matches": "x", **epochs},
+    )
+    layout.xaxis.update(anchor="y", showticklabels=False, **epochs)
+    return go.Figure(traces(info.series, x="epoch %{x}", y="<b>%{y:.4g}</b>"), layout)

@@ -1,0 +1,202 @@
+"""Reconstruction and gradient error of reversing against depth, by precision; zero has its own place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import plotly.graph_objects as go
+
+from analysis.figures.series import Point, Series, describe, traces
+from analysis.fits import Fit, fit_power
+from analysis.labels import precision_label
+from analysis.stats import Row, finite, group_by, settings_key
+from analysis.store import Store
+from analysis.theme import axis_style, base_layout, precision_color
+from analysis.units import count_text
+
+PANELS = (
+    ("reconstruction_rel_error", "reconstruction error / relative"),
+    ("gradient_rel_error", "gradient error / relative"),
+)
+_SYMBOLS = ("circle", "diamond", "triangle-up", "star", "hexagon", "cross")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """How an error grows in one comparable group: proportional to depth^slope."""
+
+    label: str
+    column: str
+    fit: Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorDepthInfo:
+    """Errors by depth.
+
+    Attributes:
+        floors: per panel, the place on the log axis where exactly zero is drawn; None if nothing is zero.
+        laws: fits over the positive errors of groups that span three depths or more.
+
+    """
+
+    series: tuple[Series, ...]
+    floors: tuple[float | None, ...]
+    laws: tuple[Law, ...]
+    notes: tuple[str, ...]
+
+
+def info(store: Store) -> ErrorDepthInfo:
+    """Collects the trials that reverse and were probed."""
+    rows = [
+        r
+        for r in store.rows("trials")
+        if r["outcome"] == "ok" and finite(r["depth"]) and any(finite(r[c]) for c, _ in PANELS)
+    ]
+    looks = sorted(group_by(rows, precision_label).items(), key=lambda item: item[0])
+    variants: dict[str, int] = {}
+    series, floors, laws = [], [], []
+    for panel, (column, _) in enumerate(PANELS, start=1):
+        values = [r[column] for r in rows if finite(r[column])]
+        floor = zero_place(values)
+        floors.append(floor)
+        for label, look in looks:
+            compute = look[0]["compute_dtype"]
+            symbol = _SYMBOLS[variants.setdefault(label, _count(variants, compute)) % len(_SYMBOLS)]
+            marks = [_mark(r, column, floor) for r in look if finite(r[column])]
+            base = Series(
+                name=label,
+                lines=(tuple(marks),),
+                color=precision_color(compute),
+                symbol=symbol,
+                role="trials",
+                panel=panel,
+                keys=(("precision", label),),
+                opacity=0.9,
+            )
+            if marks:
+                series.append(base)
+            lines = []
+            for group in group_by(look, lambda r: settings_key(r, "depth", "seed")).values():
+                positive = [r for r in group if finite(r[column]) and r[column] > 0]
+                fit = fit_power([r["depth"] for r in positive], [r[column] for r in positive])
+                if fit and fit.distinct >= 3:
+                    laws.append(Law(label=label, column=column, fit=fit))
+                    lines.append(_fit_line(fit, positive))
+            if lines:
+                series.append(
+                    replace(base, lines=tuple(lines), role="fit", mode="lines", dash="dot", opacity=0.6)
+                )
+    return ErrorDepthInfo(
+        series=tuple(series), floors=tuple(floors), laws=tuple(laws), notes=tuple(_notes(rows, laws, floors))
+    )
+
+
+def figure(info: ErrorDepthInfo) -> go.Figure | None:
+    """Draws two panels over one depth axis; None if there is no point to draw."""
+    if not info.series:
+        return None
+    layout = base_layout(title="Error of reversing against depth", x="", y=PANELS[0][1], height=620)
+    layout.yaxis.update(domain=[0.54, 1.0])
+    layout.update(
+        yaxis2={**axis_style(PANELS[1][1]), "domain": [0.0, 0.46]},
+        xaxis2={**axis_style("depth / layers"), "anchor": "y2", "matches": "x"},
+    )
+    layout.xaxis.update(anchor="y", showticklabels=False)
+    result = go.Figure(traces(info.series, x="depth %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
+    for panel, floor in enumerate(info.floors, start=1):
+        axis = "yaxis" if panel == 1 else f"yaxis{panel}"
+        values = [p.y for one in info.series if one.panel == panel for p in one.points]
+        set_error_axis(result, axis, values, floor)
+    return result
+
+
+def zero_place(values: Sequence[float]) -> float | None:
+    """Where exactly zero goes on a log axis: a decade and a half below the smallest positive value."""
+    if not any(v == 0 for v in values):
+        return None
+    positive = [v for v in values if v > 0]
+    return 10.0 ** (math.floor(math.log10(min(positive))) - 1.5) if positive else 1e-17
+
+
+def set_error_axis(figure: go.Figure, axis: str, values: Sequence[float], floor: float | None) -> None:
+    """A log axis with one tick per decade or so, and a tick named ``exactly 0`` at the floor."""
+    positive = [v for v in values if v > 0 and v != floor]
+    lowest = math.floor(math.log10(min(positive))) if positive else -16
+    highest = math.ceil(math.log10(max(positive))) if positive else -14
+    step = max(1, math.ceil((highest - lowest) / 7))
+    powers = list(range(lowest, highest + 1, step))
+    ticks = [10.0**p for p in powers]
+    texts = [f"10<sup>{p}</sup>" for p in powers]
+    low = lowest - 0.3
+    if floor is not None:
+        ticks.insert(0, floor)
+        texts.insert(0, "exactly 0")
+        low = math.log10(floor) - 0.5
+        reference = "y" if axis == "yaxis" else "y" + axis.removeprefix("yaxis")
+        figure.add_shape(
+            type="line",
+            xref="paper",
+            yref=reference,
+            x0=0,
+            x1=1,
+            y0=floor * 10**0.75,
+            y1=floor * 10**0.75,
+            line={"dash": "dash", "width": 1, "color": "rgba(128,128,128,0.5)"},
+        )
+    figure.update_layout(
+        {
+            axis: {
+                "type": "log",
+                "tickmode": "array",
+                "tickvals": ticks,
+                "ticktext": texts,
+                "range": [low, highest + 0.3],
+            }
+        }
+    )
+
+
+def _count(variants: dict[str, int], compute: str | None) -> int:
+    return sum(1 for label in variants if label.split()[0].rstrip(",") == compute)
+
+
+def _mark(row: Row, column: str, floor: float | None) -> Point:
+    zero = row[column] == 0
+    return Point(
+        x=row["depth"],
+        y=floor if zero and floor else row[column],
+        ids=(row["trial_id"],),
+        text=describe([row]),
+        value_text="exactly 0" if zero else "",
+    )
+
+
+def _fit_line(fit: Fit, rows: list[Row]) -> tuple[Point, ...]:
+    ids = tuple(r["trial_id"] for r in rows)
+    text = f"fit: the error grows with depth to the power {fit.slope:.2f} (n = {fit.n})"
+    ends = (min(r["depth"] for r in rows), max(r["depth"] for r in rows))
+    return tuple(Point(x=d, y=10 ** fit.at(math.log10(d)), ids=ids, text=text) for d in ends)
+
+
+def _notes(rows: list[Row], laws: list[Law], floors: list[float | None]) -> list[str]:
+    if not rows:
+        return []
+    notes = [
+        f"{count_text(len(rows), 'trial')}, probed at the end of training; a point is the worst block or "
+        "parameter of one trial."
+    ]
+    for (label, column), group in group_by(laws, lambda law: (law.label, law.column)).items():
+        if column == PANELS[0][0]:
+            best = max(group, key=lambda law: law.fit.n)
+            low, high = best.fit.low, best.fit.high
+            interval = (
+                f" (95 % interval {low:.2f} to {high:.2f}, n = {best.fit.n})" if low is not None else ""
+            )
+            power = f"{best.fit.slope:.2f}{interval}"
+            notes.append(f"{label}: the reconstruction error grows with depth to the power {power}.")
+    if any(floor is not None for floor in floors):
+        notes.append("Errors of exactly zero lie below the dashed line.")
+    return notes

@@ -1,0 +1,61 @@
+"""Reconstruction error during training: whether weights drift to where reversing is less exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from analysis.figures.error_depth import set_error_axis, zero_place
+from analysis.figures.series import Series, line_series, sample, traces
+from analysis.stats import finite, group_by
+from analysis.store import Store
+from analysis.theme import base_layout, count_axis
+from analysis.units import count_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorEpochInfo:
+    """Lines of (epoch, relative error) of trials probed in two epochs or more."""
+
+    series: tuple[Series, ...]
+    floor: float | None
+    notes: tuple[str, ...]
+
+
+def info(store: Store) -> ErrorEpochInfo:
+    """Collects the probed epochs, sampled as the learning curves are."""
+    probed = [r for r in store.rows("epochs") if finite(r["reconstruction_rel_error"]) and finite(r["epoch"])]
+    by_trial = {i: rows for i, rows in group_by(probed, lambda r: r["trial_id"]).items() if len(rows) > 1}
+    trials = [r for r in store.rows("trials") if r["trial_id"] in by_trial]
+    chosen = sample(trials)
+    floor = zero_place([r["reconstruction_rel_error"] for rows in by_trial.values() for r in rows])
+    series = line_series(
+        chosen,
+        by_trial,
+        x="epoch",
+        y="reconstruction_rel_error",
+        markers=True,
+        floor=floor,
+        positive=floor is None,
+    )
+    notes = []
+    if chosen:
+        which = "all" if len(chosen) == len(trials) else f"a sample of {len(chosen)} of"
+        notes.append(f"{which.capitalize()} {count_text(len(trials), 'trial')} probed in two epochs or more.")
+    return ErrorEpochInfo(series=tuple(series), floor=floor, notes=tuple(notes))
+
+
+def figure(info: ErrorEpochInfo) -> go.Figure | None:
+    """Draws it; None if no trial was probed twice."""
+    if not info.series:
+        return None
+    layout = base_layout(
+        title="Reconstruction error during training", x="epoch", y="reconstruction error / relative"
+    )
+    layout.xaxis.update(
+        count_axis(max(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
+    )
+    result = go.Figure(traces(info.series, x="epoch %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
+    set_error_axis(result, "yaxis", [p.y for one in info.series for p in one.points], info.floor)
+    return result

@@ -1,0 +1,106 @@
+"""Accuracy by precision and width: lines join trials that differ in width and seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from analysis.figures.series import Point, Series, describe, traces
+from analysis.labels import precision_label
+from analysis.recommend import accuracy_column
+from analysis.stats import estimate, finite, group_by, settings_key
+from analysis.store import Store
+from analysis.theme import PRECISION_DASHES, base_layout, family_symbol, precision_color
+from analysis.units import count_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionWidthInfo:
+    """Mean accuracy in percent by width, one line per comparable group; `widths` are the ticks."""
+
+    metric: str
+    series: tuple[Series, ...]
+    widths: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def info(store: Store) -> PrecisionWidthInfo:
+    """Averages seeds, keeps their intervals, and joins equal settings over width."""
+    trials = store.rows("trials")
+    column = accuracy_column(trials)
+    rows = [r for r in trials if r["outcome"] == "ok" and finite(r[column]) and finite(r["width"])]
+    widths = sorted({r["width"] for r in rows})
+    labels = sorted({precision_label(r) for r in rows})
+    series = []
+    for (label, family), look in sorted(
+        group_by(rows, lambda r: (precision_label(r), r["family"] or "")).items()
+    ):
+        # precisions stand side by side at each width, so that their intervals can be told apart
+        shift = 0.07 * (labels.index(label) - (len(labels) - 1) / 2)
+        lines = []
+        for group in group_by(look, lambda r: settings_key(r, "width", "seed")).values():
+            line = []
+            for width, same in sorted(group_by(group, lambda r: r["width"]).items()):
+                mean = estimate(r[column] for r in same)
+                if mean is None:
+                    continue
+                line.append(
+                    Point(
+                        x=widths.index(width) + shift,
+                        y=100 * mean.mean,
+                        low=None if mean.low is None else 100 * mean.low,
+                        high=None if mean.high is None else 100 * mean.high,
+                        ids=tuple(r["trial_id"] for r in same),
+                        text=describe(same),
+                    )
+                )
+            lines.append(tuple(line))
+        compute = look[0]["compute_dtype"]
+        series.append(
+            Series(
+                name=f"{label} · {family}",
+                lines=tuple(lines),
+                color=precision_color(compute),
+                symbol=family_symbol(family),
+                dash=PRECISION_DASHES.get(compute or "", "dashdot"),
+                role="mean",
+                column=column,
+                scale=100,
+                mode="lines+markers",
+                opacity=0.85,
+                keys=(("precision", label), ("family", family)),
+            )
+        )
+    notes = []
+    if rows:
+        notes.append(
+            f"{count_text(len(rows), 'trial')}; bars are 95 % bootstrap intervals over three or more seeds; "
+            "lines join trials that differ in width and seed alone."
+        )
+    return PrecisionWidthInfo(
+        metric="test" if column == "accuracy_test" else "validation",
+        series=tuple(series),
+        widths=tuple(widths),
+        notes=tuple(notes),
+    )
+
+
+def figure(info: PrecisionWidthInfo) -> go.Figure | None:
+    """Draws it; None if there is no point to draw."""
+    if not info.series:
+        return None
+    layout = base_layout(
+        title="Accuracy by precision and width",
+        x="width / multiple of the preset's channels",
+        y=f"{info.metric} accuracy / %",
+    )
+    layout.xaxis.update(
+        tickmode="array",
+        tickvals=list(range(len(info.widths))),
+        ticktext=[f"{width:g}" for width in info.widths],
+        range=[-0.5, len(info.widths) - 0.5],
+    )
+    return go.Figure(
+        traces(info.series, x="at this width", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy"), layout
+    )

@@ -1,0 +1,129 @@
+"""Accuracy against peak memory: one point per configuration, the Pareto front drawn, the rest muted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from analysis.figures.series import Point, Series, describe, legend_entries, traces
+from analysis.pareto import pareto_mask
+from analysis.recommend import accuracy_column, configurations
+from analysis.stats import Row, group_by
+from analysis.store import Store
+from analysis.theme import NEUTRAL, base_layout, family_symbol, log_ticks, strategy_color
+from analysis.units import MB, count_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeoffInfo:
+    """Configurations as (peak memory in MB, accuracy in percent), and which of them no other beats.
+
+    Attributes:
+        metric: ``test`` or ``validation``.
+        series: the points by strategy and family, then the front.
+        on_front: trial ids of every configuration on a front.
+        left_out: trials that cannot be drawn, as they did not end ok or lack a finite value.
+
+    """
+
+    metric: str
+    series: tuple[Series, ...]
+    on_front: frozenset[str]
+    left_out: int
+    notes: tuple[str, ...]
+
+
+def info(store: Store) -> TradeoffInfo:
+    """Collects the configurations of a store; seeds are averaged, and their interval kept."""
+    rows = store.rows("trials")
+    column = accuracy_column(rows)
+    points = configurations(rows, column=column)
+
+    def comparable(row: Row) -> tuple[str, str]:
+        return row["data"] or "", row["memory_source"] or ""
+
+    fronts, on_front = [], set()
+    for _, group in sorted(group_by(points, lambda c: comparable(c.rows[0])).items()):
+        mask = pareto_mask([(c.accuracy.mean, c.peak_bytes) for c in group], ("max", "min"))
+        front = sorted(
+            (c for c, on in zip(group, mask, strict=True) if on),
+            key=lambda c: (c.peak_bytes, c.accuracy.mean),
+        )
+        on_front |= {i for c in front for i in c.ids}
+        fronts.append(tuple(Point(x=c.peak_bytes / MB, y=100 * c.accuracy.mean, ids=c.ids) for c in front))
+    series = []
+    looks = group_by(points, lambda c: (c.rows[0]["strategy"] or "", c.rows[0]["family"] or ""))
+    for (strategy, family), group in sorted(looks.items()):
+        marks = []
+        for c in group:
+            low, high = c.accuracy.low, c.accuracy.high
+            marks.append(
+                Point(
+                    x=c.peak_bytes / MB,
+                    y=100 * c.accuracy.mean,
+                    low=None if low is None else 100 * low,
+                    high=None if high is None else 100 * high,
+                    ids=c.ids,
+                    text=describe(c.rows),
+                )
+            )
+        series.append(
+            Series(
+                name=f"{strategy} · {family}",
+                lines=(tuple(marks),),
+                color=strategy_color(strategy),
+                symbol=family_symbol(family),
+                role="mean",
+                column=column,
+                scale=100,
+                size=9,
+                keys=(("strategy", strategy), ("family", family)),
+            )
+        )
+    if fronts:
+        front_series = Series(
+            name="Pareto front", lines=tuple(fronts), color=NEUTRAL, role="front", mode="lines", dash="dot"
+        )
+        series.append(front_series)
+    used = sum(len(c.rows) for c in points)
+    notes = [
+        f"{count_text(len(points), 'configuration')} from {count_text(used, 'trial')}; "
+        "bars are 95 % bootstrap intervals over seeds where there are three or more."
+    ]
+    left_out = len(rows) - used
+    if left_out:
+        notes.append(
+            f"{count_text(left_out, 'trial')} not drawn: not ended ok, or without accuracy or memory."
+        )
+    return TradeoffInfo(
+        metric="test" if column == "accuracy_test" else "validation",
+        series=tuple(series),
+        on_front=frozenset(on_front),
+        left_out=left_out,
+        notes=tuple(notes),
+    )
+
+
+def figure(info: TradeoffInfo) -> go.Figure | None:
+    """Draws it; None if there is no point to draw."""
+    if not any(one.points for one in info.series):
+        return None
+    layout = base_layout(
+        title="Accuracy against peak memory",
+        x="peak memory of a training step / MB",
+        y=f"{info.metric} accuracy / %",
+        height=480,
+    )
+    layout.xaxis.type = "log"
+    layout.xaxis.update(log_ticks(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
+    layout.dragmode = "select"
+    drawn = traces(info.series, x="%{x:.3g} MB peak", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy")
+    for trace in drawn:
+        if trace.meta["role"] == "mean":
+            trace.marker.opacity = [
+                1.0 if set(ids.split()) <= info.on_front else 0.38 for ids in trace.customdata
+            ]
+            trace.meta = {**trace.meta, "front": True}
+            trace.showlegend = False
+    return go.Figure([*legend_entries(info.series, role="mean"), *drawn], layout)

@@ -1,0 +1,126 @@
+"""The parts of the report in reading order, and what each says when it has nothing to show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A figure's place in the report: its heading, what it shows, and what would fill it if it is empty."""
+
+    figure: str
+    heading: str
+    lead: str
+    if_empty: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the report."""
+
+    anchor: str
+    heading: str
+    panels: tuple[Panel, ...]
+
+
+SECTIONS = (
+    Section(
+        anchor="tradeoff",
+        heading="Trade-off",
+        panels=(
+            Panel(
+                figure="tradeoff",
+                heading="Accuracy against peak memory",
+                lead="Up and to the left is better. Drag over points to select them everywhere.",
+                if_empty="No trial here ended ok with an accuracy and a measured peak of memory. A study on "
+                "real images fills this: revstudy run quickstart.",
+            ),
+        ),
+    ),
+    Section(
+        anchor="memory",
+        heading="Memory and depth",
+        panels=(
+            Panel(
+                figure="memory_depth",
+                heading="Activation memory against depth",
+                lead="Storing keeps every block's activations; reversing rebuilds them, so its line should "
+                "be flat.",
+                if_empty="No trial here ended ok with measured activation memory. A study with several "
+                "depths in space.model.depth, and store and reverse in space.memory.strategy, fills this.",
+            ),
+        ),
+    ),
+    Section(
+        anchor="precision",
+        heading="Precision",
+        panels=(
+            Panel(
+                figure="error_depth",
+                heading="Error of reversing against depth",
+                lead="How far rebuilt activations, and the gradients computed from them, are from the "
+                "stored ones.",
+                if_empty="No trial here reversed and was probed. A study with memory.strategy: reverse, "
+                "several depths and several precisions in space.precision.compute fills this.",
+            ),
+            Panel(
+                figure="precision_width",
+                heading="Accuracy by precision and width",
+                lead="What coarser arithmetic costs in accuracy, at each width.",
+                if_empty="No trial here ended ok with an accuracy. A study with several values in "
+                "space.precision.compute and space.model.width fills this.",
+            ),
+            Panel(
+                figure="error_block",
+                heading="Reconstruction error by block",
+                lead="Where along the network the error builds up.",
+                if_empty="No block was probed. A study with memory.strategy: reverse, and "
+                "probing on, fills this.",
+            ),
+            Panel(
+                figure="error_epoch",
+                heading="Reconstruction error during training",
+                lead="Whether training drives the weights to where reversing is less exact.",
+                if_empty="No trial was probed in two epochs or more. A study with probe.every: 1 fills this.",
+            ),
+        ),
+    ),
+    Section(
+        anchor="time",
+        heading="Time",
+        panels=(
+            Panel(
+                figure="overhead",
+                heading="Step time against the stored twin",
+                lead="Each point is a pair of trials of equal settings and seed on one machine.",
+                if_empty="No two trials here differ in the strategy alone and were timed on one machine. A "
+                "study with store and reverse in space.memory.strategy fills this.",
+            ),
+        ),
+    ),
+    Section(
+        anchor="curves",
+        heading="Learning curves",
+        panels=(
+            Panel(
+                figure="curves",
+                heading="Loss and accuracy by epoch",
+                lead="One line per trial, failed ones as far as they came.",
+                if_empty="No trial here finished an epoch.",
+            ),
+        ),
+    ),
+    Section(
+        anchor="failures",
+        heading="Failures",
+        panels=(
+            Panel(
+                figure="failures",
+                heading="What failed, where and why",
+                lead="Failures are results: they show where the space ends.",
+                if_empty="Every trial here ended ok.",
+            ),
+        ),
+    ),
+)

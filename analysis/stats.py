@@ -1,0 +1,220 @@
+"""Means with bootstrap intervals, and the settings that make two trials comparable.
+
+The mean of seeds or of paired differences is reported with a 95 % percentile bootstrap interval (Efron,
+1979) and its n. Below three values there is no interval: a resample of two says nothing of the spread.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+Row = dict[str, Any]
+"""One row of the trials view."""
+
+MIN_FOR_INTERVAL = 3
+
+_COLUMNS = (
+    *("data", "examples_train", "model", "family", "block", "depth", "width", "strategy"),
+    *("compute_dtype", "stream_dtype", "coupling", "matmul", "batch_size", "epochs", "optimizer"),
+    *("learning_rate", "weight_decay", "schedule", "workers", "seed"),
+)
+_FACTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # factor: (columns it may change, settings of config_json it may change)
+    "seed": (("seed",), ("seed",)),
+    "strategy": (("strategy",), ("memory",)),
+    "precision": (
+        ("compute_dtype", "stream_dtype", "coupling", "matmul"),
+        ("precision",),
+    ),
+    "width": (("width",), ("model.width",)),
+    "depth": (("depth", "model"), ("model.depth", "model.name")),
+    "model": (("model", "family", "depth"), ("model.name", "model.depth")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its 95 % interval (None below three values) and the number of values behind it."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two trials that differ in one factor alone."""
+
+    treatment: Row
+    control: Row
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Trial ids, treatment first."""
+        return self.treatment["trial_id"], self.control["trial_id"]
+
+
+def finite(value: Any) -> TypeGuard[float]:
+    """Whether a cell holds a number that can be plotted: not null, NaN or infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def estimate(
+    values: Iterable[float],
+    *,
+    statistic: Callable[..., Any] = np.mean,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Estimate | None:
+    """The mean (or another `statistic` with an ``axis``) of the finite values with a bootstrap interval.
+
+    The resampling is seeded: equal values give equal intervals.
+
+    Returns:
+        None if no value is finite.
+
+    """
+    kept = np.array([float(v) for v in values if finite(v)])
+    n = len(kept)
+    if n == 0:
+        return None
+    mean = float(statistic(kept, axis=0))
+    if n < MIN_FOR_INTERVAL:
+        return Estimate(mean=mean, low=None, high=None, n=n)
+    if (kept == kept[0]).all():
+        return Estimate(mean=mean, low=mean, high=mean, n=n)
+    draws = np.random.default_rng(0).integers(n, size=(resamples, n))
+    tail = (1 - level) / 2
+    low, high = np.quantile(statistic(kept[draws], axis=1), [tail, 1 - tail])
+    return Estimate(mean=mean, low=float(low), high=float(high), n=n)
+
+
+def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
+    """Everything that must agree for two trials to be comparable, apart from the `free` factors.
+
+    Args:
+        row: a row of the trials view.
+        free: factors that may differ: seed, strategy, precision, width, depth or model.
+        same: further columns that must agree, such as ``device`` where times are compared.
+
+    """
+    columns, paths = {"trial_id"}, {"probe"}
+    for factor in free:
+        columns |= set(_FACTORS[factor][0])
+        paths |= set(_FACTORS[factor][1])
+    key = [(name, row.get(name)) for name in (*_COLUMNS, *same) if name not in columns]
+    config = [
+        (path, value) for path, value in _flat_config(row.get("config_json")) if not _under(path, paths)
+    ]
+    return (tuple(key), tuple(config))
+
+
+def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
+    """Groups items by a key, keeping their order."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def pairs(
+    rows: Iterable[Row],
+    factor: str,
+    *,
+    treatment: Callable[[Row], bool],
+    control: Callable[[Row], bool],
+    same: Sequence[str] = (),
+) -> list[Pair]:
+    """Pairs every treatment trial with the control trial of equal settings and equal seed.
+
+    Args:
+        rows: rows of the trials view.
+        factor: the one factor the two may differ in.
+        treatment: picks the treated trials.
+        control: picks the controls.
+        same: further columns that must agree.
+
+    """
+    rows = list(rows)
+    controls = {settings_key(row, factor, same=same): row for row in reversed(rows) if control(row)}
+    found = []
+    for row in rows:
+        if treatment(row) and (twin := controls.get(settings_key(row, factor, same=same))):
+            found.append(Pair(treatment=row, control=twin))
+    return found
+
+
+def family_twins(rows: Iterable[Row], *, tolerance: float = 0.1) -> list[Pair]:
+    """Pairs every RevNet with the ResNet nearest in parameters, if within `tolerance`, all else equal.
+
+    Width is multiplied onto the twins alike, so it must agree; the RevNet may use any strategy, and of a
+    RevNet run under several the reversing one is taken. Each RevNet enters once per seed.
+    """
+    free = ("model", "strategy")
+    revnets = [r for r in rows if r["family"] == "revnet" and finite(r["parameters"])]
+    resnets = [r for r in rows if r["family"] == "resnet" and finite(r["parameters"])]
+    preference = {"reverse": 0, "checkpoint": 1, "store": 2}
+    controls = group_by(resnets, lambda r: settings_key(r, *free, same=()))
+    found = []
+    for (key, _), group in group_by(revnets, lambda r: (settings_key(r, *free), r["depth"])).items():
+        revnet = min(group, key=lambda r: preference.get(r["strategy"], 3))
+        candidates = controls.get(key, [])
+        if not candidates:
+            continue
+        gap, twin = min(
+            ((abs(math.log(c["parameters"] / revnet["parameters"])), c) for c in candidates),
+            key=lambda item: (item[0], preference.get(item[1]["strategy"], 3) != 2),
+        )
+        if gap <= math.log1p(tolerance):
+            found.append(Pair(treatment=revnet, control=twin))
+    return found
+
+
+def difference(paired: Iterable[Pair], column: str) -> Estimate | None:
+    """Mean of treatment minus control over the pairs where both are finite."""
+    both = [(p.treatment[column], p.control[column]) for p in paired]
+    return estimate(a - b for a, b in both if finite(a) and finite(b))
+
+
+def ratio(paired: Iterable[Pair], column: str) -> Estimate | None:
+    """Geometric mean of treatment over control over the pairs where both are positive."""
+    both = [(p.treatment[column], p.control[column]) for p in paired]
+    logs = estimate(math.log(a / b) for a, b in both if finite(a) and finite(b) and a > 0 and b > 0)
+    if logs is None:
+        return None
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Estimate(mean=math.exp(logs.mean), low=low, high=high, n=logs.n)
+
+
+def _under(path: str, roots: set[str]) -> bool:
+    return any(path == root or path.startswith(root + ".") for root in roots)
+
+
+@functools.lru_cache(maxsize=65_536)
+def _flat_config(text: str | None) -> tuple[tuple[str, str], ...]:
+    """The settings of config_json as sorted (dotted path, JSON) pairs; nothing if it is not an object."""
+    try:
+        config = json.loads(text) if text else {}
+    except ValueError:
+        return ()
+    found: list[tuple[str, str]] = []
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                walk(value, f"{path}.{name}" if path else str(name))
+        else:
+            found.append((path, json.dumps(node, sort_keys=True)))
+
+    if isinstance(config, dict):
+        walk(config, "")
+    return tuple(sorted(found))

@@ -1,0 +1,161 @@
+"""A results store as three read-only SQL views: ``trials``, ``epochs`` and ``blocks``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from analysis.errors import QueryError, UnknownStudyError
+from analysis.files import Listing, SkippedFile, list_files, read_table
+from analysis.schema import TABLES
+
+_ONE_ROW_PER_TRIAL = """
+    SELECT * FROM trials WHERE trial_id IS NOT NULL
+    QUALIFY row_number() OVER (
+        PARTITION BY trial_id
+        ORDER BY (outcome = 'ok') DESC NULLS LAST, attempt DESC NULLS LAST, finished_at DESC NULLS LAST, study
+    ) = 1
+    ORDER BY study, started_at, trial_id
+"""
+_OF_THAT_ATTEMPT = """
+    SELECT rows.* FROM rows JOIN trials
+    ON rows.trial_id = trials.trial_id AND rows.attempt = trials.attempt AND rows.study = trials.study
+    ORDER BY rows.study, rows.trial_id, rows.epoch{block}
+"""
+_DYNAMIC = ("query(", "query_table", "duckdb_", "information_schema", "pragma_")
+
+
+class Store:
+    """The rows of one results store, read once, when first asked for.
+
+    ``trials`` holds one row per trial: of its attempts the last one that ended ``ok``, else the last one.
+    ``epochs`` and ``blocks`` hold the rows of that attempt. Open it with `open_store`.
+
+    Attributes:
+        path: the store's folder or URI, as given.
+        study: the study the views are restricted to, or None for all. A trial belongs to the study that ran
+            it and to every study whose ``study.json`` lists it.
+        studies: every study the store has a folder for.
+
+    """
+
+    def __init__(self, path: str | Path, listing: Listing, *, study: str | None = None):
+        self.path = str(path)
+        self.study = study
+        self.studies = listing.studies
+        self._listing = listing
+        self._members = listing.members(study) if study is not None else frozenset()
+        self._tables: dict[str, pa.Table] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._skipped: list[SkippedFile] = []
+        self._views = duckdb.connect(":memory:")
+        self._views.execute("SET TimeZone='UTC'; SET temp_directory=''; SET python_enable_replacements=false")
+        for name, table in TABLES.items():
+            self._views.register(name, table.arrow.empty_table())
+        self._views.execute("SET enable_external_access=false; SET lock_configuration=true")
+
+    @property
+    def skipped(self) -> tuple[SkippedFile, ...]:
+        """The torn and foreign files left out; reads every table that was not read yet."""
+        for name in TABLES:
+            self.table(name)
+        return tuple(self._skipped)
+
+    def table(self, name: str) -> pa.Table:
+        """One of the views as an Arrow table with the schema of `analysis.schema`.
+
+        Raises:
+            QueryError: there is no such table.
+            StoreError: a file was written by a newer version.
+
+        """
+        if name not in TABLES:
+            near = difflib.get_close_matches(name, TABLES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise QueryError(f"no table {name!r}: a store has {', '.join(TABLES)}{hint}")
+        if name not in self._tables:
+            read, skipped = read_table(self._listing, TABLES[name], study=self.study, members=self._members)
+            self._skipped += skipped
+            workspace = duckdb.connect(":memory:")
+            workspace.execute("SET TimeZone='UTC'")
+            if name == "trials":
+                workspace.register("trials", read)
+                query = _ONE_ROW_PER_TRIAL
+            else:
+                workspace.register("rows", read)
+                workspace.register("trials", self.table("trials").select(["trial_id", "attempt", "study"]))
+                query = _OF_THAT_ATTEMPT.format(block=", rows.block" if name == "blocks" else "")
+            result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
+            self._tables[name] = result
+            self._views.register(name, result)
+        return self._tables[name]
+
+    def trials_of(self, study: str | None) -> list[dict[str, Any]]:
+        """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""
+        rows = self.rows("trials")
+        if study is None or study == self.study:
+            return rows
+        members = self._listing.members(study)
+        return [row for row in rows if row["study"] == study or row["trial_id"] in members]
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a view as dicts, in a fixed order. The list is shared: treat it as read-only."""
+        if name not in self._rows:
+            self._rows[name] = self.table(name).to_pylist()
+        return self._rows[name]
+
+    def sql(self, query: str) -> pa.Table:
+        """Answers one SELECT, WITH, FROM, DESCRIBE, SHOW or SUMMARIZE statement over the views.
+
+        The connection can reach no file, no network and no setting, and every other kind of statement
+        is refused before it runs.
+
+        Raises:
+            QueryError: the query is not valid (the message is DuckDB's) or not one read-only statement.
+
+        """
+        try:
+            statements = self._views.extract_statements(query)
+            kinds = [statement.type.name for statement in statements]
+            if len(kinds) != 1 or kinds[0] != "SELECT":
+                got = f"{len(kinds)} statements" if len(kinds) != 1 else f"a {kinds[0]} statement"
+                raise QueryError(
+                    "a query must be one read-only statement (SELECT, WITH, DESCRIBE, SHOW or SUMMARIZE); "
+                    f"got {got}"
+                )
+            text = query.lower()
+            for name in TABLES:
+                if name in text or any(word in text for word in _DYNAMIC):
+                    self.table(name)
+            return self._views.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from None
+
+
+def open_store(path: str | Path, study: str | None = None) -> Store:
+    """Opens the store at `path` (a folder, or a URI for object storage) for reading.
+
+    Args:
+        path: the store.
+        study: restrict the views to this study.
+
+    Raises:
+        StoreError: nothing is there, or it cannot be read.
+        UnknownStudyError: the store has no such study; the message names the nearest.
+
+    """
+    listing = list_files(path)
+    if study is not None and study not in listing.studies:
+        near = difflib.get_close_matches(study, listing.studies, n=1, cutoff=0.4)
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+        elif listing.studies:
+            hint = "it holds " + ", ".join(listing.studies)
+        else:
+            hint = f"it holds none yet; `revstudy run {study} --store {path}` would start it"
+        raise UnknownStudyError(f"the store {str(path)!r} has no study {study!r}: {hint}")
+    return Store(path, listing, study=study)

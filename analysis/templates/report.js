@@ -1,0 +1,493 @@
+"use strict";
+/* One state (filters, search, selection, sort, theme), kept in the address, drawn by the figures and the table.
+   Text of the store reaches the page through textContent alone. */
+(() => {
+  const payload = JSON.parse(document.getElementById("payload").textContent);
+  const columns = new Map();
+  for (const c of payload.columns) {
+    columns.set(c.name, { ...c, values: c.values || c.codes.map((code) => c.words[code]) });
+  }
+  const rowCount = payload.n;
+  const cell = (name, row) => columns.get(name).values[row];
+  const rowOf = new Map(columns.get("trial_id").values.map((id, row) => [id, row]));
+  const $ = (id) => document.getElementById(id);
+  const node = (tag, text, attributes = {}) => {
+    const made = document.createElement(tag);
+    if (text !== undefined && text !== null) made.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  };
+
+  // ── state ────────────────────────────────────────────────────────────────────────────────────────
+  const state = { filters: new Map(), search: "", selection: null, origin: null, sort: null, theme: null, page: 100 };
+
+  function readHash() {
+    const hash = new URLSearchParams(location.hash.slice(1));
+    state.filters = new Map();
+    for (const key of payload.filters) {
+      const values = hash.getAll("f." + key);
+      if (values.length) state.filters.set(key, new Set(values));
+    }
+    state.search = hash.get("q") || "";
+    const ids = (hash.get("sel") || "").split(",").filter((id) => rowOf.has(id));
+    state.selection = ids.length ? new Set(ids.map((id) => rowOf.get(id))) : null;
+    state.origin = null;
+    const [column, direction] = (hash.get("sort") || "").split(":");
+    state.sort = columns.has(column) ? { column, descending: direction === "desc" } : null;
+    state.theme = ["light", "dark"].includes(hash.get("theme")) ? hash.get("theme") : null;
+  }
+
+  function writeHash() {
+    const hash = new URLSearchParams();
+    for (const [key, values] of state.filters) for (const value of [...values].sort()) hash.append("f." + key, value);
+    if (state.search) hash.set("q", state.search);
+    if (state.selection) hash.set("sel", [...state.selection].map((row) => cell("trial_id", row)).join(","));
+    if (state.sort) hash.set("sort", state.sort.column + (state.sort.descending ? ":desc" : ":asc"));
+    if (state.theme) hash.set("theme", state.theme);
+    const text = hash.toString();
+    history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
+  }
+
+  // ── which rows are in ────────────────────────────────────────────────────────────────────────────
+  let matching = [];
+  const haystacks = [];
+  const searched = ["trial_id", "study", "model", "family", "strategy", "precision", "outcome", "error_class", "error_message", "data"];
+  const haystack = (row) =>
+    (haystacks[row] ??= searched.map((name) => cell(name, row) ?? "").join("\n").toLowerCase());
+
+  function findMatching() {
+    const tests = [...state.filters].map(([key, wanted]) => {
+      const values = columns.get(key).values;
+      return (row) => wanted.has(String(values[row]));
+    });
+    const needle = state.search.trim().toLowerCase();
+    if (needle) tests.push((row) => haystack(row).includes(needle));
+    matching = Array.from({ length: rowCount }, (_, row) => tests.every((test) => test(row)));
+  }
+  const inTable = (row) => matching[row] && (!state.selection || state.selection.has(row));
+  const inFigure = (row, figure) =>
+    matching[row] && (!state.selection || state.origin === figure || state.selection.has(row));
+
+  // ── figures ──────────────────────────────────────────────────────────────────────────────────────
+  const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  function describe(rows) {
+    const first = rows[0];
+    const parts = [
+      cell("model", first), "depth " + cell("depth", first), "width " + cell("width", first),
+      cell("strategy", first), cell("precision", first),
+      rows.length === 1 ? "seed " + cell("seed", first) : rows.length + " trials",
+    ];
+    if (cell("outcome", first) !== "ok") parts.push("ended " + cell("outcome", first));
+    const ids = rows.slice(0, 3).map((row) => cell("trial_id", row)).join(", ") + (rows.length > 3 ? ", …" : "");
+    return escape(parts.join(" · ")) + "<br>trial " + escape(ids);
+  }
+
+  /** The part of a trace that the filters leave. */
+  function filtered(trace, figure) {
+    const { role, column, scale } = trace.meta;
+    if (role === "legend") return structuredClone(trace);
+    const n = trace.customdata.length;
+    const kept = [], heights = new Map(), partial = new Set();
+    let gap = true;
+    for (let p = 0; p < n; p++) {
+      const rows = trace.customdata[p];
+      if (!rows.length) {
+        if (!gap) kept.push(p);
+        gap = true;
+        continue;
+      }
+      const left = rows.filter((row) => inFigure(row, figure));
+      const shown = role === "pair" ? inFigure(rows[0], figure) : role === "fit" ? left.length === rows.length : left.length > 0;
+      if (!shown) continue;
+      gap = false;
+      kept.push(p);
+      if (role === "mean" && left.length < rows.length) {
+        const values = left.map((row) => cell(column, row)).filter((v) => typeof v === "number");
+        heights.set(p, (scale * values.reduce((a, b) => a + b, 0)) / values.length);
+        partial.add(p);
+      }
+    }
+    const take = (value) => {
+      if (Array.isArray(value)) return value.length === n ? kept.map((p) => value[p]) : value;
+      if (value && typeof value === "object") {
+        return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, take(v)]));
+      }
+      return value;
+    };
+    const { meta, ...rest } = trace;
+    const result = { ...take(rest), meta };
+    if (result.y && heights.size) result.y = kept.map((p, i) => heights.get(p) ?? result.y[i]);
+    if (partial.size && result.error_y) {
+      for (const end of ["array", "arrayminus"]) {
+        result.error_y[end] = kept.map((p, i) => (partial.has(p) ? null : result.error_y[end][i]));
+      }
+    }
+    const given = result.text;
+    result.text = kept.map((p, i) => {
+      const rows = trace.customdata[p].filter((row) => role === "pair" || inFigure(row, figure));
+      return (given && given[i]) || (rows.length ? describe(rows) : "");
+    });
+    if (trace.type === "histogram") delete result.text;
+    result.customdata = kept.map((p) => trace.customdata[p].filter((row) => role === "pair" || inFigure(row, figure)));
+    return result;
+  }
+
+  /** Finds the Pareto front among the points shown, draws it, and mutes the points off it. */
+  function drawFront(traces) {
+    const front = traces.find((trace) => trace.meta.role === "front");
+    if (!front) return;
+    const groups = new Map();
+    for (const trace of traces.filter((t) => t.meta.front)) {
+      trace.marker.opacity = trace.x.map(() => 0.38);
+      trace.x.forEach((x, i) => {
+        const row = trace.customdata[i][0];
+        const key = JSON.stringify([cell("data", row), cell("memory_source", row)]);
+        if (!groups.has(key)) groups.set(key, []);
+        groups.get(key).push({ x, y: trace.y[i], trace, i });
+      });
+    }
+    front.x = []; front.y = []; front.customdata = []; front.text = [];
+    for (const points of groups.values()) {
+      points.sort((a, b) => a.x - b.x || b.y - a.y);
+      let best = -Infinity, last = null;
+      for (const point of points) {
+        const equal = last && point.x === last.x && point.y === last.y;
+        if (point.y <= best && !equal) continue;
+        best = point.y; last = point;
+        point.trace.marker.opacity[point.i] = 1;
+        front.x.push(point.x); front.y.push(point.y);
+      }
+      front.x.push(null); front.y.push(null);
+    }
+  }
+
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  function themed(layout) {
+    const copy = structuredClone(layout);
+    copy.font = { ...copy.font, color: style("--ink") };
+    copy.hoverlabel = { ...copy.hoverlabel, bgcolor: style("--panel"), bordercolor: style("--rule"), font: { ...copy.hoverlabel?.font, color: style("--ink") } };
+    copy.modebar = { bgcolor: "rgba(0,0,0,0)", color: style("--muted"), activecolor: style("--accent") };
+    copy.newselection = { line: { color: style("--accent"), width: 1.5, dash: "solid" } };
+    copy.uirevision = "keep";
+    copy.margin = { ...copy.margin, t: 34 };
+    copy.width = undefined;
+    if (!state.selection) copy.selections = [];
+    return copy;
+  }
+  const config = {
+    displaylogo: false, responsive: true,
+    // named one by one: plotly's own choice holds a button that uploads the figure
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "select2d", "lasso2d"], ["resetScale2d"]],
+    plotlyServerURL: "",
+    toImageButtonOptions: { format: "svg" },
+  };
+
+  const drawn = new Set();
+  const drawing = new Set();
+  function drawFigure(holder) {
+    const name = holder.dataset.figure;
+    const source = payload.figures[name];
+    const traces = source.data.map((trace) => filtered(trace, name));
+    drawFront(traces);
+    const empty = traces.every((t) => t.meta.role === "legend" || !(t.x || t.y || []).some((v) => v !== null));
+    holder.hidden = empty;
+    holder.nextElementSibling.hidden = !empty;
+    if (empty) return;
+    drawing.add(name); // while it draws, plotly reports selections that no reader made
+    Plotly.react(holder, traces, themed(source.layout), config).then(() => setTimeout(() => drawing.delete(name)));
+    if (!drawn.has(holder)) listen(holder, name);
+    drawn.add(holder);
+  }
+
+  function rowsOf(event) {
+    const rows = new Set();
+    for (const point of event?.points || []) {
+      const data = point.data.customdata;
+      const numbers = point.pointNumbers || [point.pointNumber];
+      for (const i of numbers) for (const row of data[i] || []) rows.add(row);
+    }
+    return rows;
+  }
+
+  function listen(holder, name) {
+    holder.on("plotly_click", (event) => {
+      const rows = [...rowsOf(event)];
+      if (rows.length) showCard(rows);
+    });
+    holder.on("plotly_selected", (event) => {
+      if (!event || drawing.has(name)) return;
+      const rows = rowsOf(event);
+      state.selection = rows.size ? rows : null;
+      state.origin = rows.size ? name : null;
+      update({ except: rows.size ? name : null });
+    });
+    holder.on("plotly_deselect", () => { if (!drawing.has(name)) clearSelection(); });
+    holder.on("plotly_legendclick", (event) => {
+      const keys = event.data[event.curveNumber].meta?.keys || [];
+      if (!keys.length) return true;
+      const on = keys.every(([key, value]) => state.filters.get(key)?.size === 1 && state.filters.get(key).has(value));
+      for (const [key, value] of keys) on ? state.filters.delete(key) : state.filters.set(key, new Set([value]));
+      update();
+      return false;
+    });
+    holder.on("plotly_legenddoubleclick", () => false);
+  }
+  function clearSelection() {
+    if (!state.selection) return;
+    state.selection = null; state.origin = null;
+    update();
+  }
+
+  const near = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        near.unobserve(entry.target);
+        drawFigure(entry.target);
+        drawn.add(entry.target);
+      }
+    },
+    { rootMargin: "500px" },
+  );
+  const holders = [...document.querySelectorAll("[data-figure]")];
+  const drawAll = (except) => {
+    for (const holder of holders) if (drawn.has(holder) && holder.dataset.figure !== except) drawFigure(holder);
+  };
+
+  // ── numbers as people read them ──────────────────────────────────────────────────────────────────
+  const digits = (v, n = 4) => (v === 0 ? "0" : Math.abs(v) >= 1e-3 && Math.abs(v) < 1e6 ? String(Number(v.toPrecision(n))) : v.toExponential(2).replace("e", "e"));
+  const units = { bytes: ["MB", 1e-6], fraction: ["%", 100], s: ["s", 1] };
+  const inUnit = { step_time_s: ["ms", 1000] };
+  const unitOf = (name) => (inUnit[name] || units[columns.get(name).unit] || [columns.get(name).unit, 1]);
+  function shown(name, row) {
+    const value = cell(name, row);
+    if (value === null || value === undefined) return "–";
+    if (typeof value !== "number") return String(value);
+    if (columns.get(name).type === "int64" && !columns.get(name).unit) return String(value);
+    const scaled = value * unitOf(name)[1];
+    return columns.get(name).unit === "fraction" ? scaled.toFixed(2) : digits(scaled);
+  }
+  const titles = {
+    trial_id: "trial", accuracy_test: "test accuracy", accuracy_val: "validation", memory_peak_bytes: "peak memory",
+    memory_activation_bytes: "activations", step_time_s: "step time", reconstruction_rel_error: "reconstruction error",
+    gradient_rel_error: "gradient error",
+  };
+  const title = (name) => titles[name] || name.replaceAll("_", " ");
+
+  // ── table ────────────────────────────────────────────────────────────────────────────────────────
+  const table = $("table");
+  const isNumber = (name) => ["int64", "double"].includes(columns.get(name).type);
+  function drawHead() {
+    const line = node("tr");
+    for (const name of payload.table) {
+      const th = node("th", null, { scope: "col", title: columns.get(name).meaning, "data-column": name });
+      if (isNumber(name)) th.className = "number";
+      const button = node("button", title(name), { type: "button" });
+      button.addEventListener("click", () => {
+        const first = isNumber(name) && !["depth", "width", "seed"].includes(name);
+        if (state.sort?.column !== name) state.sort = { column: name, descending: first };
+        else if (state.sort.descending === first) state.sort = { column: name, descending: !first };
+        else state.sort = null;
+        update({ tableOnly: true });
+      });
+      th.append(button);
+      const unit = unitOf(name)[0];
+      if (unit) th.append(node("small", unit));
+      line.append(th);
+    }
+    table.tHead.append(line);
+  }
+  function sortedRows() {
+    const rows = [];
+    for (let row = 0; row < rowCount; row++) if (inTable(row)) rows.push(row);
+    if (!state.sort) return rows;
+    const values = columns.get(state.sort.column).values;
+    const numeric = isNumber(state.sort.column);
+    const sign = state.sort.descending ? -1 : 1;
+    const missing = (v) => v === null || v === undefined || (numeric && typeof v !== "number");
+    return rows.sort((a, b) => {
+      const u = values[a], v = values[b];
+      if (missing(u) || missing(v)) return missing(u) - missing(v) || a - b;
+      return sign * (u < v ? -1 : u > v ? 1 : 0) || a - b;
+    });
+  }
+  function drawTable() {
+    const rows = sortedRows();
+    const body = document.createDocumentFragment();
+    for (const row of rows.slice(0, state.page)) {
+      const line = node("tr", null, { "data-row": row });
+      for (const name of payload.table) {
+        const td = node("td");
+        if (isNumber(name)) td.className = "number";
+        if (name === "trial_id") {
+          const button = node("button", null, { type: "button", class: "quiet" });
+          button.append(node("code", shown(name, row)));
+          button.addEventListener("click", () => showCard([row]));
+          td.append(button);
+        } else if (name === "outcome") {
+          const word = String(cell(name, row));
+          td.append(node("span", word, { class: word === "ok" ? "outcome outcome-ok" : "outcome" }));
+        } else td.textContent = shown(name, row);
+        line.append(td);
+      }
+      body.append(line);
+    }
+    table.tBodies[0].replaceChildren(body);
+    for (const th of table.tHead.querySelectorAll("th")) {
+      const on = state.sort?.column === th.dataset.column;
+      if (on) th.setAttribute("aria-sort", state.sort.descending ? "descending" : "ascending");
+      else th.removeAttribute("aria-sort");
+    }
+    $("no-rows").hidden = rows.length > 0;
+    $("more").hidden = rows.length <= state.page;
+    $("more").textContent = `Show more (${(rows.length - state.page).toLocaleString("en")} left)`;
+    $("count").textContent = rows.length === rowCount ? `${rowCount.toLocaleString("en")} trials` : `${rows.length.toLocaleString("en")} of ${rowCount.toLocaleString("en")} trials`;
+  }
+
+  // ── filter chips ─────────────────────────────────────────────────────────────────────────────────
+  function drawChips() {
+    for (const key of payload.filters) {
+      const counts = new Map();
+      for (const value of columns.get(key).values) counts.set(value, (counts.get(value) || 0) + 1);
+      if (counts.size < 2 && key !== "outcome") continue;
+      const group = node("fieldset");
+      group.append(node("legend", title(key)));
+      const chips = node("div", null, { class: "chips" });
+      const order = [...counts.keys()].sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1));
+      for (const value of order.slice(0, 60)) {
+        const chip = node("button", value === null ? "none" : String(value), { type: "button", class: "chip", "aria-pressed": "false", "data-key": key, "data-value": String(value) });
+        chip.append(node("small", counts.get(value)));
+        chip.addEventListener("click", () => {
+          const wanted = state.filters.get(key) || new Set();
+          wanted.has(String(value)) ? wanted.delete(String(value)) : wanted.add(String(value));
+          wanted.size ? state.filters.set(key, wanted) : state.filters.delete(key);
+          update();
+        });
+        chips.append(chip);
+      }
+      if (order.length > 60) chips.append(node("span", `and ${order.length - 60} more: use the search`, { class: "muted small" }));
+      group.append(chips);
+      $("filters").append(group);
+    }
+  }
+  function markChips() {
+    for (const chip of document.querySelectorAll(".chip")) {
+      chip.setAttribute("aria-pressed", String(Boolean(state.filters.get(chip.dataset.key)?.has(chip.dataset.value))));
+    }
+    const active = [...state.filters.values()].reduce((n, set) => n + set.size, 0);
+    $("open-filters").textContent = active ? `Filter · ${active}` : "Filter";
+    $("clear").hidden = !(active || state.search || state.selection);
+    $("search").value = state.search;
+  }
+
+  // ── trial card ───────────────────────────────────────────────────────────────────────────────────
+  const quoted = (text) => "'" + String(text).replaceAll("'", "''") + "'";
+  function showCard(rows) {
+    const body = $("card-body");
+    body.replaceChildren();
+    $("card-title").textContent = rows.length === 1 ? "Trial " + cell("trial_id", rows[0]) : `${rows.length} trials`;
+    if (rows.length > 1) {
+      const list = node("p");
+      for (const row of rows.slice(0, 50)) {
+        const button = node("button", `${cell("trial_id", row)} (seed ${cell("seed", row)})`, { type: "button", class: "quiet" });
+        button.addEventListener("click", () => showCard([row]));
+        list.append(button, " ");
+      }
+      const select = node("button", "Select these everywhere", { type: "button", class: "tool" });
+      select.addEventListener("click", () => {
+        state.selection = new Set(rows); state.origin = null;
+        $("card").close();
+        update();
+      });
+      body.append(list, select);
+    } else {
+      const list = node("dl");
+      for (const [name, column] of columns) {
+        if (name === "config_json" || cell(name, rows[0]) === null) continue;
+        const unit = unitOf(name)[0];
+        list.append(node("dt", title(name), { title: column.meaning }), node("dd", shown(name, rows[0]) + (unit && unit !== "UTC" && column.type !== "string" ? " " + unit : "")));
+      }
+      body.append(list);
+      const settings = cell("config_json", rows[0]);
+      if (settings) {
+        let text = settings;
+        try { text = JSON.stringify(JSON.parse(settings), null, 2); } catch { /* shown as it is */ }
+        body.append(node("h3", "Settings"), node("pre", text));
+      }
+      body.append(node("h3", "Its rows"), node("pre", `revstudy query "select * from epochs where trial_id = ${quoted(cell("trial_id", rows[0]))}"`));
+    }
+    if (!$("card").open) $("card").showModal();
+  }
+
+  // ── download ─────────────────────────────────────────────────────────────────────────────────────
+  function csvText(rows) {
+    const field = (value) => {
+      if (value === null || value === undefined) return "";
+      let text = String(value);
+      if (typeof value === "string" && /^[=+@\t\r-]/.test(text)) text = "'" + text; // a spreadsheet must not run it
+      return /[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+    };
+    const names = [...columns.keys()];
+    return [names.join(","), ...rows.map((row) => names.map((name) => field(cell(name, row))).join(","))].join("\n") + "\n";
+  }
+
+  // ── drawing the state ────────────────────────────────────────────────────────────────────────────
+  function applyTheme() {
+    if (state.theme) document.documentElement.dataset.theme = state.theme;
+    else delete document.documentElement.dataset.theme;
+  }
+  function update({ except = null, tableOnly = false, keepPage = false } = {}) {
+    if (!keepPage) state.page = 100;
+    if (!tableOnly) { findMatching(); markChips(); }
+    drawTable();
+    if (!tableOnly) drawAll(except);
+    writeHash();
+  }
+
+  drawHead();
+  drawChips();
+  readHash();
+  applyTheme();
+  update();
+  for (const holder of holders) near.observe(holder);
+
+  $("open-filters").addEventListener("click", () => {
+    const open = $("filters").hidden;
+    $("filters").hidden = !open;
+    $("open-filters").setAttribute("aria-expanded", String(open));
+  });
+  $("clear").addEventListener("click", () => {
+    state.filters.clear(); state.search = ""; state.selection = null; state.origin = null;
+    update();
+  });
+  $("theme").addEventListener("click", () => {
+    const dark = state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    state.theme = dark ? "light" : "dark";
+    applyTheme();
+    drawAll();
+    writeHash();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
+  $("search").addEventListener("input", (event) => { state.search = event.target.value; update(); });
+  $("more").addEventListener("click", () => { state.page += 200; update({ tableOnly: true, keepPage: true }); });
+  $("csv").addEventListener("click", () => {
+    const link = node("a", null, { href: URL.createObjectURL(new Blob([csvText(sortedRows())], { type: "text/csv" })), download: "trials.csv" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  });
+  for (const button of document.querySelectorAll("[data-rows]")) {
+    button.addEventListener("click", () => showCard(button.dataset.rows.split(",").map(Number)));
+  }
+  for (const link of document.querySelectorAll("[data-section], .skip")) {
+    link.addEventListener("click", (event) => { // the address holds the state, so an anchor must not replace it
+      event.preventDefault();
+      const target = document.querySelector(link.getAttribute("href"));
+      target.scrollIntoView();
+      target.setAttribute("tabindex", "-1");
+      target.focus({ preventScroll: true });
+    });
+  }
+  addEventListener("hashchange", () => { readHash(); applyTheme(); update(); });
+  addEventListener("beforeprint", () => { for (const holder of holders) if (!drawn.has(holder)) drawFigure(holder); });
+  document.documentElement.dataset.ready = "true";
+})();

@@ -1,0 +1,112 @@
+"""One look for every figure: Okabe–Ito colors, symbols, axes with units, no chart junk.
+
+Every strategy and every precision has one color wherever it appears, and a symbol or dash beside it, so
+that no figure depends on color alone (Okabe and Ito, *Color universal design*, 2008).
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import plotly.graph_objects as go
+
+STRATEGY_COLORS = {"reverse": "#0072B2", "store": "#D55E00", "checkpoint": "#E69F00"}
+PRECISION_COLORS = {"fp32": "#009E73", "bf16": "#CC79A7", "fp16": "#56B4E9", "fp64": "#8A8F98"}
+OUTCOME_COLORS = {
+    "ok": "#009E73",
+    "diverged": "#D55E00",
+    "oom": "#CC79A7",
+    "pruned": "#8A8F98",
+    "timeout": "#E69F00",
+    "failed": "#0072B2",
+}
+FAMILY_SYMBOLS = {"revnet": "circle", "resnet": "square"}
+PRECISION_DASHES = {"fp32": "solid", "bf16": "dash", "fp16": "dot", "fp64": "longdash"}
+NEUTRAL = "#8A8F98"
+INK = "#1f2328"
+GRID = "rgba(128,128,128,0.22)"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def strategy_color(strategy: str | None) -> str:
+    """The color of a memory strategy, gray for one without."""
+    return STRATEGY_COLORS.get(strategy or "", NEUTRAL)
+
+
+def precision_color(compute: str | None) -> str:
+    """The color of a compute dtype, gray for one without."""
+    return PRECISION_COLORS.get(compute or "", NEUTRAL)
+
+
+def family_symbol(family: str | None) -> str:
+    """The symbol of a model family."""
+    return FAMILY_SYMBOLS.get(family or "", "diamond")
+
+
+def safe(text: object) -> str:
+    """Text from a store, so that plotly's pseudo-HTML shows it as it is."""
+    return html.escape(str(text), quote=False)
+
+
+def base_layout(*, title: str, x: str, y: str, height: int = 440) -> go.Layout:
+    """The layout every figure starts from; axis titles carry the units, as in ``depth / layers``."""
+    axis: dict[str, Any] = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": GRID,
+        "automargin": True,
+        "title": {"standoff": 12, "font": {"size": 13}},
+    }
+    return go.Layout(
+        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        height=height,
+        font={"family": FONT, "size": 12.5, "color": INK},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 20, "t": 56, "b": 56},
+        xaxis={**axis, "title": {**axis["title"], "text": x}},
+        yaxis={**axis, "title": {**axis["title"], "text": y}},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)",
+            "title": {"text": ""},
+            "itemsizing": "constant",
+        },
+        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12.5}},
+        hovermode="closest",
+        template="none",
+    )
+
+
+def log_ticks(values: Iterable[float]) -> dict[str, Any]:
+    """Ticks of a log axis over positive values: 1, 2 and 5 of each decade, or its powers of ten alone."""
+    positive = [v for v in values if v > 0]
+    if not positive:
+        return {}
+    low, high = math.floor(math.log10(min(positive))) - 1, math.ceil(math.log10(max(positive))) + 1
+    steps = (1, 2, 5) if high - low <= 5 else (1,)
+    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+
+
+def count_axis(highest: float) -> dict[str, Any]:
+    """An axis of whole numbers from zero or one to `highest`, such as epochs, at most ten ticks."""
+    step = max(1, math.ceil(highest / 10))
+    power = 10 ** math.floor(math.log10(step))
+    dtick = next(m * power for m in (1, 2, 5, 10) if m * power >= step)
+    return {"tick0": 0, "dtick": dtick, "tickformat": ",d"}
+
+
+def axis_style(title: str = "") -> dict[str, Any]:
+    """The look of a further axis, for figures with more than one panel."""
+    return base_layout(title="", x="", y=title).yaxis.to_plotly_json()

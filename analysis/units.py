@@ -1,0 +1,75 @@
+"""Numbers as people read them: MB, percent, times, powers of ten, and n beside every interval."""
+
+from __future__ import annotations
+
+import math
+
+from analysis.stats import Estimate
+
+MB = 1e6
+"""Bytes in a megabyte, the unit of every memory axis."""
+
+
+def bytes_text(value: float | None) -> str:
+    """Bytes with three significant digits and a decimal unit: 1,234,567 is 1.23 MB."""
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(value) >= size:
+            return f"{_three(value / size)} {unit}"
+    return f"{value:,.0f} bytes"
+
+
+def percent_text(value: float | None) -> str:
+    """A fraction in percent with one decimal."""
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def factor_text(value: float) -> str:
+    """A ratio with the digits that matter: 1.33×, 12.5×, 130×."""
+    return f"{_three(value)}×"
+
+
+def error_text(value: float) -> str:
+    """A relative error in scientific notation; exactly zero says so."""
+    return "exactly 0" if value == 0 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def seconds_text(value: float | None) -> str:
+    """A duration in the unit that suits it."""
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    if value < 1:
+        return f"{_three(1000 * value)} ms"
+    if value < 120:
+        return f"{_three(value)} s"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def points_text(estimate: Estimate) -> str:
+    """A difference of fractions in percentage points, with interval and n."""
+    mean = f"{100 * estimate.mean:+.2f} points"
+    if estimate.low is None or estimate.high is None:
+        return f"{mean} (n = {estimate.n}, too few for an interval)"
+    return f"{mean} (95 % interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}, n = {estimate.n})"
+
+
+def ratio_text(estimate: Estimate) -> str:
+    """A ratio with interval and n."""
+    if estimate.low is None or estimate.high is None:
+        return f"{factor_text(estimate.mean)} (n = {estimate.n}, too few for an interval)"
+    low, high = factor_text(estimate.low), factor_text(estimate.high)
+    return f"{factor_text(estimate.mean)} (95 % interval {low} to {high}, n = {estimate.n})"
+
+
+def count_text(n: int, noun: str) -> str:
+    """A count with its noun in the right number."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _three(value: float) -> str:
+    magnitude = abs(value)
+    digits = 0 if magnitude >= 99.95 else 1 if magnitude >= 9.995 else 2
+    return f"{value:,.{digits}f}"

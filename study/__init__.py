@@ -1,0 +1,1 @@
+"""Sweeps of reversible networks on Ray: the study file, its plan, and the trials."""

@@ -1,0 +1,98 @@
+"""What a study can be made of: the networks with their sizes, and the data sets with how to get them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from study.settings import DataSettings
+
+TABLES = {"cifar": (10, 100), "imagenet": (1000,)}
+"""The class counts the paper reports parameters for, by stem."""
+
+
+def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
+    """One row per preset that matches a shell pattern, with parameters at the paper's class counts.
+
+    The networks are built on torch's meta device, so nothing is allocated.
+
+    Raises
+    ------
+    StudyError
+        No preset matches; the message names the nearest.
+    """
+    import torch
+
+    from revmodels import create_model, list_models
+    from study.errors import StudyError, nearest
+
+    names = list_models(pattern)
+    if not names:
+        raise StudyError(
+            value=pattern, rule="must match a model's name", remedy=nearest(pattern, list_models())
+        )
+    rows = []
+    for name in names:
+        counts: dict[int, int] = {}
+        for classes in (10, 100, 1000):
+            with torch.device("meta"):
+                model = create_model(name, num_classes=classes)
+            counts[classes] = sum(p.numel() for p in model.parameters())
+        stem = model.architecture.stem
+        rows.append(
+            {
+                "model": name,
+                "family": model.family,
+                "block": model.block,
+                "depth": model.depth,
+                "stem": stem,
+                **{
+                    f"parameters_{classes}": counts[classes] if classes in TABLES[stem] else None
+                    for classes in (10, 100, 1000)
+                },
+                "strategies": ", ".join(type(model).strategies),
+            }
+        )
+    return rows
+
+
+def dataset_rows() -> list[dict[str, Any]]:
+    """One row per data set: what it is, whether it can be used now, and what to do if not."""
+    from study.sources import data_root
+
+    root = data_root(DataSettings())
+    rows = [
+        _row("digits", "1,797 real 8×8 grey images of ten digits", at_hand=bool(find_spec("sklearn"))),
+        _row(
+            "synthetic", "random images, for memory and speed alone; synthetic:CxHxWxK sets sizes and classes"
+        ),
+    ]
+    for name, classes, folder in (
+        ("cifar10", 10, "cifar-10-batches-py"),
+        ("cifar100", 100, "cifar-100-python"),
+    ):
+        rows.append(
+            _row(
+                name,
+                f"60,000 color images of 32×32 pixels, {classes} classes",
+                at_hand=(root / folder).is_dir(),
+                get=f"set data.download: true, or data.root (or REVSTUDY_DATA, now {root}) to where it is",
+            )
+        )
+    rows.append(
+        _row(
+            "imagenet",
+            "1.28 million color images, 1,000 classes",
+            at_hand=any((f / "train").is_dir() and (f / "val").is_dir() for f in (root / "imagenet", root)),
+            get=f"unpack train/ and val/ from image-net.org under {root} (data.root or REVSTUDY_DATA)",
+        )
+    )
+    rows.append(
+        _row("parquet:DIR", "your own Parquet files in Hugging Face's layout: img or image, and label")
+    )
+    rows.append(_row("folder:DIR", "your own images: DIR/train/CLASS and DIR/test/CLASS"))
+    return rows
+
+
+def _row(name: str, what: str, *, at_hand: bool = True, get: str = "") -> dict[str, Any]:
+    return {"data": name, "what": what, "at_hand": at_hand, "to_get": "" if at_hand else get}

@@ -1,0 +1,330 @@
+"""The command line: one verb, one function. Results go to standard output, progress and errors to the other.
+
+Exit codes: 0 done, 1 some trials failed, 2 bad usage or study file, 3 store unreadable or not writable,
+4 cluster unreachable, 130 interrupted. Heavy packages are imported by the verbs that need them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from study.output import duration, megabytes, print_json, print_rows, say, tell
+
+if TYPE_CHECKING:
+    from study.plan import Plan
+    from study.runner import RunSummary
+
+app = typer.Typer(
+    name="revstudy",
+    help="Train deep networks without storing activations, and measure what that costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study file, or the name of a built-in study.")
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="DIR", envvar="REVSTUDY_STORE", help="The results store.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
+STORE = "results"
+
+
+@app.command(epilog="Example: `revstudy plan quickstart`")
+def plan(
+    study: StudyArgument,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+    predict: Annotated[
+        bool, typer.Option(help="Predict the memory of each model, about a second a model.")
+    ] = True,
+) -> None:
+    """Show what a run would train, with parameters and predicted memory. Nothing is trained or written."""
+    from study.runner import plan_run
+    from study.spec import load_study
+
+    planned = plan_run(load_study(study), store, predict=predict)
+    if as_json:
+        print_json(planned.to_json())
+        return
+    _say_plan(planned, say)
+    rows = _plan_rows(planned)
+    if rows:
+        say()
+        print_rows(rows)
+
+
+@app.command(epilog="Example: `revstudy run quickstart --store results`")
+def run(
+    study: StudyArgument,
+    store: StoreOption = STORE,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="RAY_ADDRESS",
+            help="A running Ray cluster, or `auto`; without it Ray is started on this machine.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every trial of a study that the store does not have yet. Run it again to resume."""
+    from study.progress import terminal_progress
+    from study.runner import run_study
+    from study.spec import load_study
+
+    loaded = load_study(study)
+    with terminal_progress() as progress:
+        summary = run_study(
+            loaded, store, address=address, progress=progress, on_plan=lambda p: _say_plan(p, tell)
+        )
+    if as_json:
+        print_json(_summary_json(summary))
+    else:
+        _say_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command(epilog="Example: `revstudy status quickstart`")
+def status(
+    study: Annotated[str | None, typer.Argument(help="Only this study.")] = None,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how many trials of each study the store holds, how they ended, and the best of them."""
+    from analysis.store import open_store
+
+    opened = open_store(store, _study_name(study))
+    rows = opened.sql(STATUS).to_pylist()
+    left_out = [{"file": f.path, "reason": f.reason} for f in opened.skipped]
+    if as_json:
+        print_json({"store": store, "studies": rows, "files_left_out": left_out})
+        return
+    if rows:
+        print_rows(rows)
+    else:
+        say(f"The store {store} holds no trials yet.")
+    for item in left_out:
+        tell(f"left out: {item['file']}: {item['reason']}")
+
+
+STATUS = """
+SELECT study,
+       count(*) AS trials,
+       count(*) FILTER (outcome = 'ok') AS ok,
+       count(*) FILTER (outcome = 'pruned') AS pruned,
+       count(*) FILTER (outcome NOT IN ('ok', 'pruned')) AS failed,
+       max(accuracy_val) FILTER (outcome = 'ok') AS best_accuracy_val,
+       max(accuracy_test) FILTER (outcome = 'ok') AS best_accuracy_test,
+       sum(wall_s) AS trial_time_s,
+       max(finished_at) AS last_row_at
+FROM trials GROUP BY study ORDER BY study
+"""
+
+
+@app.command(epilog='Example: `revstudy query "select model, max(accuracy_test) from trials group by all"`')
+def query(
+    sql: Annotated[
+        str | None,
+        typer.Argument(help="One SELECT over the views trials, epochs and blocks, or a named query."),
+    ] = None,
+    store: StoreOption = STORE,
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="table, json, csv, markdown or parquet.")
+    ] = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Answer SQL over the store, read-only. Without a query, list the named queries."""
+    from analysis.queries import list_queries, render, run_query
+    from analysis.store import open_store
+
+    table = list_queries() if sql is None else run_query(open_store(store), sql)
+    answer = render(table, "json" if as_json else format)
+    if isinstance(answer, bytes):
+        sys.stdout.buffer.write(answer)
+    else:
+        say(answer.removesuffix("\n"))
+
+
+@app.command(epilog="Example: `revstudy report quickstart -o report.html`")
+def report(
+    study: Annotated[str | None, typer.Argument(help="A study of the store; without it, all.")] = None,
+    store: StoreOption = STORE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: NAME.html in the store.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one offline HTML file with every figure and trial of a study."""
+    from analysis.report import write_report
+
+    name = _study_name(study)
+    path = write_report(store, name, output or Path(store) / f"{name or 'report'}.html")
+    if as_json:
+        print_json({"report": str(path), "study": name, "bytes": Path(path).stat().st_size})
+    else:
+        say(f"Report: {path}")
+
+
+@app.command(epilog="Example: `revstudy models 'revnet*'`")
+def models(
+    pattern: Annotated[str, typer.Argument(help="A shell pattern of names.")] = "*",
+    as_json: JsonOption = False,
+) -> None:
+    """List the networks with their depth and parameters."""
+    from study.catalog import model_rows
+
+    rows = model_rows(pattern)
+    print_json(rows) if as_json else print_rows(rows)
+
+
+@app.command(epilog="Example: `revstudy datasets`")
+def datasets(as_json: JsonOption = False) -> None:
+    """List the data sets, which of them are at hand, and how to get the others."""
+    from study.catalog import dataset_rows
+
+    rows = dataset_rows()
+    print_json(rows) if as_json else print_rows(rows)
+
+
+@app.command(epilog="Example: `revstudy doctor --store results`")
+def doctor(store: StoreOption = STORE, as_json: JsonOption = False) -> None:
+    """Check whether this machine is ready: versions, one training step, disk, memory, store."""
+    from study.doctor import run_checks
+
+    checks = run_checks(store)
+    good = all(check.ok for check in checks)
+    if as_json:
+        print_json({"ok": good, "checks": [check.to_dict() for check in checks]})
+    else:
+        print_rows(
+            [
+                {"check": c.name, "": "ok" if c.ok else "PROBLEM", "found": c.found, "remedy": c.remedy}
+                for c in checks
+            ]
+        )
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command(epilog="Example: `revstudy schema > study.schema.json`")
+def schema(
+    what: Annotated[
+        str, typer.Argument(help="study, or a table of the store: trials, epochs, blocks.")
+    ] = "study",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the JSON Schema of study files, or the columns of a table with units and meanings."""
+    if what == "study":
+        from study.spec import Study
+
+        print_json(Study.json_schema())
+        return
+    from analysis.queries import describe, render
+
+    say(str(render(describe(what), "json" if as_json else "markdown")))
+
+
+def main() -> None:
+    """Run the command line; a known error becomes its message and exit code, without a traceback."""
+    try:
+        app()
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        tell(f"revstudy: {error}")
+        raise SystemExit(code) from None
+
+
+def _study_name(study: str | None) -> str | None:
+    """The name of a study, given as such or as a study file."""
+    if study is None or not study.endswith((".yaml", ".yml", ".py")):
+        return study
+    from study.spec import load_study
+
+    return load_study(study).name
+
+
+def _say_plan(planned: Plan, write: Any) -> None:
+    searched = sum(search.count for search in planned.searches)
+    write(
+        f"{planned.study}: {len(planned.trials)} new grid trials, up to {searched} searched ones; "
+        f"{len(planned.already_done)} already done, {len(planned.duplicates)} duplicates"
+        + (f", {len(planned.beyond_budget)} beyond the budget" if planned.beyond_budget else "")
+    )
+    for search in planned.searches:
+        goals = ", ".join(f"{name} {way}" for name, way in search.objectives.items())
+        count = f"{search.count} trials" if search.count else "nothing left to propose"
+        write(f"search by {search.sampler} for {goals}: {count}")
+
+
+def _plan_rows(planned: Plan) -> list[dict[str, Any]]:
+    """One row per distinct model of the plan, with the trials that train it."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for trial in planned.trials:
+        s, cost = trial.settings, planned.costs.get(trial.trial_id)
+        row = {
+            "model": s.model.name,
+            "depth": s.model.depth,
+            "width": s.model.width,
+            "strategy": s.memory.strategy,
+            "compute": s.precision.compute,
+            "workers": s.scaling.workers,
+            "parameters": cost.parameters if cost else None,
+            "peak memory": megabytes(cost.memory_bytes if cost else None),
+            "activations": megabytes(cost.activation_bytes if cost else None),
+        }
+        rows.setdefault(tuple(row.values()), {**row, "trials": 0})["trials"] += 1
+    return list(rows.values())
+
+
+def _summary_json(summary: RunSummary) -> dict[str, Any]:
+    return {
+        "study": summary.study,
+        "store": summary.store,
+        "trained": summary.trained,
+        "outcomes": summary.outcomes,
+        "already_done": summary.already_done,
+        "failures": summary.failures,
+        "left": summary.left,
+        "wall_s": summary.wall_s,
+        "interrupted": summary.interrupted,
+        "findings": _findings(summary),
+    }
+
+
+def _say_summary(summary: RunSummary) -> None:
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items()) or "nothing to do"
+    say(
+        f"{summary.study}: {summary.trained} trials trained in {duration(summary.wall_s)} ({counts}), "
+        f"{summary.already_done} were done before"
+    )
+    if summary.interrupted:
+        say("Interrupted. What is done is kept; run the same command to go on.")
+    elif summary.left:
+        say(f"{summary.left} trials are left; run the same command to go on.")
+    if summary.failures:
+        say(f"{summary.failures} trials failed: revstudy query failures --store {summary.store}")
+    say(f"Results: {summary.store} (revstudy report {summary.study} --store {summary.store})")
+    for number, finding in enumerate(_findings(summary), start=1):
+        say(f"{number}. {finding}")
+
+
+def _findings(summary: RunSummary) -> list[str]:
+    if summary.interrupted:
+        return []
+    from analysis.findings import findings
+    from analysis.store import open_store
+
+    return findings(open_store(summary.store), summary.study)
+
+
+if __name__ == "__main__":
+    main()

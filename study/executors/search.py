@@ -1,0 +1,271 @@
+"""Optuna through Ray Tune, with every proposal checked against the store first.
+
+It asks and tells an Optuna study through Tune's `Searcher`. `ray.tune.search.optuna.OptunaSearch` does less:
+
+- It tells a missing or non-finite objective to Optuna as a value. `tell` then only warns, the Optuna trial
+  stays RUNNING for ever, and the sampler goes on counting it as pending. Here such a trial is told as failed.
+- It trains what it is given. Samplers repeat themselves, above all in small discrete spaces: here a proposal
+  that is done is answered from its row, one that is being trained shares the result, and neither counts.
+- It knows one trial per proposal. Here a proposal has one per seed, and its value is their mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import Searcher
+
+from study.spec import Axis, Pruning
+from study.workers import SCORE, Job
+
+Row = Mapping[str, Any]
+Point = dict[str, Any]
+
+REPEATS = 20
+"""After so many repetitions in a row, a finite space is searched among its untried points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A point that Optuna proposed and the trial ids, one per seed, that answer it."""
+
+    trial: optuna.Trial
+    trial_ids: tuple[str, ...]
+
+
+class StoreSearch(Searcher):
+    """Proposes trials with an Optuna sampler, and never one whose row is in the store.
+
+    Parameters
+    ----------
+    space
+        The axis of each dotted path.
+    objectives
+        ``max`` or ``min`` for each column of the row to optimize, in order.
+    sampler
+        One of `study.spec.SAMPLERS`.
+    seed
+        Of the sampler.
+    make_jobs
+        Turns a point of the space into its trials, one per seed.
+    find_row
+        The row of a trial id, or None if it is not done.
+    limit
+        How many new points to propose.
+    known
+        Finished points to start from, each with the rows of its seeds.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Axis],
+        *,
+        objectives: Mapping[str, str],
+        sampler: str,
+        seed: int,
+        make_jobs: Callable[[Point], Sequence[Job]],
+        find_row: Callable[[str], Row | None],
+        limit: int,
+        known: Iterable[tuple[Point, Sequence[Row]]] = (),
+    ) -> None:
+        super().__init__()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space = {path: distribution(axis) for path, axis in space.items()}
+        self._objectives = tuple(objectives)
+        self._make_jobs = make_jobs
+        self._find_row = find_row
+        self._limit = limit
+        self._untried = _Untried(space, seed)
+        self._queue: deque[Job] = deque()
+        self._training: dict[str, str] = {}
+        self._rows: dict[str, Row] = {}
+        self._open: list[Proposal] = []
+        self._new = 0
+        self.study = optuna.create_study(
+            directions=["maximize" if d == "max" else "minimize" for d in objectives.values()],
+            sampler=make_sampler(sampler, seed),
+        )
+        for point, rows in known:
+            values, state = self._verdict(rows)
+            self.study.add_trial(
+                create_trial(state=state, values=values, params=point, distributions=self._space)
+            )
+            self._untried.discard(point)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune pickles its configuration to disk for a resume that the store makes needless.
+        return Searcher, ()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial to train as ``{"job": Job}``, or `Searcher.FINISHED`."""
+        while not self._queue:
+            if self._new >= self._limit or not self._propose():
+                return Searcher.FINISHED
+        job = self._queue.popleft()
+        self._training[trial_id] = job.trial.trial_id
+        return {"job": job}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Ignore epochs: pruning is the scheduler's, and Optuna is told final values."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna the values of every proposal that this trial completes."""
+        lost = error or result is None
+        self._rows[self._training.pop(trial_id)] = (
+            {"outcome": "failed"} if lost else {"outcome": "pruned", **(result or {})}
+        )
+        self._settle()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the store is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing; see `save`."""
+
+    def _propose(self) -> bool:
+        """Ask until a proposal has something to train; False if the space has nothing new."""
+        for attempt in itertools.count():
+            if attempt >= REPEATS and self._untried.finite:
+                point = self._untried.pick()
+                if point is None:
+                    return False
+                self.study.enqueue_trial(point)
+            trial = self.study.ask(fixed_distributions=self._space)
+            self._untried.discard(trial.params)
+            jobs = self._make_jobs(trial.params)
+            fresh = [job for job in jobs if self._is_new(job.trial.trial_id)]
+            self._open.append(Proposal(trial=trial, trial_ids=tuple(job.trial.trial_id for job in jobs)))
+            if fresh:
+                self._queue.extend(fresh)
+                self._new += 1
+                return True
+            self._settle()
+        raise AssertionError("unreachable")
+
+    def _is_new(self, trial_id: str) -> bool:
+        """Neither trained, nor being trained or about to be."""
+        if trial_id in self._rows or any(trial_id in proposal.trial_ids for proposal in self._open):
+            return False
+        row = self._find_row(trial_id)
+        if row is not None:
+            self._rows[trial_id] = row
+        return row is None
+
+    def _settle(self) -> None:
+        """Tell Optuna what is complete."""
+        waiting = []
+        for proposal in self._open:
+            if all(trial_id in self._rows for trial_id in proposal.trial_ids):
+                values, state = self._verdict([self._rows[trial_id] for trial_id in proposal.trial_ids])
+                self.study.tell(proposal.trial, values, state=state)
+            else:
+                waiting.append(proposal)
+        self._open = waiting
+
+    def _verdict(self, rows: Sequence[Row]) -> tuple[list[float] | None, TrialState]:
+        """The mean of each objective over seeds; a failure unless every seed has every value."""
+        values = [objective_values(row, self._objectives) for row in rows]
+        complete = [value for value in values if value is not None]
+        if len(complete) == len(values):
+            return [fmean(column) for column in zip(*complete, strict=True)], TrialState.COMPLETE
+        pruned = len(self._objectives) == 1 and any(row.get("outcome") == "pruned" for row in rows)
+        return None, TrialState.PRUNED if pruned else TrialState.FAIL
+
+
+class _Untried:
+    """The points of a finite space that nobody proposed yet."""
+
+    def __init__(self, space: Mapping[str, Axis], seed: int) -> None:
+        values = [axis.values for axis in space.values()]
+        self._random = random.Random(seed)
+        self._names = tuple(space)
+        self._points: list[tuple[Any, ...]] = []
+        self.finite = all(v is not None for v in values) and math.prod(len(v or ()) for v in values) <= 10_000
+        if self.finite:
+            self._points = list(dict.fromkeys(itertools.product(*(v or () for v in values))))
+
+    def discard(self, point: Point) -> None:
+        """Take a point out."""
+        key = tuple(point[name] for name in self._names)
+        if key in self._points:
+            self._points.remove(key)
+
+    def pick(self) -> Point | None:
+        """One of the points at random, or None if there is none left."""
+        return (
+            dict(zip(self._names, self._random.choice(self._points), strict=True)) if self._points else None
+        )
+
+
+def objective_values(row: Row, objectives: Iterable[str]) -> list[float] | None:
+    """The row's value for each objective, or None if the trial does not count.
+
+    A network that rebuilds nothing has no reconstruction error: its null counts as zero. Any other missing or
+    non-finite value, and any outcome but ``ok``, makes the trial a failure to the sampler.
+    """
+    if row.get("outcome") != "ok":
+        return None
+    values = []
+    for name in objectives:
+        value = row.get(name)
+        if value is None and name == "reconstruction_rel_error":
+            value = 0.0
+        if value is None or not math.isfinite(value):
+            return None
+        values.append(float(value))
+    return values
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """The Optuna distribution of an axis."""
+    if axis.bounds is None:
+        return CategoricalDistribution(axis.values or ())
+    low, high = axis.bounds
+    if axis.kind == "int":
+        return IntDistribution(low, high, step=axis.step or 1)
+    return FloatDistribution(low, high, log=axis.kind == "loguniform")
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """The Optuna sampler of a study file's name, seeded."""
+    samplers: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
+        "tpe": optuna.samplers.TPESampler,
+        "gp": optuna.samplers.GPSampler,
+        "nsga2": optuna.samplers.NSGAIISampler,
+        "qmc": optuna.samplers.QMCSampler,
+        "random": optuna.samplers.RandomSampler,
+    }
+    return samplers[name](seed=seed)
+
+
+def make_scheduler(pruning: Pruning | None, *, epochs: int) -> TrialScheduler | None:
+    """The Tune scheduler that stops unpromising trials by validation accuracy, or None for no pruning."""
+    if pruning is None:
+        return None
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": SCORE, "mode": "max"}
+    grace = max(1, pruning.warmup_epochs)
+    if pruning.method == "halving":
+        return AsyncHyperBandScheduler(
+            **common, grace_period=min(grace, epochs), max_t=epochs, stop_last_trials=False
+        )
+    return MedianStoppingRule(
+        **common,
+        grace_period=grace,
+        min_samples_required=pruning.startup_trials,
+        # A pause would throw the trial's training away.
+        min_time_slice=sys.maxsize,
+    )

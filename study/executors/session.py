@@ -1,0 +1,157 @@
+"""Start Ray, or join a running cluster, quietly and only when there is something to run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT = {
+    # The store holds the results; Tune's own CSV, JSON and TensorBoard files would only repeat them.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C reaches us as KeyboardInterrupt: rows that are written stay, nothing has to be saved.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # The objectives exist once a trial has ended; its epochs report without them.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # Tune snapshots its state for its own resume, which the store makes needless.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # The older reporter of Tune is the one that verbose=0 silences.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # The default of 2 s is added to the start and end of every distributed trial.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+"""Settings that Ray reads when it is imported or when its processes start. A user's own value wins."""
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Only settings and rows travel between processes, so a local Ray needs little shared memory."""
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+class ClusterError(Exception):
+    """Ray cannot be reached or started, or is too small for a trial."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What a running Ray offers."""
+
+    cpus: int
+    gpus: int
+
+    def slots(self, *, cpus: float, gpus: float) -> int:
+        """How many groups of `cpus` and `gpus` fit at once.
+
+        Raises
+        ------
+        ClusterError
+            Not even one does.
+        """
+        fit = int(min(self.cpus / cpus if cpus else self.cpus, self.gpus / gpus if gpus else self.cpus))
+        if fit < 1:
+            raise ClusterError(
+                f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs, "
+                f"Ray offers {self.cpus} CPUs and {self.gpus} GPUs: "
+                "lower scaling.workers, scaling.cpus_per_worker or scaling.gpus_per_worker, "
+                "or pass --address of a larger cluster"
+            )
+        return fit
+
+
+@contextmanager
+def ray_session(
+    address: str | None = None, *, dashboard: bool = False, num_cpus: int | None = None
+) -> Iterator[Cluster]:
+    """Yield the resources of a Ray that is up, and stop it afterwards if it was started here.
+
+    A Ray that this process already uses is taken as it is. `address` is `None` for a Ray of our own on this
+    machine, or what `ray.init` takes (`auto`, `host:port`); the environment's `RAY_ADDRESS` counts too.
+    `dashboard` is needed by Ray Train, whose clean-up of stopped trials asks the dashboard's state service.
+    `num_cpus` caps a Ray of our own; it takes all cores otherwise. Ray prints what happens to its processes
+    on standard output, where our results go: inside the session, what is printed there is dropped.
+
+    Raises
+    ------
+    ClusterError
+        The cluster cannot be reached, or Ray cannot start.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
+    import ray
+
+    if ray.is_initialized():
+        yield _cluster()
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None:
+        _check_reachable(address)
+    own: dict[str, Any] = {
+        "include_dashboard": dashboard,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "num_cpus": num_cpus,
+    }
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                **({} if address else own),
+            )
+        except Exception as error:  # Ray raises many kinds here, and each means the same to the user.
+            what = f"Ray at {address!r} cannot be reached" if address else "Ray cannot start on this machine"
+            raise ClusterError(f"{what}: {_first_line(error)}") from error
+        try:
+            for name in ("ray", "ray.tune", "ray.train"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            yield _cluster()
+        finally:
+            ray.shutdown()
+
+
+def _cluster() -> Cluster:
+    import ray
+
+    resources = ray.cluster_resources()
+    return Cluster(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+
+
+def _check_reachable(address: str) -> None:
+    """Try the address for five seconds; Ray itself would try for half a minute and print pages."""
+    if address in ("auto", "local"):
+        return
+    if "://" in address:
+        raise ClusterError(
+            f"address {address!r} is not supported: trials are started from a machine of the cluster; "
+            "log in to its head node and pass --address auto"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ClusterError(f"address {address!r} is not host:port, such as 10.0.0.1:6379, nor auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address!r} ({_first_line(error)}): "
+            "check that `ray start --head` runs there, or leave --address out to run on this machine"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,126 @@
+"""What a trial is: settings with their defaults resolved, their canonical form, and the hash of that.
+
+Two trials are one if nothing that changes the result differs between them. Names, paths, resources and the
+executor are therefore left out; the contents of files and the number of workers are in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, fields, replace
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from study.errors import StudyError, nearest
+from study.settings import DataSettings, MemorySettings, ModelSettings, TrialSettings
+
+RECIPE = 1
+"""Raise it when the training loop changes so that equal settings give other results."""
+
+
+def resolve(settings: TrialSettings) -> TrialSettings:
+    """The same settings with depth and strategy spelled out.
+
+    Raises
+    ------
+    StudyError
+        Unknown model, a depth its design cannot have, or a strategy its family cannot use.
+
+    """
+    depth, strategy = _resolved(settings.model, settings.memory.strategy)
+    return replace(
+        settings,
+        model=replace(settings.model, depth=depth),
+        memory=MemorySettings(strategy=strategy),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
+    from revmodels import list_models
+    from revmodels.architecture import PRESETS
+    from revmodels.errors import DepthError
+
+    if model.name not in PRESETS:
+        remedy = nearest(model.name, list_models())
+        raise StudyError("model.name", value=model.name, rule="must be a known model", remedy=remedy)
+    architecture = PRESETS[model.name]
+    if model.depth is not None:
+        try:
+            architecture = architecture.with_depth(model.depth)
+        except DepthError as error:
+            rule, _, rest = str(error).removeprefix("depth: ").partition(" received ")
+            remedy = rest.partition("; ")[2].rstrip(".")
+            raise StudyError(
+                "model.depth", value=model.depth, rule=rule.rstrip(";, "), remedy=remedy
+            ) from None
+    if architecture.family == "resnet" and strategy == "reverse":
+        raise StudyError(
+            "memory.strategy",
+            value=strategy,
+            rule=f"{model.name} is not reversible, so there is nothing to rebuild its activations from",
+            remedy="use store or checkpoint, or make space a list of mappings: one for the RevNets with "
+            "reverse, one for the ResNets without",
+        )
+    return architecture.depth, strategy or ("reverse" if architecture.family == "revnet" else "store")
+
+
+def canonical(settings: TrialSettings) -> dict[str, Any]:
+    """Everything that changes the result, as plain values that JSON keeps exactly.
+
+    Raises
+    ------
+    StudyError
+        The settings cannot be resolved, or their data set is missing.
+
+    """
+    settings = _plain_numbers(resolve(settings))
+    train = asdict(settings.train)
+    if settings.train.optimizer != "sgd":
+        del train["momentum"]
+    probed = settings.probe.enabled and settings.memory.strategy == "reverse"
+    return {
+        "recipe": RECIPE,
+        "data": _canonical_data(settings.data),
+        "model": asdict(settings.model),
+        "precision": asdict(settings.precision),
+        "memory": asdict(settings.memory),
+        "train": train,
+        "workers": settings.scaling.workers,
+        "probe": {"every": settings.probe.every, "examples": settings.probe.examples} if probed else None,
+        "seed": settings.seed,
+    }
+
+
+def canonical_json(settings: TrialSettings) -> str:
+    """`canonical` as JSON with sorted keys and no spaces."""
+    return json.dumps(canonical(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def trial_id(settings: TrialSettings) -> str:
+    """16 hexadecimal digits of the SHA-256 of `canonical_json`."""
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+
+
+def _canonical_data(data: DataSettings) -> dict[str, Any]:
+    from study.sources import fingerprint
+
+    values = {key: value for key, value in asdict(data).items() if key not in ("name", "root", "download")}
+    return {"source": fingerprint(data), **values}
+
+
+def _plain_numbers(settings: Any) -> Any:
+    """The same dataclass with a float wherever its type says float, so that 1 and 1.0 are one value."""
+    hints, changed = get_type_hints(type(settings)), {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if hasattr(value, "__dataclass_fields__"):
+            changed[field.name] = _plain_numbers(value)
+        elif (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and hints[field.name] in (float, float | None)
+        ):
+            changed[field.name] = float(value)
+    return replace(settings, **changed)

@@ -1,0 +1,61 @@
+"""Optimizers, the groups of parameters that decay, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from study.settings import TrainSettings
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: weights of convolutions and linear layers decay, all other parameters do not.
+
+    Source: the RevNet code decays the variables of convolution and fully connected weights alone.
+    """
+    layers = (nn.modules.conv._ConvNd, nn.Linear)
+    decayed = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    """SGD with momentum, or AdamW, over `parameter_groups`."""
+    return _optimizer(parameter_groups(model, settings.weight_decay), settings)
+
+
+def make_plain_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> Optimizer:
+    """The same optimizer over one group: for what depends on its state alone, such as memory."""
+    return _optimizer(list(parameters), settings)
+
+
+def _optimizer(parameters: list, settings: TrainSettings) -> Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=settings.learning_rate)
+    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of one step, counted from 0.
+
+    A linear warm-up over `warmup_epochs` reaches the peak, then: ``constant``; ``cosine`` to 0 at the end;
+    ``step``, a tenth from half of all steps on and a hundredth from three quarters on (the RevNet paper's
+    40,000 and 60,000 of 80,000).
+    """
+    total = settings.epochs * steps_per_epoch
+    warmup = min(round(settings.warmup_epochs * steps_per_epoch), total)
+    peak = settings.learning_rate
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if settings.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if settings.schedule == "step":
+        return peak * (1.0 if 2 * step < total else 0.1 if 4 * step < 3 * total else 0.01)
+    return peak

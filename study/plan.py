@@ -1,0 +1,193 @@
+"""What a study will run: its trials in order, without those that are done, and the searches that follow.
+
+A plan trains nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from study.errors import Problem, StudyError
+from study.identity import trial_id
+from study.settings import Trial
+from study.space import apply_point, check_search, grid_points, search_space
+from study.spec import Study
+
+if TYPE_CHECKING:
+    from study.build import Cost
+
+__all__ = ["Plan", "PlannedSearch", "Trial", "make_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedSearch:
+    """An optuna step: it will propose `trials` points, each with every one of `seeds`."""
+
+    step: int
+    sampler: str
+    trials: int
+    seeds: tuple[int, ...]
+    objectives: dict[str, str]
+    space: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """Trials at most; repeated proposals are not trained twice."""
+        return self.trials * len(self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The trials of a study.
+
+    Attributes
+    ----------
+    trials
+        To be trained, in the order of the study file.
+    already_done
+        Grid trials whose rows the store has.
+    duplicates
+        Trials that several points of the grid stand for, once for each repetition.
+    beyond_budget
+        Trials left out because ``budget.trials`` is reached.
+    searches
+        The optuna steps, whose trials are not known before they run.
+    costs
+        Cost by trial id, if it was asked for.
+
+    """
+
+    study: str
+    trials: tuple[Trial, ...]
+    already_done: tuple[Trial, ...] = ()
+    duplicates: tuple[Trial, ...] = ()
+    beyond_budget: tuple[Trial, ...] = ()
+    searches: tuple[PlannedSearch, ...] = ()
+    costs: dict[str, Cost] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Trials to train, those of the searches included."""
+        return len(self.trials) + sum(search.count for search in self.searches)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a machine to read."""
+        return {
+            "study": self.study,
+            "to_run": len(self.trials),
+            "already_done": len(self.already_done),
+            "duplicates": len(self.duplicates),
+            "beyond_budget": len(self.beyond_budget),
+            "searched": sum(search.count for search in self.searches),
+            "searches": [
+                {
+                    "step": search.step,
+                    "sampler": search.sampler,
+                    "trials": search.trials,
+                    "seeds": list(search.seeds),
+                    "objectives": search.objectives,
+                    "space": search.space,
+                }
+                for search in self.searches
+            ],
+            "trials": [self._trial_json(trial) for trial in self.trials],
+        }
+
+    def _trial_json(self, trial: Trial) -> dict[str, Any]:
+        cost = self.costs.get(trial.trial_id)
+        return {
+            "trial_id": trial.trial_id,
+            "origin": trial.origin,
+            "settings": trial.settings.to_dict(),
+            "parameters": cost.parameters if cost else None,
+            "memory_predicted_bytes": cost.memory_bytes if cost else None,
+            "memory_activation_predicted_bytes": cost.activation_bytes if cost else None,
+        }
+
+
+def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False) -> Plan:
+    """Expand a study into trials.
+
+    Parameters
+    ----------
+    study
+        The study.
+    done
+        Trial ids that need no training.
+    predict
+        Also build each distinct model on fake tensors and predict its memory, which takes about a second a
+        model.
+
+    Raises
+    ------
+    StudyError
+        Points that are no trials; each broken rule is listed once.
+
+    """
+    new: dict[str, Trial] = {}
+    finished: dict[str, Trial] = {}
+    duplicates: list[Trial] = []
+    searches: list[PlannedSearch] = []
+    problems: dict[tuple[str, str], Problem] = {}
+    for index, step in enumerate(study.steps):
+        seeds = step.seeds or study.seeds
+        if step.method == "optuna":
+            try:
+                check_search(study, index)
+            except StudyError as error:
+                problems.update({(p.path, p.rule): p for p in error.problems})
+                continue
+            axes = search_space(study, index).items()
+            searches.append(
+                PlannedSearch(
+                    step=index,
+                    sampler=step.origin,
+                    trials=step.trials or 0,
+                    seeds=seeds,
+                    objectives=step.directions,
+                    space={path: axis.to_dict() for path, axis in axes},
+                )
+            )
+            continue
+        for point in grid_points(study, index):
+            try:
+                points = [apply_point(study, point.values, seed=seed, places=point.places) for seed in seeds]
+            except StudyError as error:
+                for problem in error.problems:
+                    problems.setdefault((problem.path, problem.rule), problem)
+                continue
+            for settings in points:
+                trial = Trial(
+                    trial_id=trial_id(settings), study=study.name, settings=settings, origin=step.origin
+                )
+                if trial.trial_id in new or trial.trial_id in finished:
+                    duplicates.append(trial)
+                elif trial.trial_id in done:
+                    finished[trial.trial_id] = trial
+                else:
+                    new[trial.trial_id] = trial
+    if problems:
+        raise StudyError(problems=problems.values())
+    trials, limit = tuple(new.values()), study.budget.trials
+    trials, beyond = trials[:limit], trials[limit:] if limit is not None else ()
+    costs = {}
+    if predict:
+        from study.build import trial_cost
+
+        costs = {trial.trial_id: trial_cost(trial.settings) for trial in trials}
+    return Plan(
+        study=study.name,
+        trials=tuple(_with_prediction(trial, costs) for trial in trials),
+        already_done=tuple(finished.values()),
+        duplicates=tuple(duplicates),
+        beyond_budget=beyond,
+        searches=tuple(searches),
+        costs=costs,
+    )
+
+
+def _with_prediction(trial: Trial, costs: Mapping[str, Cost]) -> Trial:
+    cost = costs.get(trial.trial_id)
+    return replace(trial, memory_predicted_bytes=cost.memory_bytes) if cost else trial

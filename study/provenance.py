@@ -1,0 +1,93 @@
+"""Where and with what a trial ran: device, machine, versions, commit. No part of a trial's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def provenance(device: str | None = None) -> dict[str, Any]:
+    """The provenance columns of `analysis.schema.TRIALS`, without the two times.
+
+    Parameters
+    ----------
+    device
+        ``cpu`` or ``cuda``, as torch names it; None for a row written by a process that trained nothing.
+
+    """
+    commit, dirty = _git()
+    return {
+        "device": None if device is None else _device_name(device),
+        "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:12],
+        "cpu_threads": None if device is None else _threads(),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "revstudy_version": _version("revstudy"),
+        "torch_version": _version("torch"),
+        # Without Ray in the process the trial ran without Ray, installed or not.
+        "ray_version": _version("ray") if "ray" in sys.modules else None,
+        "python_version": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        version = getattr(sys.modules.get(package), "__version__", None)
+        return None if version is None else str(version)
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return _processor()
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """The processor's model, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} ({os.cpu_count()} cores)"
+
+
+@lru_cache(maxsize=1)
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this package lies in, and whether it holds uncommitted changes."""
+    folder = Path(__file__).resolve().parent
+    # An installed package may lie inside an unrelated checkout: only one that tracks this file counts.
+    if _run(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    status = _run(folder, "status", "--porcelain", "--untracked-files=no")
+    return _run(folder, "rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _run(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,227 @@
+"""Writing to the results store, and asking it what is done. Files are written once and never changed.
+
+A file appears under its name only when it is whole: it is written under a dot-prefixed name, synced, and
+renamed. The row of a trial comes after its curves, so that a row in the store means that all of it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from analysis.schema import SCHEMA_VERSION, TABLES, VERSION_KEY
+from study import outcomes
+from study.errors import StoreError
+from study.rows import TrialResult, lost_result
+
+__all__ = [
+    "attempts",
+    "check_writable",
+    "done_ids",
+    "lost_result",
+    "read_rows",
+    "write_result",
+    "write_study",
+]
+
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://")
+_TRIAL_FILE = re.compile(r"/study=[^/]+/trials/[^/.][^/]*\.parquet$")
+
+
+def write_result(store: str | Path, result: TrialResult) -> None:
+    """Add the rows of one trial attempt to the store: up to three Parquet files.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written.
+
+    """
+    row = result.trial
+    name = f"{row['trial_id']}-a{row['attempt']}.parquet"
+    for table, rows in (("epochs", result.epochs), ("blocks", result.blocks), ("trials", [row])):
+        if rows:
+            content = pa.Table.from_pylist(rows, schema=TABLES[table].arrow)
+            buffer = pa.BufferOutputStream()
+            # A file holds a few rows: zstd and dictionaries would take three times as long to read and write.
+            pq.write_table(content, buffer, compression="snappy", use_dictionary=False)
+            _write(store, f"study={row['study']}/{table}/{name}", buffer.getvalue().to_pybytes())
+
+
+def write_study(store: str | Path, study: Mapping[str, Any], trial_ids: Iterable[str] = ()) -> None:
+    """Write ``study=<name>/study.json``: the validated study, with its trials under ``trial_ids``.
+
+    Trials that another study trained are part of this one through that list.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written.
+
+    """
+    content = json.dumps({**study, "trial_ids": sorted(trial_ids)}, indent=2, allow_nan=False)
+    _write(store, f"study={study['name']}/study.json", content.encode() + b"\n")
+
+
+def check_writable(store: str | Path) -> None:
+    """Make the store's folder, and make sure that a file can be written to it; the file is removed again.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be written.
+
+    """
+    name = f".write-test-{uuid.uuid4().hex[:8]}"
+    _write(store, name, b"")
+    filesystem, root = _open(store)
+    with _store_errors(store, "written"):
+        filesystem.delete_file(f"{root}/{name}")
+
+
+def done_ids(store: str | Path) -> set[str]:
+    """Trial ids that need no training: the store has a row of theirs that ended in `study.outcomes.FINAL`.
+
+    A store that does not exist yet has none. Files that are torn or foreign count for nothing.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read, or is of a newer schema.
+
+    """
+    rows = _rows(store, ["trial_id", "outcome"])
+    return {row["trial_id"] for row in rows if row["outcome"] in outcomes.FINAL}
+
+
+def attempts(store: str | Path) -> dict[str, int]:
+    """The number of the next attempt of every trial that the store has a row of.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read, or is of a newer schema.
+
+    """
+    following: dict[str, int] = {}
+    for row in _rows(store, ["trial_id", "attempt"]):
+        following[row["trial_id"]] = max(following.get(row["trial_id"], 0), row["attempt"] + 1)
+    return following
+
+
+def read_rows(store: str | Path) -> dict[str, dict[str, Any]]:
+    """One row for each trial: its last attempt that ended ok, or else its last attempt.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read, or is of a newer schema.
+
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for row in _rows(store, None):
+        other = best.get(row["trial_id"])
+        if other is None or _rank(row) > _rank(other):
+            best[row["trial_id"]] = row
+    return best
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
+    return row["outcome"] == outcomes.OK, row["attempt"]
+
+
+def _rows(store: str | Path, columns: list[str] | None) -> Iterator[dict[str, Any]]:
+    filesystem, root = _open(store)
+    with _store_errors(store, "read"):
+        kind = filesystem.get_file_info(root).type
+        if kind == fs.FileType.NotFound:
+            return
+        if kind != fs.FileType.Directory:
+            raise NotADirectoryError(f"{store} is a file")
+        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+    files = [info.path for info in found if info.is_file and _TRIAL_FILE.search(info.path)]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        tables = [t for t in pool.map(lambda file: _read(filesystem, file, columns), files) if t is not None]
+    if tables:
+        # One conversion to Python for all files: for each file by itself it would take the most time.
+        yield from pa.concat_tables(tables, promote_options="default").to_pylist()
+
+
+def _read(filesystem: fs.FileSystem, file: str, columns: list[str] | None) -> pa.Table | None:
+    try:
+        with filesystem.open_input_file(file) as source, pq.ParquetFile(source, pre_buffer=False) as parquet:
+            version = (parquet.schema_arrow.metadata or {}).get(VERSION_KEY)
+            if version is None:
+                return None
+            if int(version) > SCHEMA_VERSION:
+                raise StoreError(
+                    value=int(version),
+                    rule=f"{file} has a newer schema than this version's {SCHEMA_VERSION}",
+                    remedy="update revstudy",
+                )
+            return parquet.read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+def _open(store: str | Path) -> tuple[fs.FileSystem, str]:
+    text = str(store)
+    if not _REMOTE.match(text):
+        return fs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+    with _store_errors(store, "opened"):
+        filesystem, root = fs.FileSystem.from_uri(text)
+    return filesystem, root.rstrip("/")
+
+
+def _write(store: str | Path, name: str, content: bytes) -> None:
+    filesystem, root = _open(store)
+    with _store_errors(store, "written"):
+        if isinstance(filesystem, fs.LocalFileSystem):
+            _write_local(Path(root) / name, content)
+        else:
+            # Object storage shows an object only once its upload is complete.
+            with filesystem.open_output_stream(f"{root}/{name}") as stream:
+                stream.write(content)
+
+
+def _write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name.lstrip('.')}.{uuid.uuid4().hex[:8]}"
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def _store_errors(store: str | Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StoreError(
+            value=str(store),
+            rule=f"the store could not be {action} ({reason})",
+            remedy="choose another folder with --store or REVSTUDY_STORE",
+        ) from None

@@ -1,0 +1,251 @@
+"""Run a study: what is planned and not done yet goes to Ray; what comes back is rows in the store.
+
+`run` is also `resume`: a second run finds everything done and does not even start Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.schema import OUTCOMES
+from study import outcomes
+from study.plan import Plan, PlannedSearch, make_plan
+from study.progress import FAILURES, Progress
+from study.record import attempts, check_writable, done_ids, read_rows, write_study
+from study.searches import common_settings, complete, known_points, remaining, trials_at
+from study.settings import Trial
+from study.space import search_space
+from study.spec import Study
+
+if TYPE_CHECKING:
+    from study.executors.session import Cluster
+    from study.executors.tune import Batch
+    from study.workers import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run did and where it left the study.
+
+    Attributes
+    ----------
+    outcomes
+        How many trials of this run ended in each way.
+    already_done
+        Trials of the study that earlier runs had finished.
+    failures
+        Trials of the plan, or of this run's searches, that stand as failed in the store.
+    left
+        Trials that were not trained: the time was up, the budget reached, or the run was interrupted.
+    wall_s
+        Time of the run.
+    interrupted
+        It was ended by Ctrl-C.
+    """
+
+    study: str
+    store: str
+    outcomes: dict[str, int] = field(default_factory=dict)
+    already_done: int = 0
+    failures: int = 0
+    left: int = 0
+    wall_s: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def trained(self) -> int:
+        """Trials that this run brought to an end."""
+        return sum(self.outcomes.values())
+
+    @property
+    def exit_code(self) -> int:
+        """0 all is well, 1 some trials of the study failed, 130 interrupted."""
+        return 130 if self.interrupted else 1 if self.failures else 0
+
+
+def plan_run(study: Study, store: str | Path, *, predict: bool = False) -> Plan:
+    """The plan of a study on a store, its searches cut to what they have left to propose.
+
+    Raises
+    ------
+    StudyError
+        The study cannot be run as it is.
+    StoreError
+        The store cannot be read.
+    """
+    plan = make_plan(study, done=done_ids(store), predict=predict)
+    for search in plan.searches:
+        common_settings(study, search)
+    rows = read_rows(store) if plan.searches else {}
+    return replace(plan, searches=tuple(remaining(study, search, rows) for search in plan.searches))
+
+
+def run_study(
+    study: Study,
+    store: str | Path,
+    *,
+    address: str | None = None,
+    progress: Progress | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+) -> RunSummary:
+    """Train every trial of a study that the store does not have.
+
+    Parameters
+    ----------
+    study
+        The study.
+    store
+        A folder, made if it is missing. On a cluster of several machines, one that all of them share.
+    address
+        A running Ray cluster; None starts Ray on this machine, and only if there is something to train.
+    progress
+        Told what happens; the caller closes it.
+    on_plan
+        Called with the plan before anything runs.
+
+    Raises
+    ------
+    StudyError
+        The study cannot be run as it is.
+    StoreError
+        The store cannot be written; nothing was started.
+    ClusterError
+        Ray cannot be reached, or is too small for a trial.
+    """
+    begun = time.time()
+    progress = progress or Progress()
+    plan = plan_run(study, store)
+    check_writable(store)
+    planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
+    searched = {i for i, row in read_rows(store).items() if row["study"] == study.name} - set(planned)
+    write_study(store, study.to_dict(), planned)
+    if on_plan is not None:
+        on_plan(plan)
+    interrupted = False
+    if plan.total:
+        try:
+            _Run(study, str(store), progress=progress, begun=begun).execute(plan, address)
+        except KeyboardInterrupt:
+            interrupted = True
+    rows = read_rows(store)
+    part = {*planned, *progress.ended, *(i for i, row in rows.items() if row["study"] == study.name)}
+    write_study(store, study.to_dict(), part & rows.keys())
+    judged = {*planned, *progress.ended} & rows.keys()
+    ended = Counter(o for o in progress.ended.values() if o in OUTCOMES)
+    return RunSummary(
+        study=study.name,
+        store=str(store),
+        outcomes=dict(ended),
+        already_done=len(plan.already_done) + len(searched),
+        failures=sum(rows[trial_id]["outcome"] in FAILURES for trial_id in judged),
+        left=max(0, plan.total - ended.total()) + len(plan.beyond_budget),
+        wall_s=time.time() - begun,
+        interrupted=interrupted,
+    )
+
+
+class _Run:
+    """One run while it lasts."""
+
+    def __init__(self, study: Study, store: str, *, progress: Progress, begun: float) -> None:
+        self._study = study
+        self._store = store
+        self._progress = progress
+        self._ends_at = None if study.budget.time_s is None else begun + study.budget.time_s
+
+    def execute(self, plan: Plan, address: str | None) -> None:
+        """Start Ray, then run the grid's trials by size, then the searches in order."""
+        from study.executors.session import ray_session
+
+        searches = [search for search in plan.searches if search.trials]
+        shared = [common_settings(self._study, search) for search in searches]
+        sizes = [t.settings.scaling for t in plan.trials] + [s.scaling for s in shared]
+        epochs = sum(t.settings.train.epochs for t in plan.trials)
+        epochs += sum(s.train.epochs * search.count for s, search in zip(shared, searches, strict=True))
+        self._progress.begin(trials=plan.total, epochs=epochs)
+        several = any(size.executor == "train" or size.workers > 1 for size in sizes)
+        with ray_session(address, dashboard=several) as cluster:
+            from study.executors.lost import LostTrials
+            from study.executors.tune import concurrency, run_batch
+
+            for size in sizes:
+                concurrency(size, cluster)
+            lost = LostTrials()
+            for batch in self._batches(plan, searches, cluster):
+                run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
+
+    def _batches(self, plan: Plan, searches: list[PlannedSearch], cluster: Cluster) -> Iterator[Batch]:
+        for trials in _by_size(plan.trials):
+            yield self._grid_batch(trials, cluster)
+        left = None if self._study.budget.trials is None else self._study.budget.trials - len(plan.trials)
+        for search in searches:
+            points = search.trials if left is None else min(search.trials, left // len(search.seeds))
+            if points > 0:
+                left = None if left is None else left - points * len(search.seeds)
+                yield self._search_batch(replace(search, trials=points), cluster)
+
+    def _grid_batch(self, trials: list[Trial], cluster: Cluster) -> Batch:
+        from study.executors.tune import Batch
+
+        following = attempts(self._store)
+        return Batch(
+            scaling=trials[0].settings.scaling,
+            jobs=[self._job(trial, following, cluster) for trial in trials],
+        )
+
+    def _search_batch(self, search: PlannedSearch, cluster: Cluster) -> Batch:
+        from study.executors.search import StoreSearch, make_scheduler
+        from study.executors.tune import Batch
+
+        rows, following = read_rows(self._store), attempts(self._store)
+        step, settings = self._study.steps[search.step], common_settings(self._study, search)
+        searcher = StoreSearch(
+            search_space(self._study, search.step),
+            objectives=search.objectives,
+            sampler=search.sampler,
+            seed=step.sampler_seed,
+            make_jobs=lambda point: [
+                self._job(trial, following, cluster) for trial in trials_at(self._study, search, point)
+            ],
+            find_row=lambda trial_id: (
+                rows[trial_id] if trial_id in rows and rows[trial_id]["outcome"] in outcomes.FINAL else None
+            ),
+            limit=search.trials,
+            known=complete(search, known_points(self._study, search, rows)),
+        )
+        return Batch(
+            scaling=settings.scaling,
+            searcher=searcher,
+            samples=search.count,
+            scheduler=make_scheduler(step.pruning, epochs=settings.train.epochs),
+        )
+
+    def _job(self, trial: Trial, following: dict[str, int], cluster: Cluster) -> Job:
+        from study.executors.tune import concurrency
+        from study.workers import Job
+
+        return Job(
+            trial=trial,
+            store=self._store,
+            attempt=following.get(trial.trial_id, 0),
+            ends_at=self._ends_at,
+            time_s=self._study.budget.trial_time_s,
+            concurrent_trials=concurrency(trial.settings.scaling, cluster),
+        )
+
+
+def _by_size(trials: Iterable[Trial]) -> Iterator[list[Trial]]:
+    """Trials of equal resources together, those of one worker first."""
+
+    def size(trial: Trial) -> tuple[Any, ...]:
+        scaling = trial.settings.scaling
+        return scaling.executor == "train", scaling.workers, scaling.cpus_per_worker, scaling.gpus_per_worker
+
+    for _, group in groupby(sorted(trials, key=size), key=size):
+        yield list(group)

@@ -1,0 +1,163 @@
+"""The settings of one trial, fully resolved: plain frozen dataclasses, standard library only.
+
+The study file (`study.spec`) describes many trials; `study.space` turns each of its points into one
+`TrialSettings`. The training loop reads these and nothing else, so it needs no pydantic and no Ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+STRATEGIES = ("store", "reverse", "checkpoint")
+COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
+STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
+COUPLINGS = ("additive",)
+MATMULS = ("ieee", "tf32")
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "step", "constant")
+EXECUTORS = ("auto", "tune", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which images. `validation_fraction` is of the training pool; the test set is never touched by it.
+
+    `train_examples` and `test_examples` take a stratified subset (None: all). `image_size` resizes the
+    images of a folder (None: the size of the first one). `augment` None decides by the data set. `root`
+    and `download` concern torchvision's data sets; they say where the files are, not what they hold.
+    """
+
+    name: str = "digits"
+    train_examples: int | None = None
+    test_examples: int | None = None
+    validation_fraction: float = 0.1
+    augment: bool | None = None
+    image_size: int | None = None
+    root: str | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """A preset of `revmodels`, the multiplier on its channels, and another legal depth if not its own."""
+
+    name: str = "revnet38"
+    width: float = 1.0
+    depth: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSettings:
+    """The fields of `revmodels.Precision`: arithmetic of F and G, type of the streams, coupling, matmul."""
+
+    compute: str = "fp32"
+    stream: str = "fp32"
+    coupling: str = "additive"
+    matmul: str = "ieee"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """How backward gets its activations; None resolves to ``reverse`` for RevNets, ``store`` for ResNets."""
+
+    strategy: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """One training run. `batch_size` is global, over all workers; `learning_rate` is the peak."""
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    channels_last: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingSettings:
+    """Data-parallel workers and what each one gets."""
+
+    workers: int = 1
+    cpus_per_worker: float = 1
+    gpus_per_worker: float = 0
+    executor: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """When fidelity is measured: at epoch 0, each `every` epochs (None: no more), and at the end."""
+
+    every: int | None = None
+    examples: int = 64
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSettings:
+    """One point of a study, fully resolved: what `study.train.train_trial` runs."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    precision: PrecisionSettings = field(default_factory=PrecisionSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    scaling: ScalingSettings = field(default_factory=ScalingSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dicts, ready for JSON and for `settings_from_dict`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A planned trial: its identity, the study that asked for it, its settings, and what proposed it.
+
+    `origin` is ``grid`` or the sampler's name. `memory_predicted_bytes` is filled by a plan that predicts.
+    """
+
+    trial_id: str
+    study: str
+    settings: TrialSettings
+    origin: str = "grid"
+    memory_predicted_bytes: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dicts, for JSON or another process."""
+        return asdict(self)
+
+
+def settings_from_dict(values: dict[str, Any]) -> TrialSettings:
+    """Rebuild `TrialSettings` from `TrialSettings.to_dict`.
+
+    Raises
+    ------
+    TypeError
+        A key is not a field of its section.
+
+    """
+    return _build(TrialSettings, values)
+
+
+def trial_from_dict(values: dict[str, Any]) -> Trial:
+    """Rebuild a `Trial` from `Trial.to_dict`."""
+    return _build(Trial, values)
+
+
+def _build(kind: type, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise TypeError(f"{kind.__name__} has no field {unknown[0]!r}; fields: {', '.join(sorted(known))}")
+    nested = {k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in values.items()}
+    return kind(**nested)

@@ -1,0 +1,250 @@
+"""The study file: `Study`, its search steps and spaces, and `load_study`, which reads and validates it.
+
+Every broken rule is reported at once. Rules that need a model or a data set (legal depths, files that
+exist) are checked by `study.space` when points become trials, so that this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from analysis import schema
+from study.axes import KINDS, Axis, Seeds, Space, one_or_many
+from study.checks import space_problems
+from study.errors import StudyError, nearest
+from study.sections import (
+    SECTIONS,
+    Budget,
+    Data,
+    Memory,
+    Model,
+    Natural,
+    OneOf,
+    Positive,
+    Precision,
+    Probe,
+    Scaling,
+    Section,
+    Train,
+)
+from study.validation import MANY, ONE, problems_of
+from study.yaml_file import read_yaml
+
+__all__ = ["Axis", "Pruning", "SearchStep", "Study", "load_study", "parse_study"]
+
+SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
+METHODS = ("grid", "optuna")
+DIRECTIONS = ("max", "min")
+PRUNERS = ("median", "halving")
+
+_RESULTS = ("accuracy_", "loss_", "memory_", "reconstruction_", "gradient_")
+_NOT_OBJECTIVES = ("accuracy_test", "loss_test", "memory_source", "memory_predicted_bytes")
+OBJECTIVES = (
+    *(c.name for c in schema.TRIALS.columns if c.name.startswith(_RESULTS) and c.name not in _NOT_OBJECTIVES),
+    *("step_time_s", "examples_per_s", "train_s", "wall_s", "parameters"),
+)
+"""Columns that a search may optimize. The test set is not among them: it steers nothing."""
+
+
+Method = Annotated[str, OneOf(METHODS)]
+Sampler = Annotated[str, OneOf(SAMPLERS)]
+Objective = Annotated[str, OneOf(OBJECTIVES)]
+Direction = Annotated[str, OneOf(DIRECTIONS)]
+Pruner = Annotated[str, OneOf(PRUNERS)]
+
+
+class Pruning(Section):
+    """Stopping of unpromising trials, judged by their validation accuracy after each epoch."""
+
+    method: Pruner = "median"
+    startup_trials: Natural = 4
+    warmup_epochs: Natural = 1
+
+
+class SearchStep(Section):
+    """One step of the search: the whole grid of a space, or a number of trials that Optuna proposes."""
+
+    method: Method = "grid"
+    space: Space | None = None
+    seeds: Seeds | None = None
+    sampler: Sampler | None = None
+    sampler_seed: Natural = 0
+    trials: Positive | None = None
+    objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] | None = None
+    pruning: Pruning | None = None
+
+    @model_validator(mode="after")
+    def _fields_of_the_method(self) -> SearchStep:
+        if self.method == "grid":
+            for key in ("sampler", "trials", "objectives", "pruning"):
+                if getattr(self, key) is not None:
+                    remedy = f"remove {key}, or write method: optuna"
+                    raise PydanticCustomError("step", f"a grid step has no {key}", {"remedy": remedy})
+        elif self.trials is None:
+            remedy = "for example trials: 20"
+            raise PydanticCustomError("step", "an optuna step needs a number of trials", {"remedy": remedy})
+        elif self.pruning is not None and len(self.directions) > 1:
+            remedy = "remove pruning, or keep one objective"
+            raise PydanticCustomError("step", "pruning works with one objective only", {"remedy": remedy})
+        return self
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """Objectives with their directions; validation accuracy upwards if the file gives none."""
+        return dict(self.objectives or {"accuracy_val": "max"})
+
+    @property
+    def origin(self) -> str:
+        """What proposes this step's trials: ``grid`` or the sampler's name."""
+        return "grid" if self.method == "grid" else (self.sampler or "tpe")
+
+
+SearchSteps = Annotated[tuple[SearchStep, ...], Field(min_length=1, strict=False)]
+Search = Annotated[
+    Annotated[SearchStep, Tag(ONE)] | Annotated[SearchSteps, Tag(MANY)], Discriminator(one_or_many)
+]
+
+
+class Study(Section):
+    """One study: what is fixed, what varies, how it is searched, and what it may use."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+    description: str = ""
+    data: Data = Data()
+    model: Model = Model()
+    precision: Precision = Precision()
+    memory: Memory = Memory()
+    train: Train = Train()
+    space: Space | None = None
+    seeds: Seeds = (0,)
+    search: Search = SearchStep()
+    scaling: Scaling = Scaling()
+    probe: Probe = Probe()
+    budget: Budget = Budget()
+
+    @property
+    def steps(self) -> tuple[SearchStep, ...]:
+        """The search steps in order, be there one or many."""
+        return self.search if isinstance(self.search, tuple) else (self.search,)
+
+    def spaces(self, step: int) -> dict[str, Mapping[str, Axis]]:
+        """The sub-spaces of one step, its own or else the study's, each under its place in the file."""
+        own = self.steps[step].space
+        return _placed("space", self.space) if own is None else _placed(f"{self.place(step)}.space", own)
+
+    def all_spaces(self) -> dict[str, Mapping[str, Axis]]:
+        """Every sub-space of the file under its place, such as ``space`` or ``search[1].space[0]``."""
+        found = _placed("space", self.space)
+        for step in range(len(self.steps)):
+            found.update(self.spaces(step))
+        return found
+
+    def place(self, step: int) -> str:
+        """Where a step stands in the file: ``search`` or ``search[1]``."""
+        return f"search[{step}]" if isinstance(self.search, tuple) else "search"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under the file's own keys; `parse_study` reads them back."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """JSON Schema of the study file, for editors."""
+        return cls.model_json_schema(by_alias=True)
+
+
+def builtin_studies() -> tuple[str, ...]:
+    """Names of the studies that ship with the package."""
+    folder = resources.files("study") / "studies"
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_study(file_or_builtin: str | Path) -> Study:
+    """Read a study from a YAML or Python file, or by the name of a built-in study.
+
+    A Python file defines `study`, a `Study` or its plain values. A file without `name` is named after itself.
+
+    Raises
+    ------
+    StudyError
+        No such file or built-in study, YAML that does not parse, or broken rules; all of them are listed.
+
+    """
+    path, source = Path(file_or_builtin), str(file_or_builtin)
+    if path.suffix not in (".yaml", ".yml", ".py") and not path.is_file():
+        names = builtin_studies()
+        if source not in names:
+            rule = "must be a study file or the name of a built-in study"
+            raise StudyError(value=source, rule=rule, remedy=nearest(source, names))
+        path = Path(str(resources.files("study") / "studies" / f"{source}.yaml"))
+    values = _read_python(path) if path.suffix == ".py" else read_yaml(path)
+    if isinstance(values, Study):
+        values = values.to_dict()
+    if isinstance(values, dict):
+        values = {"name": path.stem, **values}
+    return parse_study(values, source=source)
+
+
+def _read_python(path: Path) -> Any:
+    try:
+        return runpy.run_path(str(path))["study"]
+    except KeyError:
+        raise StudyError(value=str(path), rule="a Python study defines `study`", remedy="assign it") from None
+    except StudyError:
+        raise
+    except Exception as error:
+        rule = f"must be Python that runs ({type(error).__name__}: {error})"
+        raise StudyError(value=str(path), rule=rule, remedy="run the file by itself to see where") from error
+
+
+def parse_study(values: Any, *, source: str = "") -> Study:
+    """Validate the plain content of a study file.
+
+    Raises
+    ------
+    StudyError
+        Any broken rule; `problems` lists all of them.
+
+    """
+    if not isinstance(values, dict):
+        remedy = "for example name: my-study"
+        raise StudyError(value=values, rule="must be a mapping of sections", remedy=remedy, source=source)
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(problems=problems_of(error, keys=keys_beside), source=source) from None
+    problems = space_problems(study)
+    if problems:
+        raise StudyError(problems=problems, source=source)
+    return study
+
+
+def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
+    """The legal keys at the place where an unknown one, the last of `location`, was found."""
+    parents = [part for part in location[:-1] if isinstance(part, str)]
+    if not parents:
+        return tuple(Study.model_fields)
+    if "." in parents[-1]:
+        return (*KINDS, "step")
+    sections: dict[str, type[Section]] = {
+        **SECTIONS,
+        "budget": Budget,
+        "search": SearchStep,
+        "pruning": Pruning,
+    }
+    return tuple(sections[parents[-1]].model_fields) if parents[-1] in sections else ()
+
+
+def _placed(place: str, space: Any) -> dict[str, Mapping[str, Axis]]:
+    if space is None:
+        return {}
+    if isinstance(space, tuple):
+        return {f"{place}[{i}]": part for i, part in enumerate(space)}
+    return {place: space}

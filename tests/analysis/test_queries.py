@@ -1,0 +1,125 @@
+import csv
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.errors import QueryError
+from analysis.pareto import pareto_mask
+from analysis.queries import FORMATS, NAMED, describe, list_queries, render, run_query
+from analysis.schema import TABLES
+from analysis.store import open_store
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_named_query_answers_on_a_full_and_on_an_empty_store(demo, tmp_path, name):
+    full, empty = run_query(demo, name), run_query(open_store(tmp_path), name)
+    assert full.num_rows > 0
+    assert empty.num_rows == 0
+    assert full.column_names == empty.column_names
+
+
+def test_pareto_agrees_with_the_mask(demo):
+    rows = [r for r in demo.rows("trials") if r["outcome"] == "ok"]
+    mask = pareto_mask([(r["accuracy_test"], r["memory_peak_bytes"]) for r in rows], ("max", "min"))
+    expected = {r["trial_id"] for r, on in zip(rows, mask, strict=True) if on}
+    assert {r["trial_id"] for r in run_query(demo, "pareto").to_pylist()} == expected
+
+
+def test_failures_names_what_where_and_why(demo):
+    rows = run_query(demo, "failures").to_pylist()
+    assert {r["outcome"] for r in rows} == {"diverged", "oom"}
+    assert any("allocate 9 GB" in r["error_message"] for r in rows)
+
+
+def test_best_averages_seeds(demo):
+    rows = run_query(demo, "best").to_pylist()
+    assert all(row["seeds"] == 3 for row in rows)
+    scores = [row["accuracy_val"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_name_nearly_right_is_told_the_right_one(demo):
+    with pytest.raises(QueryError, match="did you mean 'pareto'"):
+        run_query(demo, "paretto")
+
+
+def test_list_and_describe_cover_everything():
+    assert list_queries().column("name").to_pylist() == list(NAMED)
+    whole = describe()
+    assert whole.num_rows == sum(len(table.columns) for table in TABLES.values())
+    assert all(meaning for meaning in whole.column("meaning").to_pylist())
+    assert set(describe("blocks").column("table").to_pylist()) == {"blocks"}
+    with pytest.raises(QueryError, match="did you mean 'trials'"):
+        describe("trial")
+
+
+@pytest.fixture
+def answer():
+    return pa.table(
+        {
+            "text": ['a|b, "c"', None, "x\x1b[31m\ny"],
+            "count": pa.array([1, 2_000_000_000_000, None], pa.int64()),
+            "share": [0.123456, float("nan"), float("-inf")],
+        }
+    )
+
+
+def test_json_is_valid_and_keeps_every_row(answer):
+    assert json.loads(render(answer, "json")) == [
+        {"text": 'a|b, "c"', "count": 1, "share": 0.123456},
+        {"text": None, "count": 2_000_000_000_000, "share": None},
+        {"text": "x\x1b[31m\ny", "count": None, "share": None},
+    ]
+
+
+def test_json_keeps_both_columns_of_one_name(demo):
+    table = demo.sql("select 1 as a, 2 as a, ['nan'::double] as b, {'c': 1} as d")
+    (row,) = json.loads(render(table, "json"))
+    assert sorted(v for v in row.values() if isinstance(v, int)) == [1, 2]
+    assert len(row) == 4
+
+
+def test_csv_reads_back(answer):
+    rows = list(csv.reader(io.StringIO(render(answer, "csv"))))
+    assert rows[0] == ["text", "count", "share"]
+    assert rows[1] == ['a|b, "c"', "1", "0.123456"]
+    assert rows[3] == ["x\x1b[31m\ny", "", "-inf"]
+
+
+def test_parquet_reads_back(answer):
+    back = pq.read_table(io.BytesIO(render(answer, "parquet")))
+    assert back.schema.equals(answer.schema)
+    assert repr(back.to_pylist()) == repr(answer.to_pylist())  # as text, since nan is not equal to itself
+
+
+def test_markdown_escapes_its_own_marks(answer):
+    lines = render(answer, "markdown").splitlines()
+    assert lines[0] == "| text | count | share |"
+    assert lines[1] == "| --- | ---: | ---: |"
+    assert lines[2] == '| a\\|b, "c" | 1 | 0.1235 |'
+    assert len(lines) == 5
+
+
+def test_the_text_table_is_aligned_and_steers_no_terminal(answer):
+    text = render(answer)
+    lines = text.splitlines()
+    assert "\x1b" not in text
+    assert len(lines) == 6
+    assert lines[-1] == "(3 rows)"
+    assert lines[2].startswith('a|b, "c"')
+    assert lines[4].endswith("-inf")
+
+
+def test_every_format_writes_an_empty_answer(demo):
+    empty = demo.sql("select trial_id from trials where false")
+    for format in FORMATS:
+        assert render(empty, format)
+    assert render(empty, "json") == "[]"
+
+
+def test_an_unknown_format_is_told(answer):
+    with pytest.raises(QueryError, match="did you mean 'markdown'"):
+        render(answer, "markdwn")

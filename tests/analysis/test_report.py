@@ -1,0 +1,150 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from analysis.errors import AnalysisError, StoreError, UnknownStudyError
+from analysis.payload import json_for_html
+from analysis.report import write_report
+from analysis.sections import SECTIONS
+
+
+def _payload(page: str):
+    return json.loads(
+        re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.S)[1]
+    )
+
+
+def _own_html(page: str) -> str:
+    """The page without plotly's code."""
+    return max(re.split(r"<script>.*?</script>", page, flags=re.S), key=len)
+
+
+@pytest.fixture(scope="module")
+def page(demo_store, tmp_path_factory):
+    return write_report(demo_store, out=tmp_path_factory.mktemp("out") / "r.html").read_text()
+
+
+def test_the_file_goes_where_it_is_asked_to(demo_store, tmp_path, new_trial, write):
+    write(tmp_path / "store", [new_trial(study="quick")])
+    assert write_report(tmp_path / "store", "quick") == tmp_path / "store" / "quick.html"
+    assert write_report(tmp_path / "store") == tmp_path / "store" / "report.html"
+    out = write_report(demo_store, out=tmp_path / "new" / "folder" / "x.html")
+    assert out == tmp_path / "new" / "folder" / "x.html"
+    assert [p.name for p in out.parent.iterdir()] == ["x.html"]
+
+
+def test_the_same_rows_give_the_same_bytes(demo_store, tmp_path, page):
+    assert write_report(demo_store, out=tmp_path / "again.html").read_text() == page
+
+
+def test_it_opens_with_the_answer_and_has_every_section(page):
+    places = [
+        page.index(f'id="{anchor}"')
+        for anchor in ("answer", *(s.anchor for s in SECTIONS), "trials", "method")
+    ]
+    assert places == sorted(places)
+    assert "What to train with" in page
+    assert page.count('class="answer"') == 4
+    assert "At depth 38 reversing takes 5.75× less" in page
+
+
+def test_rows_are_there_once_and_complete(page):
+    payload = _payload(page)
+    assert payload["n"] == 92
+    columns = {c["name"]: c for c in payload["columns"]}
+    assert len(columns["trial_id"]["values"]) == 92
+    assert columns["outcome"]["words"] == ["ok", "diverged", "oom"]
+    assert columns["accuracy_val"]["values"][90] == "NaN"
+    assert columns["loss_val"]["values"][90] == "Infinity"
+    assert columns["accuracy_test"]["values"][91] is None
+    assert page.count("plotly.js v") == 1
+    assert set(payload["figures"]) == {p.figure for s in SECTIONS for p in s.panels}
+
+
+def test_it_asks_for_nothing_from_a_network(page):
+    html = _own_html(page)
+    assert not re.search(r'(?:src|href)="(?!#|data:)', html)
+    assert "default-src 'none'" in html
+    assert "connect-src" not in html
+
+
+def test_text_of_the_store_stays_text(tmp_path, new_trial, write):
+    attack = "</script><script>window.attacked=1</script><img src=x onerror=alert(1)>"
+    rows = [
+        new_trial(
+            study=attack, model=attack, data=attack, device=attack, outcome="failed", error_message=attack
+        ),
+        new_trial(study=attack, seed=1, error_class=attack, trial_id=attack[:30], config_json=attack),
+    ]
+    write(tmp_path, [{**r, "trial_id": f"t{i}"} for i, r in enumerate(rows)], folder="odd")
+    page = write_report(tmp_path).read_text()
+    assert "<script>window" not in page
+    assert "<img src=x" not in page
+    assert page.count("</script>") == 3
+    assert _payload(page)["n"] == 2
+
+
+@pytest.mark.parametrize("value", ["</script>", "<!--", "]]>", "\u2028", "&amp;", "\ud800"])
+def test_json_cannot_leave_its_element(value):
+    text = json_for_html({"a": [value, float("nan"), float("inf"), 2**60, True, None]})
+    assert not set("<>&\u2028") & set(text)
+    expected = value if value != "\ud800" else "?"
+    assert json.loads(text) == {"a": [expected, "NaN", "Infinity", str(2**60), True, None]}
+
+
+def test_an_empty_store_says_what_would_fill_every_section(tmp_path):
+    html = _own_html(write_report(tmp_path).read_text())
+    assert "This store holds no trial yet" in html
+    for section in SECTIONS:
+        for panel in section.panels:
+            assert panel.if_empty in html.replace("&#39;", "'")
+    assert 'class="answer"' not in html
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"outcome": "failed", "error_message": None, "accuracy_val": None, "memory_peak_bytes": None},
+        {"accuracy_val": float("nan"), "accuracy_test": float("inf"), "step_time_s": float("nan")},
+        dict.fromkeys(("depth", "width", "strategy", "compute_dtype", "model", "family", "data", "seed")),
+        {"accuracy_test": None, "reconstruction_rel_error": float("inf")},
+        {"seed": 2**62},
+    ],
+)
+def test_odd_rows_are_reported(tmp_path, new_trial, write, changes):
+    write(tmp_path, [{**new_trial(), **changes}])
+    assert _payload(write_report(tmp_path).read_text())["n"] == 1
+
+
+def test_a_file_left_out_is_named_without_the_machines_folders(tmp_path, new_trial, write, write_file):
+    write(tmp_path, [new_trial()])
+    torn = write_file(tmp_path, "trials", [new_trial(seed=1)], stem="torn")
+    torn.write_bytes(b"PAR1")
+    page = write_report(tmp_path).read_text()
+    assert "study=demo/trials/torn.parquet" in page
+    assert str(tmp_path) not in page
+
+
+def test_errors_are_told_and_leave_nothing_behind(tmp_path, new_trial, write):
+    with pytest.raises(StoreError):
+        write_report(tmp_path / "nowhere")
+    write(tmp_path / "store", [new_trial(study="quickstart")])
+    with pytest.raises(UnknownStudyError, match="did you mean 'quickstart'"):
+        write_report(tmp_path / "store", "quickstrat")
+    (tmp_path / "file").touch()
+    with pytest.raises(AnalysisError, match="cannot write the report"):
+        write_report(tmp_path / "store", out=tmp_path / "file" / "r.html")
+    assert not list((tmp_path / "store").glob("*.html"))
+
+
+def test_the_report_needs_neither_torch_nor_ray():
+    code = (
+        "import sys, analysis.report, analysis.queries, analysis.findings; "
+        "print([m for m in ('torch', 'ray', 'study', 'revmodels', 'pandas', 'optuna') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

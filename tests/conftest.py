@@ -1,0 +1,46 @@
+"""What several parts of the suite share: one Ray for all of it, and studies of a second or two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A Ray of two CPUs, started once; code that asks for a session of its own joins it."""
+    from study.executors.session import ray_session
+
+    with ray_session(dashboard=True, num_cpus=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Where a store may be made; it does not exist yet."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def make_study() -> Callable[..., Any]:
+    """A study on 256 digits whose trials take about a second; each keyword replaces a section."""
+    from study.spec import parse_study
+
+    def make(**sections: Any) -> Any:
+        return parse_study({**SMALL, **sections})
+
+    return make
+
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"name": "digits", "train_examples": 256, "test_examples": 100},
+    "model": {"name": "revnet38", "width": 0.25, "depth": 14},
+    "train": {"epochs": 2, "batch_size": 64, "learning_rate": 0.05},
+}

@@ -1,0 +1,150 @@
+"""Studies run for real on Ray: each trial lands once, failures are rows, and a second run trains nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from study.progress import Progress
+from study.record import read_rows
+from study.runner import plan_run, run_study
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def files(store: Path, table: str = "trials") -> list[Path]:
+    return sorted(store.glob(f"study=*/{table}/*.parquet"))
+
+
+class Recorder(Progress):
+    """Keeps the order of what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs_seen: dict[str, list[int]] = {}
+
+    def epoch(self, trial_id: str, *, epoch: int) -> None:
+        super().epoch(trial_id, epoch=epoch)
+        self.epochs_seen.setdefault(trial_id, []).append(epoch)
+
+
+GRID = {
+    "model.depth": {"grid": [14, 26]},
+    "memory.strategy": {"grid": ["store", "reverse"]},
+}
+
+
+def test_a_grid_lands_once_per_trial_and_a_second_run_trains_nothing(make_study, store):
+    study = make_study(space=GRID)
+    progress = Recorder()
+    planned = plan_run(study, store)
+    first = run_study(study, store, progress=progress)
+    assert first.outcomes == {"ok": 4}
+    assert (first.exit_code, first.left, first.already_done) == (0, 0, 0)
+    assert {file.name for file in files(store)} == {f"{t.trial_id}-a0.parquet" for t in planned.trials}
+    assert all(seen == [1, 2] for seen in progress.epochs_seen.values())
+    assert len(progress.epochs_seen) == 4
+    rows = read_rows(store)
+    for trial in planned.trials:
+        row = rows[trial.trial_id]
+        assert row["outcome"] == "ok"
+        assert row["memory_predicted_bytes"] == row["memory_peak_bytes"]
+        assert (row["cpu_threads"], row["concurrent_trials"]) == (1, 2)
+        assert row["ray_version"] is not None
+        epochs = pq.read_table(store / "study=small" / "epochs" / f"{trial.trial_id}-a0.parquet")
+        assert epochs["epoch"].to_pylist() == [1, 2]
+    before = {file: file.stat().st_mtime_ns for file in files(store)}
+    second = run_study(study, store)
+    assert (second.trained, second.already_done, second.exit_code) == (0, 4, 0)
+    assert {file: file.stat().st_mtime_ns for file in files(store)} == before
+    assert not [path for path in store.rglob(".*")]
+
+
+def test_another_study_on_the_store_takes_what_is_there(make_study, store):
+    run_study(make_study(), store)
+    again = run_study(make_study(name="other", seeds=[0, 1]), store)
+    assert (again.trained, again.already_done) == (1, 1)
+
+
+def test_a_diverged_trial_is_a_row_and_the_run_says_so(make_study, store):
+    study = make_study(space={"train.learning_rate": {"grid": [0.05, 1e30]}})
+    summary = run_study(study, store)
+    assert summary.outcomes == {"ok": 1, "diverged": 1}
+    assert summary.exit_code == 1
+    diverged = next(row for row in read_rows(store).values() if row["outcome"] == "diverged")
+    assert diverged["error_class"] == "DivergedError"
+    assert "nan" in diverged["error_message"]
+    assert run_study(study, store).trained == 0
+
+
+class KillsOnFirstEpoch(Progress):
+    """Ends the process of the running trial as the kernel would, in the middle of training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.killed: list[int] = []
+
+    def epoch(self, trial_id: str, *, epoch: int) -> None:
+        super().epoch(trial_id, epoch=epoch)
+        if not self.killed:
+            from ray.util.state import list_actors
+
+            alive = list_actors(filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
+            self.killed = [int(actor.pid) for actor in alive]
+            for pid in self.killed:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_leaves_a_row_of_the_driver_and_a_later_run_repeats_the_trial(make_study, store):
+    study = make_study(train={"epochs": 20, "batch_size": 64})
+    progress = KillsOnFirstEpoch()
+    summary = run_study(study, store, progress=progress)
+    assert len(progress.killed) == 1
+    assert summary.outcomes == {"failed": 1}
+    assert summary.exit_code == 1
+    (row,) = read_rows(store).values()
+    assert (row["outcome"], row["error_class"], row["attempt"]) == ("failed", "ActorDiedError", 0)
+    assert (row["model"], row["depth"], row["epochs"], row["epochs_done"]) == ("revnet38", 14, 20, 0)
+    again = run_study(study, store)
+    assert again.outcomes == {"ok": 1}
+    assert again.exit_code == 0
+    (row,) = read_rows(store).values()
+    assert (row["outcome"], row["attempt"], row["epochs_done"]) == ("ok", 1, 20)
+    assert len(files(store)) == 2
+
+
+def test_the_budget_of_time_ends_trials_and_leaves_the_rest_unrun(make_study, store):
+    study = make_study(train={"epochs": 10_000, "batch_size": 64}, seeds=[0, 1, 2, 3], budget={"time_s": 8})
+    summary = run_study(study, store)
+    assert set(summary.outcomes) <= {"timeout"}
+    assert summary.outcomes.get("timeout", 0) + summary.left == 4
+    assert summary.left >= 2
+    assert summary.wall_s < 60
+    assert all(row["error_class"] == "TimeUpError" for row in read_rows(store).values())
+
+
+def test_pruning_writes_rows_of_the_trials_it_stops(make_study, store):
+    study = make_study(
+        train={"epochs": 8, "batch_size": 64},
+        search={
+            "method": "optuna",
+            "sampler": "random",
+            "trials": 6,
+            "space": {"train.learning_rate": {"choice": [0.1, 0.05, 1e-9, 2e-9, 3e-9, 4e-9]}},
+            "pruning": {"method": "median", "startup_trials": 1, "warmup_epochs": 2},
+        },
+    )
+    progress = Progress()
+    summary = run_study(study, store, progress=progress)
+    assert summary.trained == 6
+    assert summary.outcomes.get("pruned", 0) >= 1
+    assert summary.exit_code == 0
+    rows = read_rows(store)
+    for trial_id, outcome in progress.ended.items():
+        assert rows[trial_id]["outcome"] == outcome
+    pruned = [row for row in rows.values() if row["outcome"] == "pruned"]
+    assert all(2 <= row["epochs_done"] < 8 for row in pruned)

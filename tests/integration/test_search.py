@@ -1,0 +1,162 @@
+"""Optuna behind Ray Tune: what is told, what is trained, and what is never trained twice."""
+
+from __future__ import annotations
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from study.executors.search import StoreSearch, objective_values
+from study.record import read_rows
+from study.runner import plan_run, run_study
+from study.searches import known_points, point_of, remaining, trials_at
+from study.spec import Axis
+from study.workers import Job
+
+OBJECTIVES = {"accuracy_val": "max", "memory_peak_bytes": "min", "reconstruction_rel_error": "min"}
+
+
+def search_study(make_study, space, *, trials=6, seeds=(0,), **step):
+    return make_study(
+        search={
+            "method": "optuna",
+            "sampler": "tpe",
+            "trials": trials,
+            "space": space,
+            "objectives": OBJECTIVES,
+            "seeds": list(seeds),
+            **step,
+        }
+    )
+
+
+def searcher_of(study, *, limit, rows=None, objectives=OBJECTIVES) -> StoreSearch:
+    """The searcher of a study's first step, with rows in place of a store."""
+    (search,) = plan_run(study, "no-store-here").searches
+    return StoreSearch(
+        {path: Axis(**axis) for path, axis in search.space.items()},
+        objectives=objectives,
+        sampler=search.sampler,
+        seed=0,
+        make_jobs=lambda point: [Job(trial=t, store="unused") for t in trials_at(study, search, point)],
+        find_row=(rows or {}).get,
+        limit=limit,
+    )
+
+
+def good(value: float) -> dict:
+    return {
+        "outcome": "ok",
+        "accuracy_val": value,
+        "memory_peak_bytes": 1000,
+        "reconstruction_rel_error": 1e-7,
+    }
+
+
+LEARNING_RATES = {"train.learning_rate": {"loguniform": [0.01, 0.2]}}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {**good(0.5), "accuracy_val": float("nan")},
+        {**good(0.5), "accuracy_val": None},
+        {**good(0.5), "outcome": "diverged"},
+        {"epoch": 1, "accuracy_val": 0.4},
+        None,
+    ],
+    ids=["nan", "null", "diverged", "stopped", "no result"],
+)
+def test_a_trial_without_finite_objectives_is_told_as_failed(make_study, result):
+    searcher = searcher_of(search_study(make_study, LEARNING_RATES), limit=2)
+    searcher.suggest("a")
+    searcher.suggest("b")
+    searcher.on_trial_complete("a", result)
+    searcher.on_trial_complete("b", good(0.9))
+    assert [t.state for t in searcher.study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_lost_process_is_told_as_failed(make_study):
+    searcher = searcher_of(search_study(make_study, LEARNING_RATES), limit=1)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", error=True)
+    assert [t.state for t in searcher.study.trials] == [TrialState.FAIL]
+
+
+def test_a_stored_network_counts_as_rebuilt_without_error():
+    row = {**good(0.5), "reconstruction_rel_error": None}
+    assert objective_values(row, OBJECTIVES) == [0.5, 1000.0, 0.0]
+    assert objective_values({**row, "memory_peak_bytes": None}, OBJECTIVES) is None
+
+
+def test_a_finite_space_is_exhausted_and_no_point_is_trained_twice(make_study):
+    study = search_study(make_study, {"model.width": {"choice": [0.25, 0.5]}}, trials=50)
+    searcher = searcher_of(study, limit=50)
+    jobs = [searcher.suggest("a")["job"], searcher.suggest("b")["job"]]
+    assert len({job.trial.trial_id for job in jobs}) == 2
+    assert searcher.suggest("c") == Searcher.FINISHED
+    running = [t for t in searcher.study.trials if t.state == TrialState.RUNNING]
+    assert len(running) >= 2
+    searcher.on_trial_complete("a", good(0.1))
+    searcher.on_trial_complete("b", good(0.2))
+    assert {t.state for t in searcher.study.trials} == {TrialState.COMPLETE}
+    by_width = {(t.params["model.width"], t.values[0]) for t in searcher.study.trials}
+    assert len(by_width) == 2
+
+
+def test_a_point_of_the_store_is_answered_from_its_row(make_study):
+    study = search_study(make_study, {"model.width": {"choice": [0.25, 0.5]}})
+    (search,) = plan_run(study, "no-store-here").searches
+    (done,) = trials_at(study, search, {"model.width": 0.25})
+    searcher = searcher_of(study, limit=5, rows={done.trial_id: good(0.75)})
+    assert searcher.suggest("a")["job"].trial.settings.model.width == 0.5
+    assert searcher.suggest("b") == Searcher.FINISHED
+    answered = [t for t in searcher.study.trials if t.params["model.width"] == 0.25]
+    assert answered
+    assert all(t.values == [0.75, 1000.0, 1e-7] for t in answered)
+
+
+def test_a_proposal_is_told_the_mean_of_its_seeds_once_all_are_done(make_study):
+    searcher = searcher_of(search_study(make_study, LEARNING_RATES, seeds=(0, 1)), limit=1)
+    jobs = [searcher.suggest("a")["job"], searcher.suggest("b")["job"]]
+    assert [job.trial.settings.seed for job in jobs] == [0, 1]
+    assert searcher.suggest("c") == Searcher.FINISHED
+    searcher.on_trial_complete("a", good(0.2))
+    assert [t.state for t in searcher.study.trials] == [TrialState.RUNNING]
+    searcher.on_trial_complete("b", good(0.4))
+    assert searcher.study.trials[0].values == pytest.approx([0.3, 1000.0, 1e-7])
+
+
+def test_a_point_is_recognized_in_a_row(make_study):
+    space = {"train.learning_rate": {"loguniform": [0.01, 0.2]}, "model.width": {"choice": [0.25, 1]}}
+    study = search_study(make_study, space)
+    (search,) = plan_run(study, "no-store-here").searches
+    axes = {path: Axis(**axis) for path, axis in space.items()}
+    point = {"train.learning_rate": 0.0123, "model.width": 1}
+    (trial,) = trials_at(study, search, point)
+    from study.rows import settings_columns
+
+    row = {**settings_columns(trial, 0), "outcome": "ok", "started_at": None}
+    assert point_of(row, axes) == point
+    assert known_points(study, search, {trial.trial_id: row}) == [(point, [row])]
+    assert remaining(study, search, {trial.trial_id: row}).trials == search.trials - 1
+    elsewhere = search_study(make_study, {**space, "train.learning_rate": {"loguniform": [0.1, 0.2]}})
+    assert known_points(elsewhere, search, {trial.trial_id: row}) == []
+
+
+def test_a_search_runs_on_ray_with_several_objectives_and_is_done_afterwards(ray_cluster, make_study, store):
+    space = {
+        # The second learning rate diverges, so the sampler has a failure to live with.
+        "train.learning_rate": {"choice": [0.05, 1e30]},
+        "memory.strategy": {"choice": ["store", "reverse"]},
+    }
+    study = search_study(make_study, space, trials=4)
+    summary = run_study(study, store)
+    assert summary.outcomes == {"ok": 2, "diverged": 2}
+    rows = read_rows(store)
+    assert {row["origin"] for row in rows.values()} == {"tpe"}
+    assert len(rows) == 4
+    again = run_study(study, store)
+    assert (again.trained, again.already_done, again.left) == (0, 4, 0)
+    more = search_study(make_study, {**space, "train.learning_rate": {"choice": [0.05, 0.1, 1e30]}}, trials=5)
+    assert plan_run(more, store).searches[0].trials == 1
