@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 
@@ -55,8 +56,8 @@ def memory_finding(ok: list[Row]) -> str:
     text = (
         f"Memory: at depth {deepest:g} reversing takes {saved} activation memory than storing "
         f"({bytes_text(low)} against {bytes_text(high)}; {pair.treatment['model']}, width "
-        f"{width_text(pair.treatment)}, {pair.treatment['compute_dtype']}, the largest "
-        f" of {count_text(len(at_depth), 'pair')} at this depth)."
+        f"{width_text(pair.treatment)}, {pair.treatment['compute_dtype']}; the largest of "
+        f"{count_text(len(at_depth), 'pair')} at this depth)."
     )
     growth = [_growth(strategy, side, pair) for strategy, side in _sides(twins).items()]
     if all(growth):
@@ -79,7 +80,8 @@ def accuracy_finding(ok: list[Row]) -> str:
     column = "accuracy_test" if any(finite(r["accuracy_test"]) for r in ok) else "accuracy_val"
     name = "test" if column == "accuracy_test" else "validation"
     strategy = difference(reverse_against_store(ok), column)
-    family = difference(family_twins(ok), column)
+    twins = [p for p in family_twins(ok) if finite(p.treatment[column]) and finite(p.control[column])]
+    family = difference(twins, column)
     parts = []
     if strategy:
         parts.append(
@@ -87,9 +89,10 @@ def accuracy_finding(ok: list[Row]) -> str:
             "same settings and seed"
         )
     if family:
+        gap = max(abs(1 - p.control["parameters"] / p.treatment["parameters"]) for p in twins)
         parts.append(
-            f"RevNets differ from ResNets of as many parameters (within 10 %) by {points_text(family)}, "
-            "same seed"
+            f"RevNets differ from ResNets of like size (parameters within {math.ceil(100 * gap)} %) by "
+            f"{points_text(family)}, same seed"
         )
     scored = [r for r in ok if finite(r[column])]
     if scored:

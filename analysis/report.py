@@ -79,6 +79,7 @@ def render_report(store: Store) -> str:
     """The report of an open store as HTML text."""
     rows = store.rows("trials")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
+    picks = recommend(rows)
     common = {describe([row]): index for index, row in enumerate(rows)}
     figures, notes, infos = {}, {}, {}
     for name, module in FIGURES.items():
@@ -104,7 +105,8 @@ def render_report(store: Store) -> str:
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
         facts=_facts(rows),
-        answer=[_answer(r, position) for r in recommend(rows)],
+        answer=[_answer(r, position) for r in picks],
+        enough=_enough(picks, rows),
         several_data=len({r["data"] for r in rows}) > 1,
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
         sections=SECTIONS,
@@ -163,7 +165,7 @@ def _answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
         interval = f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} %"
     return {
         "data": pick.data,
-        "budget": re.sub(r"\.?0+ ", " ", text) if "." in (text := bytes_text(pick.budget_bytes)) else text,
+        "budget": _round_bytes(pick.budget_bytes),
         "model": first["model"],
         "settings": f"depth {first['depth']} · width {width_text(first)}",
         "how": f"{first['strategy']} · {precision_label(first)}",
@@ -176,6 +178,27 @@ def _answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
         "candidates": pick.candidates,
         "rows": [position[i] for i in pick.choice.ids],
     }
+
+
+def _enough(picks: Sequence[Recommendation], rows: Sequence[Row]) -> str:
+    """Says so where the largest footprints buy no accuracy; only asked of a single data set."""
+    measured = [
+        r["memory_peak_bytes"] for r in rows if r["outcome"] == "ok" and finite(r["memory_peak_bytes"])
+    ]
+    if not picks or len({pick.data for pick in picks}) > 1:
+        return ""
+    top = max(pick.budget_bytes for pick in picks)
+    if max(measured) <= top:
+        return ""
+    return (
+        f"More than {_round_bytes(top)} bought no validation accuracy here, though trials took up to "
+        f"{bytes_text(max(measured))}."
+    )
+
+
+def _round_bytes(value: float) -> str:
+    text = bytes_text(value)
+    return re.sub(r"\.?0+ ", " ", text) if "." in text else text
 
 
 def _provenance(rows: Sequence[Row]) -> list[dict[str, Any]]:

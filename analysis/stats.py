@@ -153,7 +153,7 @@ def pairs(
     return found
 
 
-def family_twins(rows: Iterable[Row], *, tolerance: float = 0.1) -> list[Pair]:
+def family_twins(rows: Iterable[Row], *, tolerance: float = 0.25) -> list[Pair]:
     """Pairs every RevNet with the ResNet nearest in parameters, if within `tolerance`, all else equal.
 
     Width is multiplied onto the twins alike, so it must agree; the RevNet may use any strategy, and of a

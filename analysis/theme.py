@@ -9,9 +9,11 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import plotly.graph_objects as go
+
+from analysis.stats import Row
 
 STRATEGY_COLORS = {"reverse": "#0072B2", "store": "#D55E00", "checkpoint": "#E69F00"}
 PRECISION_COLORS = {"fp32": "#009E73", "bf16": "#CC79A7", "fp16": "#56B4E9", "fp64": "#8A8F98"}
@@ -24,11 +26,18 @@ OUTCOME_COLORS = {
     "failed": "#0072B2",
 }
 FAMILY_SYMBOLS = {"revnet": "circle", "resnet": "square"}
-PRECISION_DASHES = {"fp32": "solid", "bf16": "dash", "fp16": "dot", "fp64": "longdash"}
 NEUTRAL = "#8A8F98"
 INK = "#1f2328"
 GRID = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+class Look(TypedDict):
+    """How a series is drawn."""
+
+    color: str
+    symbol: str
+    dash: str
 
 
 def strategy_color(strategy: str | None) -> str:
@@ -39,6 +48,22 @@ def strategy_color(strategy: str | None) -> str:
 def precision_color(compute: str | None) -> str:
     """The color of a compute dtype, gray for one without."""
     return PRECISION_COLORS.get(compute or "", NEUTRAL)
+
+
+def precision_look(row: Row) -> Look:
+    """Color, symbol and dash of a trial's arithmetic.
+
+    The color tells the compute dtype; symbol and dash tell streams, exact coupling and tf32 apart.
+    """
+    compute, stream = row["compute_dtype"], row["stream_dtype"]
+    symbol, dash = "circle", "solid"
+    if stream not in (None, compute):
+        symbol, dash = "diamond", "dash"
+    if row["coupling"] == "exact":
+        symbol, dash = ("star", "dot") if dash == "solid" else ("star-diamond", "dashdot")
+    elif row["matmul"] == "tf32":
+        symbol, dash = "triangle-up", "longdash"
+    return {"color": precision_color(compute), "symbol": symbol, "dash": dash}
 
 
 def family_symbol(family: str | None) -> str:

@@ -47,8 +47,8 @@ def info(store: Store) -> ErrorBlockInfo:
     if chosen:
         which = "all" if len(chosen) == len(trials) else f"a sample of {len(chosen)} of"
         notes.append(
-            f"The last probe of {which} {count_text(len(trials), 'probed trial')}. Block 0 is rebuilt last, "
-            "so errors build up from right to left."
+            f"The last probe of {which} {count_text(len(trials), 'probed trial')}. Block 0 is rebuilt last; "
+            "the first unit of a stage keeps its input, so the error starts anew there."
         )
     return ErrorBlockInfo(series=tuple(series), floor=floor, notes=tuple(notes))
 

@@ -13,14 +13,13 @@ from analysis.fits import Fit, fit_power
 from analysis.labels import precision_label
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store import Store
-from analysis.theme import axis_style, base_layout, precision_color
+from analysis.theme import axis_style, base_layout, precision_look
 from analysis.units import count_text
 
 PANELS = (
     ("reconstruction_rel_error", "reconstruction error / relative"),
     ("gradient_rel_error", "gradient error / relative"),
 )
-_SYMBOLS = ("circle", "diamond", "triangle-up", "star", "hexagon", "cross")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +55,17 @@ def info(store: Store) -> ErrorDepthInfo:
         if r["outcome"] == "ok" and finite(r["depth"]) and any(finite(r[c]) for c, _ in PANELS)
     ]
     looks = sorted(group_by(rows, precision_label).items(), key=lambda item: item[0])
-    variants: dict[str, int] = {}
     series, floors, laws = [], [], []
     for panel, (column, _) in enumerate(PANELS, start=1):
         values = [r[column] for r in rows if finite(r[column])]
         floor = zero_place(values)
         floors.append(floor)
         for label, look in looks:
-            compute = look[0]["compute_dtype"]
-            symbol = _SYMBOLS[variants.setdefault(label, _count(variants, compute)) % len(_SYMBOLS)]
             marks = [_mark(r, column, floor) for r in look if finite(r[column])]
             base = Series(
                 name=label,
                 lines=(tuple(marks),),
-                color=precision_color(compute),
-                symbol=symbol,
+                **precision_look(look[0]),
                 role="trials",
                 panel=panel,
                 keys=(("precision", label),),
@@ -157,10 +152,6 @@ def set_error_axis(figure: go.Figure, axis: str, values: Sequence[float], floor:
             }
         }
     )
-
-
-def _count(variants: dict[str, int], compute: str | None) -> int:
-    return sum(1 for label in variants if label.split()[0].rstrip(",") == compute)
 
 
 def _mark(row: Row, column: str, floor: float | None) -> Point:

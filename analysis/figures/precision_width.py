@@ -11,7 +11,7 @@ from analysis.labels import precision_label
 from analysis.recommend import accuracy_column
 from analysis.stats import estimate, finite, group_by, settings_key
 from analysis.store import Store
-from analysis.theme import PRECISION_DASHES, base_layout, family_symbol, precision_color
+from analysis.theme import base_layout, family_symbol, precision_look
 from analysis.units import count_text
 
 
@@ -56,14 +56,14 @@ def info(store: Store) -> PrecisionWidthInfo:
                     )
                 )
             lines.append(tuple(line))
-        compute = look[0]["compute_dtype"]
+        look_of = precision_look(look[0])
         series.append(
             Series(
                 name=f"{label} · {family}",
                 lines=tuple(lines),
-                color=precision_color(compute),
+                color=look_of["color"],
                 symbol=family_symbol(family),
-                dash=PRECISION_DASHES.get(compute or "", "dashdot"),
+                dash=look_of["dash"],
                 role="mean",
                 column=column,
                 scale=100,

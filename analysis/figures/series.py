@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from analysis.labels import precision_label
 from analysis.stats import Row, finite, group_by
-from analysis.theme import PRECISION_DASHES, precision_color, safe
+from analysis.theme import precision_look, safe
 
 MAX_LINES = 120
 """Learning curves and probes drawn at most; the caption says when this is a sample."""
@@ -207,14 +207,12 @@ def line_series(
             if line:
                 lines.append(tuple(line))
         if lines:
-            compute = group[0]["compute_dtype"]
             single = max(map(len, lines)) == 1
             series.append(
                 Series(
                     name=label,
                     lines=tuple(lines),
-                    color=precision_color(compute),
-                    dash=PRECISION_DASHES.get(compute or "", "dashdot"),
+                    **precision_look(group[0]),
                     role="curve",
                     mode="markers" if single else "lines+markers" if markers else "lines",
                     size=6 if single else 4,

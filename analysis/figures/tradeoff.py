@@ -122,7 +122,7 @@ def figure(info: TradeoffInfo) -> go.Figure | None:
     for trace in drawn:
         if trace.meta["role"] == "mean":
             trace.marker.opacity = [
-                1.0 if set(ids.split()) <= info.on_front else 0.38 for ids in trace.customdata
+                1.0 if set(ids.split()) <= info.on_front else 0.5 for ids in trace.customdata
             ]
             trace.meta = {**trace.meta, "front": True}
             trace.showlegend = False

@@ -138,7 +138,7 @@
     if (!front) return;
     const groups = new Map();
     for (const trace of traces.filter((t) => t.meta.front)) {
-      trace.marker.opacity = trace.x.map(() => 0.38);
+      trace.marker.opacity = trace.x.map(() => 0.5);
       trace.x.forEach((x, i) => {
         const row = trace.customdata[i][0];
         const key = JSON.stringify([cell("data", row), cell("memory_source", row)]);

@@ -16,7 +16,7 @@ from analysis.figures import (
 )
 from analysis.figures.series import MAX_LINES
 from analysis.store import open_store
-from analysis.theme import OUTCOME_COLORS, PRECISION_COLORS, STRATEGY_COLORS
+from analysis.theme import OUTCOME_COLORS, PRECISION_COLORS, STRATEGY_COLORS, precision_look
 
 OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 
@@ -58,6 +58,21 @@ def test_colors_are_those_that_can_be_told_apart():
     for colors in (STRATEGY_COLORS, PRECISION_COLORS, OUTCOME_COLORS):
         assert len(set(colors.values())) == len(colors)
         assert len(set(colors.values()) - OKABE_ITO) <= 1  # one neutral gray
+
+
+def test_arithmetic_of_one_color_differs_in_symbol_and_dash(new_trial):
+    looks = [
+        precision_look(new_trial(compute="bf16", **changes))
+        for changes in (
+            {},
+            {"stream_dtype": "fp32"},
+            {"coupling": "exact"},
+            {"stream_dtype": "fp32", "coupling": "exact"},
+            {"matmul": "tf32"},
+        )
+    ]
+    assert {look["color"] for look in looks} == {PRECISION_COLORS["bf16"]}
+    assert len({look["symbol"] for look in looks}) == len({look["dash"] for look in looks}) == 5
 
 
 def test_the_front_is_drawn_over_seed_means(demo):

@@ -120,6 +120,16 @@ def test_odd_rows_are_reported(tmp_path, new_trial, write, changes):
     assert _payload(write_report(tmp_path).read_text())["n"] == 1
 
 
+def test_memory_that_buys_nothing_is_told(tmp_path, new_trial, write):
+    small = new_trial(depth=14, accuracy_val=0.9, memory_peak_bytes=2_000_000)
+    large = new_trial(depth=38, accuracy_val=0.8, memory_peak_bytes=9_000_000)
+    write(tmp_path / "a", [small, large])
+    told = "More than 2 MB bought no validation accuracy here, though trials took up to 9.00 MB."
+    assert told in write_report(tmp_path / "a").read_text()
+    write(tmp_path / "b", [small, {**large, "accuracy_val": 0.95}])
+    assert "bought no validation accuracy" not in write_report(tmp_path / "b").read_text()
+
+
 def test_a_file_left_out_is_named_without_the_machines_folders(tmp_path, new_trial, write, write_file):
     write(tmp_path, [new_trial()])
     torn = write_file(tmp_path, "trials", [new_trial(seed=1)], stem="torn")
