@@ -301,7 +301,8 @@ def _summary_json(summary: RunSummary) -> dict[str, Any]:
 
 
 def _say_summary(summary: RunSummary) -> None:
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items()) or "nothing to do"
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items())
+    counts = counts or ("none finished" if summary.left else "nothing to do")
     say(
         f"{summary.study}: {summary.trained} trials trained in {duration(summary.wall_s)} ({counts}), "
         f"{summary.already_done} were done before"

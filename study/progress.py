@@ -7,6 +7,7 @@ epoch of one trial, because trials of a study differ in length.
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Self
 
@@ -92,6 +93,7 @@ class BarProgress(Progress):
             transient=True,
         )
         self._task = self._bar.add_task("study", total=None, counts="", left="")
+        self._first_started: float | None = None
 
     def begin(self, *, trials: int, epochs: int) -> None:
         """Show the empty bar."""
@@ -102,6 +104,7 @@ class BarProgress(Progress):
     def started(self, trial_id: str, *, epochs: int) -> None:
         """Count a running trial."""
         super().started(trial_id, epochs=epochs)
+        self._first_started = self._first_started or time.monotonic()
         self._advance(0)
 
     def close(self) -> None:
@@ -112,11 +115,12 @@ class BarProgress(Progress):
         self._bar.update(self._task, advance=epochs, counts=self._counts(), left=self._time_left())
 
     def _time_left(self) -> str:
-        """Elapsed time times work left over work done: blunt, and right on average."""
+        """Time since the first trial began, times epochs left over epochs done."""
         task = self._bar.tasks[0]
-        if not task.completed or not task.total or task.elapsed is None:
+        if not task.completed or not task.total or self._first_started is None:
             return ""
-        seconds = round(task.elapsed * (task.total - task.completed) / task.completed)
+        elapsed = time.monotonic() - self._first_started
+        seconds = max(0, round(elapsed * (task.total - task.completed) / task.completed))
         return f"about {seconds // 60}:{seconds % 60:02d} left"
 
 

@@ -62,6 +62,8 @@ class Job:
             attempt=self.attempt,
             deadline=min((limit for limit in limits if limit is not None), default=None),
             concurrent_trials=self.concurrent_trials,
+            # Ray hides no GPU from a process that reserved none.
+            device=None if scaling.gpus_per_worker else "cpu",
             **how,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from study import outcomes
@@ -48,6 +49,8 @@ class LostTrials:
             attempt=job.attempt,
             outcome=outcomes.OOM if died and kills > before else None,
         )
+        if died and error is not None:
+            result.trial["error_message"] = cause_of_death(error)
         write_result(job.store, result)
         return str(result.trial["outcome"])
 
@@ -59,3 +62,11 @@ def first_failure(error: BaseException | None) -> BaseException | None:
         return first_failure(failures[min(failures)])
     cause = getattr(error, "cause", None)
     return first_failure(cause) if isinstance(cause, BaseException) else error
+
+
+def cause_of_death(error: BaseException) -> str:
+    """What Ray says of a dead process, without the addresses, numbers and paths of the machine."""
+    text = str(error)
+    detail = re.search(r"Worker exit type: .*?(?=Some common causes|$)", text, flags=re.DOTALL)
+    first = text.strip().partition("\n")[0]
+    return f"{first} {detail.group().strip()}" if detail else first

@@ -94,12 +94,12 @@ def ray_session(
     warnings.filterwarnings("ignore", module=r"ray\..*")
     import ray
 
-    if ray.is_initialized():
-        yield _cluster()
-        return
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         _check_reachable(address)
+    if ray.is_initialized():
+        yield _cluster()
+        return
     own: dict[str, Any] = {
         "include_dashboard": dashboard,
         "object_store_memory": OBJECT_STORE_BYTES,
