@@ -175,10 +175,16 @@ def _read(filesystem: fs.FileSystem, file: str, columns: list[str] | None) -> pa
         return None
 
 
-def _open(store: str | Path) -> tuple[fs.FileSystem, str]:
+def located(store: str | Path) -> str:
+    """The same store, named so that processes in other working directories find it."""
     text = str(store)
+    return text if _REMOTE.match(text) else str(Path(text).expanduser().absolute())
+
+
+def _open(store: str | Path) -> tuple[fs.FileSystem, str]:
+    text = located(store)
     if not _REMOTE.match(text):
-        return fs.LocalFileSystem(), str(Path(text).expanduser().absolute())
+        return fs.LocalFileSystem(), text
     with _store_errors(store, "opened"):
         filesystem, root = fs.FileSystem.from_uri(text)
     return filesystem, root.rstrip("/")

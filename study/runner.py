@@ -17,7 +17,7 @@ from analysis.schema import OUTCOMES
 from study import outcomes
 from study.plan import Plan, PlannedSearch, make_plan
 from study.progress import FAILURES, Progress
-from study.record import attempts, check_writable, done_ids, read_rows, write_study
+from study.record import attempts, check_writable, done_ids, located, read_rows, write_study
 from study.searches import common_settings, complete, known_points, remaining, trials_at
 from study.settings import Trial
 from study.space import search_space
@@ -130,7 +130,7 @@ def run_study(
     interrupted = False
     if plan.total:
         try:
-            _Run(study, str(store), progress=progress, begun=begun).execute(plan, address)
+            _Run(study, located(store), progress=progress, begun=begun).execute(plan, address)
         except KeyboardInterrupt:
             interrupted = True
     rows = read_rows(store)

@@ -66,6 +66,13 @@ def test_each_trial_lands_once_however_it_ends_and_a_second_run_trains_nothing(m
     assert not list(store.rglob(".*"))
 
 
+def test_a_relative_store_is_meant_from_where_the_command_was_given(make_study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    summary = run_study(make_study(train={"epochs": 1}), "results")
+    assert summary.outcomes == {"ok": 1}
+    assert len(files(tmp_path / "results")) == 1
+
+
 class KillsOnFirstEpoch(Progress):
     """Ends the process of the running trial as the kernel would, in the middle of training."""
 

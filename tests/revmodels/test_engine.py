@@ -37,10 +37,10 @@ def test_gradients_equal_stored_mode(kind, depth, strategy):
     compare(make_sequence(kind, depth), make_input(kind), strategy)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
-    depth=st.integers(1, 9),
+    depth=st.integers(1, 6),
     strategy=st.sampled_from(REBUILDING),
     training=st.booleans(),
     layout=st.sampled_from(["contiguous", "transposed", "channels_last"]),
