@@ -83,9 +83,11 @@ class KillsOnFirstEpoch(Progress):
     def epoch(self, trial_id: str, *, epoch: int) -> None:
         super().epoch(trial_id, epoch=epoch)
         if not self.killed:
+            import ray
             from ray.util.state import list_actors
 
-            alive = list_actors(filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
+            ours = ray.get_runtime_context().gcs_address  # other Rays may run on this machine
+            alive = list_actors(ours, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
             self.killed = [int(actor.pid) for actor in alive]
             for pid in self.killed:
                 os.kill(pid, signal.SIGKILL)
