@@ -54,13 +54,16 @@ def test_an_interrupt_keeps_what_is_done_and_exits_130(ray_cluster, write_study,
     )
     address = ray.get_runtime_context().gcs_address
     process = start("run", study, "--store", store, "--address", address)
-    deadline = time.monotonic() + 120
-    while not list(store.glob("study=long/trials/*.parquet")):
-        assert process.poll() is None, finish(process)
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    answer = finish(process, timeout=60)
+    try:
+        deadline = time.monotonic() + 180
+        while not list(store.glob("study=long/trials/*.parquet")):
+            assert process.poll() is None, finish(process)
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        answer = finish(process, timeout=100)
+    finally:
+        process.kill()  # Ray ends the trials of a driver that is gone; left alone they would go on for hours.
     assert answer.code == 130, answer.err
     assert "Traceback" not in answer.err
     assert "Interrupted. What is done is kept" in answer.out
