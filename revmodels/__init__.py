@@ -7,18 +7,22 @@
 
 from revmodels.coupling import ReversibleBlock, StageEntry
 from revmodels.errors import RevModelsError
+from revmodels.irevnet import IRevNet
 from revmodels.precision import Precision
 from revmodels.presets import create_model, list_models
 from revmodels.resnet import ResNet
 from revmodels.revnet import RevNet
+from revmodels.revvit import RevViT
 from revmodels.sequence import STRATEGIES, ReversibleSequence
 
 __all__ = [
     "STRATEGIES",
+    "IRevNet",
     "Precision",
     "ResNet",
     "RevModelsError",
     "RevNet",
+    "RevViT",
     "ReversibleBlock",
     "ReversibleSequence",
     "StageEntry",

@@ -21,12 +21,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor, distributed, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from revmodels.coupling import Pair, ReversibleBlock, StageEntry
-from revmodels.errors import ReplayError, ResidualError
+from revmodels.coupling import Pair, ReversibleBlock, StageEntry, combine, separate
+from revmodels.errors import DoubleBackwardError, ReplayError
+from revmodels.grid import Extent
 from revmodels.replay import Autocast, RandomState, frozen_statistics, survey
 
 Observer = Callable[[int, Tensor, Tensor], None]
@@ -40,6 +40,7 @@ class Tape:
         autocast: the autocast state of the forward pass.
         pair: the output pair of the unit whose backward comes next.
         owned: whether that pair was rebuilt here, so that nobody else reads it and it may be overwritten.
+        passed: what the last unit returned in the forward pass, to see that the next one receives it.
     """
 
     def __init__(self, x: Tensor, observer: Observer | None, first: int) -> None:
@@ -48,6 +49,7 @@ class Tape:
         self.first = first
         self.pair: Pair | None = None
         self.owned = False
+        self.passed: tuple[_Identity, _Identity] | None = None
 
     def put(self, index: int, x1: Tensor, x2: Tensor, *, owned: bool) -> None:
         """Leave the pair for the preceding unit."""
@@ -74,6 +76,7 @@ def run(
     observer: Observer | None = None,
     *,
     first: int = 0,
+    extent: Extent | None = None,
 ) -> Pair:
     """Apply `units` in turn, rebuilding activations in the backward pass.
 
@@ -83,6 +86,7 @@ def run(
         x2: second stream.
         observer: sees every input pair in the backward pass.
         first: position of the first unit in the network, as told to the observer.
+        extent: sees every output pair in the forward pass.
 
     Raises:
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
@@ -90,10 +94,38 @@ def run(
     """
     tape = Tape(x1, observer, first)
     for index, unit in enumerate(units):
-        plan = _Plan(unit)
-        is_last = index == len(units) - 1
-        x1, x2 = _Unit.apply(plan, tape, index, is_last, x1, x2, *plan.parameters)
+        # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
+        x1, x2 = unit(x1, x2, step=partial(_step, unit, tape, index, index == len(units) - 1))
+        if extent is not None:
+            extent.see(first + index, x1, x2)
     return x1, x2
+
+
+def _step(unit: ReversibleBlock, tape: Tape, index: int, is_last: bool, x1: Tensor, x2: Tensor) -> Pair:
+    if index > 0 and tape.passed != (_Identity(x1), _Identity(x2)):
+        raise ReplayError(
+            f"a hook changed the pair between units {tape.first + index - 1} and {tape.first + index} of a "
+            "reversible sequence; the backward pass rebuilds what the unit returned. Change it inside F or "
+            "G, or use strategy='store'."
+        )
+    plan = _Plan(unit)
+    y1, y2 = _Unit.apply(plan, tape, index, is_last, x1, x2, *plan.parameters)
+    tape.passed = None if is_last else (_Identity(y1), _Identity(y2))
+    return y1, y2
+
+
+class _Identity:
+    """Equal for two tensors only if they are the same numbers in the same memory, not written to since."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.storage = x.untyped_storage()
+        self.layout = x.storage_offset(), x.shape, x.stride(), x.dtype, x._version
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, _Identity)
+        return self.storage._cdata == other.storage._cdata and self.layout == other.layout
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class _Unit(torch.autograd.Function):
@@ -111,17 +143,18 @@ class _Unit(torch.autograd.Function):
         *parameters: nn.Parameter,
     ) -> Pair:
         s1 = plan.p1.record(x1) if plan.p1 else x1
-        y1 = _add(s1, plan.f.record(x2))
+        y1 = combine(s1, plan.f.record(x2))
         s2 = plan.p2.record(x2) if plan.p2 else x2
-        y2 = _add(s2, plan.g.record(y1))
+        y2 = combine(s2, plan.g.record(y1))
         saved = (x1, x2) if plan.stores_input else ()
         ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
         ctx.plan, ctx.tape, ctx.index, ctx.is_last = plan, tape, index, is_last
         return y1, y2
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy1: Tensor, dy2: Tensor) -> tuple:
+        if torch.is_grad_enabled():
+            raise DoubleBackwardError()
         plan, tape = ctx.plan, ctx.tape
         plan.check_parameters()
         saved = list(ctx.saved_tensors)
@@ -142,7 +175,7 @@ class _Unit(torch.autograd.Function):
             leaf = _leaf(y1)
             g, root = plan.g.replay(leaf)
             if not plan.stores_input:
-                x2 = y2.sub_(g) if owned else y2 - g
+                x2 = separate(y2, g, overwrite=owned)
             del y2, g
             dy1 = _plus(sums.through(plan.g, root, leaf, dy2), dy1, keep=dy2)
             del root, leaf
@@ -151,7 +184,7 @@ class _Unit(torch.autograd.Function):
             leaf = _leaf(x2)
             f, root = plan.f.replay(leaf)
             if not plan.stores_input:
-                x1 = y1.sub_(f) if owned else y1 - f
+                x1 = separate(y1, f, overwrite=owned)
             del y1, f
             tape.put(ctx.index, x1, x2, owned=owns_input)
             dx2 = sums.through(plan.f, root, leaf, dy1)
@@ -216,6 +249,7 @@ class _Plan:
     __slots__ = ("_versions", "f", "g", "p1", "p2", "parameters", "stores_input")
 
     def __init__(self, unit: ReversibleBlock) -> None:
+        _refuse_sharded(unit)
         self.f = _Call(unit.f, partial(unit.residual, unit.f))
         self.g = _Call(unit.g, partial(unit.residual, unit.g))
         self.p1 = self.p2 = None
@@ -281,17 +315,21 @@ class _Sums:
         return [self._sums.get(id(p)) for p in self._parameters]
 
 
+def _refuse_sharded(unit: ReversibleBlock) -> None:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for name, module in unit.named_modules():
+        if name and isinstance(module, FSDPModule):
+            raise ReplayError(
+                f"fully_shard was applied to {name} inside a reversible unit: its parameters would be "
+                "sharded when the unit is rebuilt. Apply it to whole units, or to the network."
+            )
+
+
 def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_(True)
-
-
-def _add(x: Tensor, r: Tensor) -> Tensor:
-    if r.shape != x.shape:
-        raise ResidualError(
-            f"F and G must keep the shape of their input; received {tuple(x.shape)} and returned "
-            f"{tuple(r.shape)}. Change the shape between reversible sequences, or in a stage entry."
-        )
-    return x + r
 
 
 def _plus(a: Tensor | None, b: Tensor | None, *, keep: Tensor) -> Any:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from revmodels.grid import Range
 
 
 class RevModelsError(Exception):
@@ -46,6 +51,16 @@ class ReplayError(RevModelsError, RuntimeError):
     """The backward pass cannot repeat the forward pass: something it depends on has changed."""
 
 
+class DoubleBackwardError(RevModelsError, RuntimeError):
+    """A second derivative through rebuilt activations."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a reversible unit has no second derivative: what it recomputes is not part of the graph that "
+            "create_graph=True asks for. Use strategy='store' for gradient penalties."
+        )
+
+
 class ResolutionError(RevModelsError, ValueError):
     """Images of a height and width that a network cannot cut into equal parts."""
 
@@ -56,6 +71,33 @@ class ReversibilityError(RevModelsError, AssertionError):
 
 class BudgetError(RevModelsError, ValueError):
     """A memory budget that is missing, or that no strategy can meet."""
+
+
+class CompileError(RevModelsError, RuntimeError):
+    """A residual function that `torch.compile` cannot trace."""
+
+
+class RangeError(RevModelsError, ArithmeticError):
+    """A stream that left the range of its fixed-point grid, so that its inverse is not exact.
+
+    Attributes:
+        seen: block, value and limit.
+    """
+
+    def __init__(self, seen: Range) -> None:
+        self.seen = seen
+        where = "the input of the first block" if seen.block < 0 else f"the output of block {seen.block}"
+        text = (
+            f"exact coupling with grid_bits={seen.grid_bits} holds values below {seen.limit:g}; {where} left "
+            f"that range, and the largest value is {seen.value:.6g}. "
+        )
+        if seen.fitting_bits is not None:
+            text += f"grid_bits={seen.fitting_bits} would fit, or a float64 stream."
+        elif math.isfinite(seen.value):
+            text += "No grid of this stream would fit: the network has diverged."
+        else:
+            text += "No grid holds that: the network has diverged."
+        super().__init__(text)
 
 
 def one_of(value: object, allowed: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from revmodels.errors import PrecisionError, one_of
+from revmodels.grid import check_bits, grid_limit
 
 DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,
@@ -20,7 +21,8 @@ DTYPES: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-COUPLINGS = ("additive",)
+COUPLINGS = ("additive", "exact")
+ON_OVERFLOW = ("raise", "record")
 MATMULS = ("ieee", "tf32")
 
 
@@ -32,20 +34,29 @@ class Precision:
         compute: arithmetic of the residual functions, the stem and the head. ``fp64`` and ``fp32`` are the
             dtype of the parameters; ``bf16`` and ``fp16`` are autocast over float32 parameters.
         stream: dtype of the pair (x1, x2) between units.
-        coupling: ``additive``, equations 6 to 8 of the RevNet paper (Gomez et al., 2017).
+        coupling: ``additive``, equations 6 to 8 of the RevNet paper (Gomez et al., 2017); or ``exact``, the
+            same on a fixed-point grid, where the inverse is bit for bit (`revmodels.grid`).
         matmul: ``ieee`` or ``tf32`` products where `compute` is fp32; no effect on a CPU.
+        grid_bits: k of the grid of multiples of 2^-k of ``exact``. None is 14 for an fp32 stream (steps of
+            6.1e-5, values below 1,024) and 40 for an fp64 stream (9.1e-13, 8,192).
+        on_overflow: what happens to an exact stream beyond that limit, where its inverse is not exact:
+            ``raise`` reads one number from the device at the end of every forward pass; ``record`` leaves it
+            to the reader of `ReversibleSequence.range`.
 
     Raises:
-        PrecisionError: a name is unknown, or ``tf32`` is asked of products that are not fp32.
+        PrecisionError: a name is unknown, ``tf32`` is asked of products that are not fp32, ``exact`` of a
+            half-precision stream, or `grid_bits` does not fit the stream or the coupling.
 
-    >>> Precision(compute="bf16")
-    Precision(compute='bf16', stream='fp32', coupling='additive', matmul='ieee')
+    >>> print(Precision(compute="bf16", coupling="exact"))
+    compute bf16, stream fp32, coupling exact (multiples of 2^-14 below 1,024), matmul ieee
     """
 
     compute: str = "fp32"
     stream: str = "fp32"
     coupling: str = "additive"
     matmul: str = "ieee"
+    grid_bits: int | None = None
+    on_overflow: str = "raise"
 
     def __post_init__(self) -> None:
         for field, value, allowed in (
@@ -53,6 +64,7 @@ class Precision:
             ("stream", self.stream, DTYPES),
             ("coupling", self.coupling, COUPLINGS),
             ("matmul", self.matmul, MATMULS),
+            ("on_overflow", self.on_overflow, ON_OVERFLOW),
         ):
             if value not in allowed:
                 raise PrecisionError(f"precision.{field}: {one_of(value, allowed)}")
@@ -61,6 +73,23 @@ class Precision:
                 f"precision.matmul: tf32 shortens the products of fp32 arithmetic, and compute is "
                 f"{self.compute!r}. Use matmul='ieee', or compute='fp32'."
             )
+
+        if self.coupling == "exact":
+            check_bits(self.grid_bits, self.stream_dtype)
+        elif self.grid_bits is not None:
+            raise PrecisionError(
+                f"precision.grid_bits: only coupling='exact' has a grid, and coupling is {self.coupling!r}; "
+                f"received {self.grid_bits!r}. Leave it out, or use coupling='exact'."
+            )
+
+    def __str__(self) -> str:
+        """All of it in one line, with the grid spelled out."""
+        coupling = self.coupling
+        if coupling == "exact":
+            bits = check_bits(self.grid_bits, self.stream_dtype)
+            limit = grid_limit(bits, self.stream_dtype)
+            coupling += f" (multiples of 2^-{bits} below {limit:,.0f})"
+        return f"compute {self.compute}, stream {self.stream}, coupling {coupling}, matmul {self.matmul}"
 
     @property
     def parameter_dtype(self) -> torch.dtype:

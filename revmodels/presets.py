@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from typing import Any
 
-from revmodels.architecture import PRESETS
-from revmodels.errors import UnknownModelError, one_of
+from revmodels.architecture import PRESETS, RevViTArchitecture
+from revmodels.errors import ResolutionError, StrategyError, UnknownModelError, one_of
+from revmodels.irevnet import IRevNet
 from revmodels.network import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.resnet import ResNet
 from revmodels.revnet import RevNet
+from revmodels.revvit import RevViT
 from revmodels.units import UnitOptions
 
-FAMILIES: dict[str, type[ResidualNetwork]] = {"revnet": RevNet, "resnet": ResNet}
+FAMILIES: dict[str, Any] = {"revnet": RevNet, "resnet": ResNet, "irevnet": IRevNet, "revvit": RevViT}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -33,21 +36,28 @@ def create_model(
     width: float = 1.0,
     depth: int | None = None,
     stem: str | None = None,
+    patch: int | None = None,
     strategy: str | None = None,
+    anchor_every: int | None = None,
     precision: Precision | None = None,
     batch_norm_momentum: float = 0.1,
 ) -> ResidualNetwork:
-    """Build a network of the paper, with fresh weights from the global random generator.
+    """Build a network with fresh weights from the global random generator.
 
     Args:
         name: a preset, see `list_models`.
         num_classes: outputs of the classifier.
         in_channels: channels of the images.
-        width: multiplier on the preset's channels; every channel count is rounded to an even number.
+        width: multiplier on the preset's channels; channel counts are rounded to what the design allows: even
+            numbers, and whole attention heads of 64 channels in a vision transformer.
         depth: another depth of the same design; None keeps the preset's.
         stem: ``cifar`` or ``imagenet``; None keeps the preset's.
-        strategy: ``reverse``, ``store`` or ``checkpoint``; None is ``reverse`` for RevNets and ``store`` for
-            ResNets, which cannot be reversed.
+        patch: pixels along a side of a vision transformer's patches; None is 4 behind the ``cifar`` stem, 16
+            behind the ``imagenet`` stem.
+        strategy: ``reverse``, ``store`` or ``checkpoint``; None is ``reverse``, except for ResNets, which
+            cannot be reversed: ``store``.
+        anchor_every: with ``reverse``, every so-many-th unit of a stage keeps its input too, and rounding
+            errors grow no further than from one to the next; None keeps the entries' alone.
         precision: the precision policy; None is float32 throughout.
         batch_norm_momentum: PyTorch's convention. The paper's code uses 0.01; the default 0.1 follows the
             statistics fast enough for short trainings.
@@ -58,8 +68,10 @@ def create_model(
     Raises:
         UnknownModelError: no such preset.
         DepthError: the design has no network of that depth.
-        WidthError: `width` is not a positive finite number.
-        StrategyError: unknown strategy, or ``reverse`` for a ResNet.
+        WidthError: `width` is not a positive finite number, or too small for an i-RevNet to hold the image.
+        ResolutionError: `patch` is not a whole number of pixels, or the network cuts no patches.
+        StrategyError: unknown strategy, or ``reverse`` or anchors for a ResNet.
+        PrecisionError: ``exact`` coupling for a ResNet.
 
     Example:
         >>> sum(p.numel() for p in create_model("revnet110", num_classes=10).parameters())
@@ -75,7 +87,14 @@ def create_model(
     architecture = PRESETS[name] if depth is None else PRESETS[name].with_depth(depth)
     if stem is not None:
         architecture = architecture.with_stem(stem)
-    model = FAMILIES[architecture.family](
+    if patch is not None:
+        if not isinstance(architecture, RevViTArchitecture):
+            raise ResolutionError(
+                f"patch: only vision transformers cut images into patches; received patch={patch!r} for "
+                f"{name}. Leave it out."
+            )
+        architecture = architecture.with_patch(patch)
+    model: ResidualNetwork = FAMILIES[architecture.family](
         architecture,
         num_classes=num_classes,
         in_channels=in_channels,
@@ -85,5 +104,12 @@ def create_model(
             bottleneck=architecture.block == "bottleneck", batch_norm_momentum=batch_norm_momentum
         ),
     )
-    model.strategy = strategy or ("reverse" if architecture.family == "revnet" else "store")
+    model.strategy = strategy or ("store" if architecture.family == "resnet" else "reverse")
+    if anchor_every is not None:
+        if not isinstance(model, RevNet):
+            raise StrategyError(
+                f"anchor_every: {name} rebuilds nothing, so it needs no anchors; received {anchor_every!r}. "
+                "Leave it out, or use a RevNet."
+            )
+        model.anchor_every = anchor_every
     return model

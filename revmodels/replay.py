@@ -9,7 +9,7 @@ that running statistics move once per step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -125,17 +125,22 @@ def frozen_statistics(layers: Iterable[_BatchNorm]) -> Iterator[None]:
             layer.track_running_stats = True
 
 
-@contextmanager
-def scratch_statistics(layers: Iterable[_BatchNorm]) -> Iterator[None]:
-    """As `frozen_statistics`, with throw-away running buffers in place of none.
+class ScratchStatistics(AbstractContextManager):
+    """As `frozen_statistics`, with throw-away running buffers in place of none; it may be entered again.
 
     Autograd then saves as many tensors as in the forward pass, which `torch.utils.checkpoint` insists on.
     """
-    kept = [(layer, dict(layer._buffers)) for layer in layers]
-    for layer, buffers in kept:
-        layer._buffers.update({name: None if b is None else b.clone() for name, b in buffers.items()})
-    try:
-        yield
-    finally:
-        for layer, buffers in kept:
+
+    def __init__(self, layers: Iterable[_BatchNorm]) -> None:
+        self._layers = tuple(layers)
+        self._kept: list[dict[str, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        self._kept = [dict(layer._buffers) for layer in self._layers]
+        for layer, buffers in zip(self._layers, self._kept, strict=True):
+            layer._buffers.update({n: None if b is None else b.clone() for n, b in buffers.items()})
+
+    def __exit__(self, *_: object) -> None:
+        for layer, buffers in zip(self._layers, self._kept, strict=True):
             layer._buffers.update(buffers)
+        self._kept = []

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from revmodels.errors import StrategyError
+from revmodels.errors import PrecisionError, StrategyError
 from revmodels.network import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import check_strategy, checkpointed
@@ -57,7 +57,16 @@ class ResNet(ResidualNetwork):
         return nn.ModuleList(units)
 
     def apply_precision(self, precision: Precision) -> None:
-        """Hand the policy to the units."""
+        """Hand the policy to the units.
+
+        Raises:
+            PrecisionError: the policy is about coupled streams, and a ResNet has none.
+        """
+        if precision.coupling != "additive":
+            raise PrecisionError(
+                f"precision.coupling: {self.name} has no coupled streams and nothing to invert; received "
+                f"{precision.coupling!r}. Use coupling='additive', or a RevNet."
+            )
         for unit in self.body:
             assert isinstance(unit, ResidualUnit)
             unit.precision = precision

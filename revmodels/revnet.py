@@ -79,6 +79,15 @@ class RevNet(ResidualNetwork):
         self.body.forget_plan()
 
     @property
+    def anchor_every(self) -> int | None:
+        """Distance within a stage of the units that keep their input, see `ReversibleSequence`."""
+        return self.body.anchor_every
+
+    @anchor_every.setter
+    def anchor_every(self, value: int | None) -> None:
+        self.body.anchor_every = value
+
+    @property
     def strategy(self) -> str:
         """``reverse``, ``store``, ``checkpoint`` or ``budget``."""
         return self.body.strategy

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from revmodels import engine
-from revmodels.coupling import Pair, ReversibleBlock, split
+from revmodels import compiled, engine
+from revmodels.coupling import Pair, ReversibleBlock, StageEntry, split
 from revmodels.errors import BudgetError, StrategyError, one_of
+from revmodels.grid import Extent, Range, one_grid, to_grid
 from revmodels.precision import Precision
-from revmodels.replay import batch_norms, scratch_statistics
+from revmodels.replay import ScratchStatistics, batch_norms
 
 if TYPE_CHECKING:
     from revmodels.budget import MemoryPlan
@@ -36,16 +37,33 @@ def check_strategy(strategy: str, allowed: Iterable[str] = STRATEGIES) -> str:
     return strategy
 
 
+def _check_anchors(strategy: str | None, every: int | None) -> None:
+    if every is None:
+        return
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise StrategyError(
+            f"anchor_every: a whole number of units of at least 1, or None; received {every!r}."
+        )
+    if strategy == BUDGET:
+        raise StrategyError(
+            f"anchor_every: strategy='budget' chooses by itself which units are stored; received {every} "
+            "beside it. Leave anchor_every out, or use strategy='reverse'."
+        )
+
+
 def checkpointed(fn: Callable[..., Any], *inputs: Tensor, modules: Iterable[nn.Module]) -> Any:
     """Call `fn` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
 
     Running statistics of the batch norms in `modules` move once, in the forward pass; plain checkpointing
     moves them twice.
     """
+    if torch.compiler.is_dynamo_compiling():
+        # A graph writes to running statistics once, whatever it recomputes.
+        return checkpoint(fn, *inputs, use_reentrant=False)
     layers = batch_norms(modules)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), scratch_statistics(layers)
+        return nullcontext(), ScratchStatistics(layers)
 
     return checkpoint(fn, *inputs, use_reentrant=False, context_fn=contexts)
 
@@ -61,13 +79,19 @@ class ReversibleSequence(nn.Module):
             for rounding, the gradients are the same; it may be changed at any time.
         split_dim: dimension along which a single input tensor is halved.
         memory_budget_bytes: for ``budget``: peak of the sequence's activations and temporaries in a step.
+        anchor_every: with ``reverse``, every so-many-th unit behind the first or behind a stage entry keeps
+            its input too, so that rounding errors grow over that many units and not over all; None for no
+            more anchors than the stage entries. Each costs the memory of one pair.
 
     Call it with one tensor or with the two streams; it returns what it was given. Shapes are kept, unless a
     `StageEntry` changes them.
 
     Raises:
-        StrategyError: unknown strategy.
+        StrategyError: unknown strategy, or `anchor_every` is no whole number of at least 1, or is asked for
+            beside a budget.
         SplitError: a single input cannot be halved.
+        PrecisionError: only some of the units have an exact coupling.
+        RangeError: after a forward pass, if an exact coupling left the range of its grid.
         BudgetError: in the first forward pass, if no choice of strategies meets the budget.
 
     Example:
@@ -83,10 +107,16 @@ class ReversibleSequence(nn.Module):
         *,
         split_dim: int = 1,
         memory_budget_bytes: int | None = None,
+        anchor_every: int | None = None,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        for unit in self.units():
+            unit.is_enclosed = True
+        self._anchor_every: int | None = None
         self.strategy = strategy
+        self.anchor_every = anchor_every
+        self._extent: Extent | None = None
         self.split_dim = split_dim
         self.memory_budget_bytes = memory_budget_bytes
         self._planned: tuple[str, ...] | None = None
@@ -102,7 +132,32 @@ class ReversibleSequence(nn.Module):
 
     @strategy.setter
     def strategy(self, value: str) -> None:
-        self._strategy = check_strategy(value, (*STRATEGIES, BUDGET))
+        check_strategy(value, (*STRATEGIES, BUDGET))
+        _check_anchors(value, self._anchor_every)
+        self._strategy = value
+
+    @property
+    def anchor_every(self) -> int | None:
+        """Distance of the units that keep their input although they could be inverted; None without any."""
+        return self._anchor_every
+
+    @anchor_every.setter
+    def anchor_every(self, value: int | None) -> None:
+        _check_anchors(self.strategy, value)
+        self._anchor_every = value
+        since = 0
+        for unit in self.units():
+            since = 0 if isinstance(unit, StageEntry) else since
+            unit.is_anchor = value is not None and since > 0 and since % value == 0
+            since += 1
+
+    @property
+    def range(self) -> Range | None:
+        """How far the streams of an exact coupling went in the last forward pass; reads from the device.
+
+        None before the first, and with additive coupling.
+        """
+        return None if self._extent is None else self._extent.read()
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -161,28 +216,59 @@ class ReversibleSequence(nn.Module):
         """Apply the units in turn."""
         if x2 is None:
             return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
-        if not torch.is_grad_enabled() or self.strategy == "store":
-            for unit in self.units():
-                x1, x2 = unit(x1, x2)
-        elif self.strategy == "checkpoint":
-            for unit in self.units():
-                x1, x2 = checkpointed(unit, x1, x2, modules=(unit,))
+        bits = one_grid(unit.grid(x1.dtype) for unit in self.units())
+        if bits is None:
+            self._extent = None
+            return self._run(x1, x2, None)
+        return self._run_on_grid(x1, x2, bits)
+
+    @torch.compiler.disable(
+        reason="exact coupling needs one kernel in forward pass and replay; run it uncompiled"
+    )
+    def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int) -> Pair:
+        extent = Extent(bits, x1.dtype)
+        # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
+        if not isinstance(self.blocks[0], StageEntry):
+            x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
+            extent.see(-1, x1, x2)
+        x1, x2 = self._run(x1, x2, extent)
+        self._extent = extent
+        if self._raises_on_overflow():
+            extent.check()
+        return x1, x2
+
+    def _run(self, x1: Tensor, x2: Tensor, extent: Extent | None) -> Pair:
+        if not torch.is_grad_enabled() or self.strategy in ("store", "checkpoint"):
+            recompute = torch.is_grad_enabled() and self.strategy == "checkpoint"
+            for index, unit in enumerate(self.units()):
+                x1, x2 = checkpointed(unit, x1, x2, modules=(unit,)) if recompute else unit(x1, x2)
+                if extent is not None:
+                    extent.see(index, x1, x2)
         else:
             if not self.owner_plans:
                 self.plan_for(self, torch.cat((x1, x2), self.split_dim) if self.strategy == BUDGET else x1)
-            x1, x2 = self._run_by_modes(x1, x2)
+            x1, x2 = self._run_by_modes(x1, x2, extent)
         return x1, x2
 
-    def _run_by_modes(self, x1: Tensor, x2: Tensor) -> Pair:
+    def _raises_on_overflow(self) -> bool:
+        policies = (unit.precision for unit in self.units())
+        return any(p is None or p.on_overflow == "raise" for p in policies)
+
+    def _run_by_modes(self, x1: Tensor, x2: Tensor, extent: Extent | None) -> Pair:
         units = enumerate(zip(self.units(), self.modes, strict=True))
         for stored, group in groupby(units, key=lambda item: item[1][1] == "store"):
             members = [(index, unit) for index, (unit, _) in group]
             if stored:
-                for _, unit in members:
+                for index, unit in members:
                     x1, x2 = unit(x1, x2)
+                    if extent is not None:
+                        extent.see(index, x1, x2)
+            elif torch.compiler.is_dynamo_compiling() and self.observer is None:
+                x1, x2 = compiled.run(self.blocks, [index for index, _ in members], x1, x2)
             else:
                 first = members[0][0]
-                x1, x2 = engine.run([unit for _, unit in members], x1, x2, self.observer, first=first)
+                inner = [unit for _, unit in members]
+                x1, x2 = engine.run(inner, x1, x2, self.observer, first=first, extent=extent)
         return x1, x2
 
     @overload
@@ -197,6 +283,8 @@ class ReversibleSequence(nn.Module):
         """
         if y2 is None:
             return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
+        if (bits := one_grid(unit.grid(y1.dtype) for unit in self.units())) is not None:
+            y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
         for unit in reversed(list(self.units())):
             y1, y2 = unit.inverse(y1, y2)
         return y1, y2

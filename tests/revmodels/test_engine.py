@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model, engine
-from revmodels.errors import ReplayError, ResidualError
+from revmodels.errors import DoubleBackwardError, ReplayError, ResidualError
 from tests.revmodels.blocks import KINDS, assert_equal_gradients, gradients, make_input, make_sequence
 
 EXACT = 1e-12
@@ -143,9 +143,56 @@ def test_second_backward_without_retained_graph_is_an_error():
 
 def test_double_backward_is_an_error_not_a_wrong_number():
     net, x = make_sequence("mlp", 2), make_input("mlp")
-    (dx,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()
+    with pytest.raises(DoubleBackwardError, match="strategy='store'"):
+        torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+
+
+def test_gradient_penalty_on_the_parameters_in_front_of_a_sequence_is_an_error_too():
+    net = create_model("revnet38", num_classes=10, depth=14, width=0.25)
+    loss = net(torch.randn(2, 3, 8, 8)).square().sum()
+    with pytest.raises(DoubleBackwardError):
+        torch.autograd.grad(loss, list(net.stem.parameters()), create_graph=True)
+
+
+@pytest.mark.parametrize("strategy", REBUILDING)
+def test_graph_of_a_network_with_a_stem_can_be_retained(strategy):
+    torch.manual_seed(0)
+    net = create_model("revnet38", num_classes=10, depth=14, width=0.25, strategy=strategy)
+    before = [b.clone() for b in net.buffers()]
+    loss = net(torch.randn(2, 3, 8, 8)).square().sum()
+    after = [b.clone() for b in net.buffers()]
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    first, second, third = (
+        torch.autograd.grad(loss, list(net.parameters()), retain_graph=keep) for keep in (True, True, False)
+    )
+    for a, b, c in zip(first, second, third, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    assert all(torch.equal(a, b) for a, b in zip(after, net.buffers(), strict=True))
+
+
+def test_hooks_on_units_run():
+    net, x = make_sequence("mlp", 3), make_input("mlp")
+    seen = []
+    for i, unit in enumerate(net.units()):
+        unit.register_forward_pre_hook(lambda *_, i=i: seen.append(("before", i)))
+        unit.register_forward_hook(lambda *_, i=i: seen.append(("after", i)))
+    net(x).sum().backward()
+    assert seen == [(when, i) for i in range(3) for when in ("before", "after")]
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 2, lambda x: x.mul_(2), lambda x: x.flip(-1)])
+def test_hook_that_changes_the_pair_between_units_is_an_error(change):
+    net, x = make_sequence("mlp", 3), make_input("mlp")
+    net.blocks[1].register_forward_hook(lambda _, __, pair: (change(pair[0]), pair[1]))
+    with pytest.raises(ReplayError, match="between units 1 and 2"):
+        net(x)
+
+
+def test_hook_may_change_the_pair_that_leaves_the_sequence():
+    net, x = make_sequence("mlp", 3), make_input("mlp")
+    net.blocks[2].register_forward_hook(lambda _, __, pair: (pair[0] * 2, pair[1]))
+    compare(net, x, "reverse")
 
 
 def test_one_stream_used_or_detached():

@@ -27,6 +27,10 @@ IMAGENET_COUNTS = {
 }
 """The paper gives millions; the digits follow from its layer rules."""
 
+RESIDUAL = {name: a for name, a in PRESETS.items() if a.family in ("revnet", "resnet")}
+OTHERS = {"irevnet", "irevnet302", "revvit_small", "revvit_base"}
+"""Counted in `test_irevnet` and `test_revvit`."""
+
 
 def count(name, num_classes):
     with torch.device("meta"):
@@ -44,12 +48,13 @@ def test_imagenet_parameter_counts(name):
 
 
 def test_every_preset_is_counted_and_named_after_its_depth():
-    assert set(list_models()) == set(CIFAR_COUNTS) | set(IMAGENET_COUNTS)
-    assert all(name == f"{a.family}{a.depth}" for name, a in PRESETS.items())
+    assert set(RESIDUAL) == set(CIFAR_COUNTS) | set(IMAGENET_COUNTS)
+    assert set(list_models()) == set(RESIDUAL) | OTHERS
+    assert all(name == f"{a.family}{a.depth}" for name, a in RESIDUAL.items())
 
 
 def test_weighted_layers_are_the_depth():
-    for name, architecture in PRESETS.items():
+    for name, architecture in RESIDUAL.items():
         with torch.device("meta"):
             model = create_model(name, num_classes=10)
         residual = [
@@ -63,7 +68,7 @@ def test_weighted_layers_are_the_depth():
 @pytest.mark.parametrize("name", list_models())
 def test_forward_shapes(name):
     with FakeTensorMode():
-        model = create_model(name, num_classes=7, width=0.25)
+        model = create_model(name, num_classes=7, width=1.0 if name == "irevnet302" else 0.25)
         size = 224 if PRESETS[name].stem == "imagenet" else 32
         assert model(torch.empty(2, 3, size, size)).shape == (2, 7)
 
@@ -89,7 +94,7 @@ def test_depth_is_met_exactly_or_refused_with_legal_neighbours(name, depth):
 
 @given(width=st.floats(0.01, 8))
 def test_channels_split_into_equal_halves_at_any_width(width):
-    for architecture in PRESETS.values():
+    for architecture in RESIDUAL.values():
         divisor = 8 if architecture.block == "bottleneck" else 2
         assert all(c % divisor == 0 and c > 0 for c in architecture.channels(width)[1:])
 

@@ -1,0 +1,154 @@
+"""Blocks and sequences that each break a guarantee, to show that `check_reversible` notices."""
+
+import torch
+from torch import nn
+
+from revmodels import ReversibleBlock, ReversibleSequence
+from tests.revmodels.blocks import CHANNELS
+
+
+class Linear(nn.Linear):
+    def __init__(self):
+        super().__init__(CHANNELS, CHANNELS)
+
+
+class Drifting(Linear):
+    """No function of its input: every call scales differently."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+class OneMaskDropout(nn.Module):
+    """Keeps its dropout mask on the module for the replay: a second forward pass overwrites the first's."""
+
+    mask = None
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and self.mask is not None:
+            return x * self.mask
+        mask = (torch.rand_like(x) > 0.5).to(x.dtype)
+        if not torch.is_grad_enabled():
+            self.mask = mask
+        return x * mask
+
+
+class HomemadeNorm(nn.Module):
+    """Normalizes by a running mean that is its own affair, and moves in every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(CHANNELS))
+
+    def forward(self, x):
+        mean = x.mean((0, 1))
+        with torch.no_grad():
+            self.mean.lerp_(mean.detach(), 0.1)
+        return x - mean
+
+
+class DrawsWhenRepeated(Linear):
+    """Draws random numbers in its second call only."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 1:
+            torch.rand(1)
+        return super().forward(x)
+
+
+class InPlace(Linear):
+    """Changes the tensor it is given."""
+
+    def forward(self, x):
+        return super().forward(x.add_(1.0))
+
+
+class WrongInverse(ReversibleBlock):
+    """Undoes F before G."""
+
+    def inverse(self, y1, y2=None):
+        x1 = y1 - self.residual(self.f, y2)
+        return x1, y2 - self.residual(self.g, x1)
+
+
+class Wasteful(ReversibleBlock):
+    """Evaluates everything twice."""
+
+    def residual(self, fn, x):
+        super().residual(fn, x)
+        return super().residual(fn, x)
+
+
+class Pretender(ReversibleSequence):
+    """Stores its activations when told to rebuild them."""
+
+    def forward(self, x1, x2):
+        for unit in self.units():
+            x1, x2 = unit(x1, x2)
+        return x1, x2
+
+
+class NeedsInputGradient(ReversibleSequence):
+    """Ignores its parameters where the input needs no gradient."""
+
+    def forward(self, x1, x2):
+        with torch.set_grad_enabled(self.strategy == "store" or x1.requires_grad):
+            return super().forward(x1, x2)
+
+
+class _Rerun(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, sequence, parameters, x1, x2, *returned):
+        ctx.sequence, ctx.parameters, ctx.scale = sequence, parameters, 1.0
+        ctx.save_for_backward(x1, x2)
+        return sequence.through(x1, x2)
+
+    @staticmethod
+    def backward(ctx, *dy):
+        pair = [x.detach().requires_grad_(True) for x in ctx.saved_tensors]
+        with torch.enable_grad():
+            y = ctx.sequence.through(*pair)
+        if ctx.sequence.by_side_effect:
+            torch.autograd.backward(y, dy)
+            return None, None, *(x.grad for x in pair)
+        found = torch.autograd.grad(y, (*pair, *ctx.parameters), [d * ctx.scale for d in dy])
+        if ctx.sequence.one_shot:
+            ctx.scale = 0.0
+        return None, None, *found
+
+
+class Naive(ReversibleSequence):
+    """Reruns everything in one autograd Function: all gradients come at its end, autocast is lost, statistics
+    move again, and a second derivative is not refused."""
+
+    by_side_effect = False
+    one_shot = False
+
+    def through(self, x1, x2):
+        for unit in self.units():
+            x1, x2 = unit(x1, x2)
+        return x1, x2
+
+    def forward(self, x1, x2):
+        if self.strategy == "store":
+            return self.through(x1, x2)
+        parameters = tuple(self.parameters())
+        return _Rerun.apply(self, parameters, x1, x2, *(() if self.by_side_effect else parameters))
+
+
+class SideEffects(Naive):
+    """Hides its parameters from autograd and fills ``.grad`` by itself."""
+
+    by_side_effect = True
+
+
+class OneShot(Naive):
+    """Returns zeros when a graph is differentiated again."""
+
+    one_shot = True
