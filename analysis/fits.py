@@ -1,4 +1,4 @@
-"""Straight lines through comparable points: growth with depth, with an interval on the slope."""
+"""Growth with depth: lines through comparable points with an interval, and whether one line will do."""
 
 from __future__ import annotations
 
@@ -35,6 +35,31 @@ class Fit:
         return self.intercept + self.slope * x
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bend:
+    """Whether a power law holds over the whole range, from a parabola through log10 x and log10 y.
+
+    The curvature has a 95 % interval; a bend is significant if that excludes 0 and the local power changes by
+    more than `BEND` between the ends. `first` and `last` are the local powers there.
+    """
+
+    first: float
+    last: float
+    curvature: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether growth at the large end follows another law than at the small one."""
+        return (self.low > 0 or self.high < 0) and abs(self.last - self.first) > BEND
+
+
+BEND = 0.5
+"""Powers that differ by less are one regime: sums of rounding errors grow with the power 0.5 to 1."""
+
+
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     """Fits a line by least squares; None with fewer than two different finite x."""
     pairs = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
@@ -60,3 +85,27 @@ def fit_power(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     """Fits y = c·x^slope as a line in log10 x and log10 y, over the points where both are positive."""
     pairs = [(math.log10(a), math.log10(b)) for a, b in zip(x, y, strict=True) if a > 0 and b > 0]
     return fit_line([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def fit_bend(x: Sequence[float], y: Sequence[float]) -> Bend | None:
+    """Looks for a change of regime; None below four positive points or three different x."""
+    pairs = [(math.log10(a), math.log10(b)) for a, b in zip(x, y, strict=True) if a > 0 and b > 0]
+    if len({a for a, _ in pairs}) < 3 or len(pairs) < 4:
+        return None
+    xs, ys = np.array(pairs).T
+    center = float(xs.mean())
+    design = np.stack([np.ones_like(xs), xs - center, (xs - center) ** 2], axis=1)
+    solution, *_ = np.linalg.lstsq(design, ys, rcond=None)
+    free = len(xs) - 3
+    residual = float(((ys - design @ solution) ** 2).sum())
+    error = math.sqrt(residual / free * float(np.linalg.inv(design.T @ design)[2, 2]))
+    reach = (_T[free - 1] if free <= len(_T) else 1.96) * error
+    slope, curvature = float(solution[1]), float(solution[2])
+    return Bend(
+        first=slope + 2 * curvature * (float(xs.min()) - center),
+        last=slope + 2 * curvature * (float(xs.max()) - center),
+        curvature=curvature,
+        low=curvature - reach,
+        high=curvature + reach,
+        n=len(xs),
+    )

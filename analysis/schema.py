@@ -94,6 +94,8 @@ TRIALS = Table(
         _text("stream_dtype", "type that carries x1 and x2: fp64, fp32, bf16 or fp16"),
         _text("coupling", "additive or exact"),
         _text("matmul", "ieee or tf32; not_applicable on a CPU"),
+        _int("grid_bits", "k of the grid of multiples of 2^-k of exact coupling; null if additive", "bits"),
+        _int("anchor_every", "distance of units of a stage that keep their input; null if none do", "units"),
         _int("batch_size", "examples per optimizer step, over all workers", "examples"),
         _int("epochs", "epochs asked for"),
         _text("optimizer", "sgd, adamw, ..."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,16 +13,16 @@ from torch import nn
 
 from study.data import DataShape, data_shape
 from study.optim import make_plain_optimizer
-from study.settings import ModelSettings, PrecisionSettings, TrainSettings, TrialSettings
+from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrainSettings, TrialSettings
 
 
 def build_model(settings: TrialSettings, shape: DataShape) -> nn.Module:
     """The trial's network with weights from the global random generator, on the default device."""
-    return _build(settings.model, settings.precision, settings.memory.strategy, shape)
+    return _build(settings.model, settings.precision, settings.memory, shape)
 
 
 def _build(
-    model: ModelSettings, precision: PrecisionSettings, strategy: str | None, shape: DataShape
+    model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
 ) -> nn.Module:
     import revmodels
 
@@ -33,13 +33,9 @@ def _build(
         width=model.width,
         depth=model.depth,
         stem=shape.stem,
-        strategy=strategy,
-        precision=revmodels.Precision(
-            compute=precision.compute,
-            stream=precision.stream,
-            coupling=precision.coupling,
-            matmul=precision.matmul,
-        ),
+        strategy=memory.strategy,
+        anchor_every=memory.anchor_every,
+        precision=revmodels.Precision(**asdict(precision)),
     )
 
 
@@ -66,7 +62,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
     return _cost(
         settings.model,
         settings.precision,
-        settings.memory.strategy,
+        settings.memory,
         shape,
         batch,
         TrainSettings(optimizer=train.optimizer, momentum=train.momentum, channels_last=train.channels_last),
@@ -77,7 +73,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
 def _cost(
     model: ModelSettings,
     precision: PrecisionSettings,
-    strategy: str | None,
+    memory: MemorySettings,
     shape: DataShape,
     batch: int,
     train: TrainSettings,
@@ -86,7 +82,7 @@ def _cost(
 
     dtype = torch.float64 if precision.compute == "fp64" else torch.float32
     with torch.device("meta"):
-        network = _build(model, precision, strategy, shape)
+        network = _build(model, precision, memory, shape)
         inputs = torch.empty(batch, shape.in_channels, shape.image_size, shape.image_size, dtype=dtype)
         targets = torch.empty(batch, dtype=torch.long)
     use = measure.predict_memory(

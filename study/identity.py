@@ -13,27 +13,56 @@ from functools import lru_cache
 from typing import Any, get_type_hints
 
 from study.errors import StudyError, nearest
-from study.settings import DataSettings, MemorySettings, ModelSettings, TrialSettings
+from study.settings import DataSettings, MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
 
 RECIPE = 1
 """Raise it when the training loop changes so that equal settings give other results."""
 
 
 def resolve(settings: TrialSettings) -> TrialSettings:
-    """The same settings with depth and strategy spelled out.
+    """The same settings with depth, strategy and an exact coupling's grid spelled out.
 
     Raises
     ------
     StudyError
-        Unknown model, a depth its design cannot have, or a strategy its family cannot use.
+        Unknown model, a depth its design cannot have, a strategy or coupling its family cannot use, or
+        settings of precision that contradict each other.
 
     """
     depth, strategy = _resolved(settings.model, settings.memory.strategy)
     return replace(
         settings,
         model=replace(settings.model, depth=depth),
-        memory=MemorySettings(strategy=strategy),
+        precision=_resolved_precision(settings.precision, settings.model.name),
+        memory=MemorySettings(
+            strategy=strategy, anchor_every=settings.memory.anchor_every if strategy == "reverse" else None
+        ),
     )
+
+
+def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSettings:
+    from revmodels import Precision
+    from revmodels.architecture import PRESETS
+    from revmodels.errors import PrecisionError
+    from revmodels.grid import check_bits
+
+    try:
+        precision = Precision(**asdict(settings))
+    except PrecisionError as error:
+        path, _, rule = str(error).partition(": ")
+        value = getattr(settings, path.removeprefix("precision."), None)
+        raise StudyError(path, value=value, rule=rule) from None
+    if precision.coupling == "additive":
+        return settings
+    if PRESETS[model].family == "resnet":
+        raise StudyError(
+            "precision.coupling",
+            value=precision.coupling,
+            rule=f"{model} has no coupled streams and nothing to invert",
+            remedy="use additive, or make space a list of mappings: one for the RevNets with exact, one for "
+            "the ResNets without",
+        )
+    return replace(settings, grid_bits=check_bits(settings.grid_bits, precision.stream_dtype))
 
 
 @lru_cache(maxsize=1024)
@@ -79,13 +108,18 @@ def canonical(settings: TrialSettings) -> dict[str, Any]:
     train = asdict(settings.train)
     if settings.train.optimizer != "sgd":
         del train["momentum"]
+    precision, memory = asdict(settings.precision), asdict(settings.memory)
+    if settings.precision.coupling == "additive":
+        del precision["grid_bits"]
+    if settings.memory.anchor_every is None:
+        del memory["anchor_every"]
     probed = settings.probe.enabled and settings.memory.strategy == "reverse"
     return {
         "recipe": RECIPE,
         "data": _canonical_data(settings.data),
         "model": asdict(settings.model),
-        "precision": asdict(settings.precision),
-        "memory": asdict(settings.memory),
+        "precision": precision,
+        "memory": memory,
         "train": train,
         "workers": settings.scaling.workers,
         "probe": {"every": settings.probe.every, "examples": settings.probe.examples} if probed else None,

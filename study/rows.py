@@ -62,6 +62,8 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         "learning_rate": float(settings.train.learning_rate),
         "weight_decay": float(settings.train.weight_decay),
         "schedule": settings.train.schedule,
+        "grid_bits": settings.precision.grid_bits,
+        "anchor_every": settings.memory.anchor_every,
         "workers": settings.scaling.workers,
         "seed": settings.seed,
         "origin": trial.origin,
@@ -70,6 +72,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
     try:
         resolved = resolve(settings)
         columns.update(depth=resolved.model.depth, strategy=resolved.memory.strategy)
+        columns.update(grid_bits=resolved.precision.grid_bits, anchor_every=resolved.memory.anchor_every)
         columns.update(_design(settings.model.name))
         columns["config_json"] = canonical_json(settings)
     except StudyError:

@@ -106,12 +106,14 @@ class Precision(Section):
     stream: Stream = s.PrecisionSettings.stream
     coupling: Coupling = s.PrecisionSettings.coupling
     matmul: Matmul = s.PrecisionSettings.matmul
+    grid_bits: Natural | None = s.PrecisionSettings.grid_bits
 
 
 class Memory(Section):
     """How backward gets its activations; see `study.settings.MemorySettings`."""
 
     strategy: Strategy | None = s.MemorySettings.strategy
+    anchor_every: Positive | None = s.MemorySettings.anchor_every
 
 
 class Train(Section):

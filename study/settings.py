@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 STRATEGIES = ("store", "reverse", "checkpoint")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
-COUPLINGS = ("additive",)
+COUPLINGS = ("additive", "exact")
 MATMULS = ("ieee", "tf32")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
@@ -49,19 +49,27 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionSettings:
-    """The fields of `revmodels.Precision`: arithmetic of F and G, type of the streams, coupling, matmul."""
+    """The fields of `revmodels.Precision`: arithmetic of F and G, type of the streams, coupling, matmul.
+
+    `grid_bits` is the k of an exact coupling's multiples of 2^-k; None takes the stream's default.
+    """
 
     compute: str = "fp32"
     stream: str = "fp32"
     coupling: str = "additive"
     matmul: str = "ieee"
+    grid_bits: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings:
-    """How backward gets its activations; None resolves to ``reverse`` for RevNets, ``store`` for ResNets."""
+    """How backward gets its activations; None resolves to ``reverse`` for RevNets, ``store`` for ResNets.
+
+    With ``reverse``, every `anchor_every`-th unit of a stage keeps its input too (None: none does).
+    """
 
     strategy: str | None = None
+    anchor_every: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

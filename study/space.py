@@ -104,16 +104,7 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
         set that is missing.
 
     """
-    from revmodels import Precision
-    from revmodels.errors import PrecisionError
-
-    resolved, p, batch = resolve(settings), settings.precision, settings.train.batch_size
-    try:
-        Precision(compute=p.compute, stream=p.stream, coupling=p.coupling, matmul=p.matmul)
-    except PrecisionError as error:
-        path, _, rule = str(error).partition(": ")
-        value = getattr(p, path.removeprefix("precision."), None)
-        raise StudyError(path, value=value, rule=rule) from None
+    resolved, batch = resolve(settings), settings.train.batch_size
     workers = settings.scaling.workers
     if batch % workers:
         raise StudyError(

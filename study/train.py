@@ -112,11 +112,23 @@ def train_trial(
             stack.enter_context(matmul_precision(trial.settings.precision.matmul))
             _run(progress, place, torch.device(device), deadline, resume, save, on_epoch)
     except Exception as error:
-        progress.columns.update(outcomes.describe(error))
+        progress.columns.update(outcomes.describe(_as_divergence(error, progress)))
     if device.startswith("cuda"):
         gc.collect()  # the traceback held the tensors of a trial that ran out of memory
         torch.cuda.empty_cache()
     return _result(progress, device, started_at, time.perf_counter() - began, concurrent_trials)
+
+
+def _as_divergence(error: Exception, progress: _Progress) -> Exception:
+    """An exact stream that is not finite means what a loss does that is not finite, and names the block."""
+    from revmodels.errors import RangeError
+
+    if not isinstance(error, RangeError) or math.isfinite(error.seen.value):
+        return error
+    epoch, step = len(progress.epochs) + 1, len(progress.clock.step_times_s) + 1
+    return DivergedError(
+        f"the streams are {error.seen.value} at epoch {epoch}, step {step}, first in block {error.seen.block}"
+    )
 
 
 def _run(

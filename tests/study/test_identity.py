@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from study.errors import StudyError
 from study.identity import canonical, canonical_json, trial_id
 from study.settings import (
     DataSettings,
     MemorySettings,
     ModelSettings,
+    PrecisionSettings,
     ProbeSettings,
     ScalingSettings,
     TrainSettings,
@@ -114,3 +116,46 @@ def test_files_count_by_content_and_not_by_path(tmp_path):
             (place / "1.png").write_bytes(content)
         ids.append(trial_id(replace(BASE, data=DataSettings(name=f"folder:{tmp_path / folder}"))))
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_grid_counts_only_where_there_is_one():
+    exact = replace(BASE, precision=PrecisionSettings(coupling="exact"))
+    default = replace(BASE, precision=PrecisionSettings(coupling="exact", grid_bits=14))
+    other = replace(BASE, precision=PrecisionSettings(coupling="exact", grid_bits=12))
+    assert trial_id(exact) == trial_id(default), "the default spelled out is the same trial"
+    assert len({trial_id(s) for s in (BASE, exact, other)}) == 3
+    assert "grid_bits" not in canonical_json(BASE)
+
+
+def test_anchors_count_only_where_something_is_rebuilt():
+    def anchored(strategy):
+        return replace(BASE, memory=MemorySettings(strategy=strategy, anchor_every=2))
+
+    assert trial_id(anchored("store")) == trial_id(replace(BASE, memory=MemorySettings(strategy="store")))
+    assert trial_id(anchored("reverse")) != trial_id(BASE)
+    assert "anchor_every" not in canonical_json(BASE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "words"),
+    [
+        (
+            replace(BASE, precision=PrecisionSettings(coupling="exact", stream="bf16")),
+            "precision.stream",
+            "8 or 11",
+        ),
+        (replace(BASE, precision=PrecisionSettings(grid_bits=12)), "precision.grid_bits", "coupling='exact'"),
+        (
+            replace(
+                BASE, model=ModelSettings(name="resnet32"), precision=PrecisionSettings(coupling="exact")
+            ),
+            "precision.coupling",
+            "resnet32 has no coupled streams",
+        ),
+    ],
+)
+def test_precisions_that_cannot_be_are_refused_with_their_path(settings, path, words):
+    with pytest.raises(StudyError) as caught:
+        canonical(settings)
+    assert caught.value.problems[0].path == path
+    assert words in str(caught.value)

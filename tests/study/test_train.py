@@ -51,7 +51,8 @@ def test_unknown_values_are_null_and_everything_else_is_filled(make_trial):
     row = train_trial(make_trial()).trial
     empty = {name for name, value in row.items() if value is None}
     assert empty <= {
-        *("error_class", "error_message", "memory_predicted_bytes", "ray_version", "git_commit", "git_dirty")
+        *("error_class", "error_message", "memory_predicted_bytes", "ray_version", "git_commit", "git_dirty"),
+        *("grid_bits", "anchor_every"),
     }
 
 
@@ -307,3 +308,27 @@ def test_two_workers_share_a_batch_and_agree(make_trial, tmp_path):
 def test_trials_survive_a_trip_to_another_process(make_trial):
     trial = make_trial()
     assert trial_from_dict(trial.to_dict()) == trial
+
+
+def test_an_exact_coupling_rebuilds_without_error_through_training(make_trial):
+    trial = make_trial(precision={"compute": "bf16", "coupling": "exact"}, probe={"every": 1})
+    result = train_trial(trial)
+    row = result.trial
+    assert outcome(result) == ("ok", None), row["error_message"]
+    assert (row["coupling"], row["grid_bits"]) == ("exact", 14)
+    assert row["reconstruction_rel_error"] == row["gradient_rel_error"] == row["gradient_angle_deg"] == 0
+    assert {r["gradient_rel_error"] for r in result.blocks} == {0}
+
+
+def test_a_range_that_is_too_small_is_named(make_trial):
+    result = train_trial(make_trial(precision={"coupling": "exact", "grid_bits": 23}))
+    assert outcome(result) == ("failed", "RangeError")
+    assert "grid_bits=23 holds values below 2; the output of block" in result.trial["error_message"]
+    assert "would fit" in result.trial["error_message"]
+
+
+def test_an_exact_stream_that_is_not_finite_has_diverged(make_trial):
+    trial = make_trial(precision={"coupling": "exact"}, train={"learning_rate": 1e30})
+    result = train_trial(trial)
+    assert outcome(result) == ("diverged", "DivergedError")
+    assert "at epoch 1, step 2" in result.trial["error_message"]
