@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from analysis.errors import StoreError
+from analysis.manifest import MERGED, read_manifest
 from analysis.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Table
 
 _MAGIC = b"PAR1"
@@ -35,9 +36,16 @@ class SkippedFile:
     reason: str
 
 
+class VanishedError(Exception):
+    """A listed file is gone: it was merged into another after the listing. List again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The files of a store by table, in name order, and the studies its folders name."""
+    """The files of a store by table, in name order, and the studies its folders name.
+
+    Files that a merged file stands for are left out: see `analysis.manifest`.
+    """
 
     filesystem: fs.FileSystem
     root: str
@@ -53,6 +61,13 @@ class Listing:
         except (OSError, ValueError, AttributeError):
             return frozenset()
         return frozenset(i for i in ids if isinstance(i, str)) if isinstance(ids, list) else frozenset()
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """An in-memory database with times in UTC, and without the progress bar it would draw over an answer."""
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
+    return connection
 
 
 def list_files(location: str | Path) -> Listing:
@@ -80,15 +95,22 @@ def list_files(location: str | Path) -> Listing:
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     except (OSError, pa.ArrowInvalid, NotImplementedError) as error:
         raise StoreError(f"cannot read the store at {text!r}: {error}") from None
-    files: dict[str, list[str]] = {name: [] for name in TABLES}
+    files: dict[str, dict[str, int]] = {name: {} for name in TABLES}
     studies = set()
     for info in found:
         relative = info.path[len(root) :].lstrip("/")
         if info.type == fs.FileType.Directory:
             if relative.startswith("study=") and "/" not in relative:
                 studies.add(relative.removeprefix("study="))
-        elif match := _FOLDER.fullmatch(relative):
-            files[match["table"]].append(info.path)
+        elif (match := _FOLDER.fullmatch(relative)) and not MERGED.fullmatch(match["file"]):
+            files[match["table"]][info.path] = info.size
+    for study in sorted(studies):  # after the listing: see analysis.manifest
+        folder = f"{root}/study={study}"
+        for table, entry in read_manifest(filesystem, folder).items():
+            for name, size in entry.replaces.items():
+                if files[table].get(path := f"{folder}/{table}/{name}") == size:
+                    del files[table][path]
+            files[table][f"{folder}/{table}/{entry.file}"] = 0
     return Listing(
         filesystem=filesystem,
         root=root,
@@ -111,12 +133,28 @@ def read_table(
 
     Raises:
         StoreError: a file was written under a newer schema version than this reader knows.
+        VanishedError: a file is gone since it was listed.
 
     """
     paths: Sequence[str] = listing.files[table.name]
-    if study is not None:
-        own = f"/study={study}/{table.name}/"
-        paths = [p for p in paths if own in p or _TRIAL.sub("", p.rpartition("/")[2]) in members]
+    if study is None:
+        return read_files(listing, table, paths)
+    own = f"/study={study}/{table.name}/"
+    mine, skipped = read_files(listing, table, [p for p in paths if own in p])
+    others = [p for p in paths if own not in p and _may_hold(p.rpartition("/")[2], members)]
+    if not members or not others:
+        return mine, skipped
+    shared, more = read_files(listing, table, others)
+    shared = shared.filter(pc.is_in(shared["trial_id"], pa.array(sorted(members), pa.string())))
+    return pa.concat_tables([mine, shared]), skipped + more
+
+
+def _may_hold(name: str, members: Collection[str]) -> bool:
+    return MERGED.fullmatch(name) is not None or _TRIAL.sub("", name) in members
+
+
+def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> tuple[pa.Table, list[SkippedFile]]:
+    """Reads these files of one table; raises as `read_table` does."""
     if not paths:
         return table.arrow.empty_table(), []
     if listing.local:
@@ -140,6 +178,8 @@ def _whole_files(paths: Iterable[str]) -> tuple[list[str], list[SkippedFile]]:
                 size = file.seek(0, 2)
                 file.seek(max(size - 4, 0))
                 tail = file.read(4)
+        except FileNotFoundError:
+            raise VanishedError(path) from None
         except OSError as error:
             skipped.append(SkippedFile(path=path, reason=f"cannot be read: {error.strerror or error}"))
             continue
@@ -156,8 +196,8 @@ def _whole_files(paths: Iterable[str]) -> tuple[list[str], list[SkippedFile]]:
 def _read_bulk(table: Table, paths: Sequence[str]) -> tuple[pa.Table, list[SkippedFile]]:
     if not paths:
         return table.arrow.empty_table(), []
-    connection = duckdb.connect(":memory:")
-    connection.execute("SET parquet_metadata_cache=true; SET TimeZone='UTC'")
+    connection = connect()
+    connection.execute("SET parquet_metadata_cache=true")
     versions = dict(
         connection.execute(
             "SELECT file_name, max(decode(value)) FROM parquet_kv_metadata($files) "
@@ -201,6 +241,8 @@ def _read_each(
                 reason = _foreign(path, version.decode(errors="replace") if version else None)
                 if reason is None:
                     parts.append(_conform(file.read(use_threads=False), table))
+        except FileNotFoundError:
+            raise VanishedError(path) from None
         except (pa.ArrowException, OSError, ValueError) as error:
             first_line = str(error).partition("\n")[0]
             reason = f"cannot be read: {first_line[:200]}"

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from analysis.figures.series import significant
 from analysis.labels import precision_label
 from analysis.schema import TRIALS
-from analysis.stats import Row
+from analysis.stats import Row, flat_config
+
+_NAME = re.compile(r"\w+", re.ASCII)
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def inline(name: str) -> Markup:
+    """A script or style of the templates folder, to stand in the page as it is."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def hashed(script: str) -> str:
+    """The hash by which the page's content security policy allows a script, and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
 
 
 def json_for_html(value: Any) -> str:
@@ -29,7 +48,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return value if _is_plain(value) else [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
@@ -41,8 +60,67 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _is_plain(values: Sequence[Any]) -> bool:
+    """Whether a list needs no change; most are long lists of numbers, which this tells fast."""
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {int} or kinds == {float} or kinds == {int, float}:
+        numbers = [v for v in values if v is not None]
+        return all(map(math.isfinite, numbers)) and min(numbers) >= -(2**53) and max(numbers) <= 2**53
+    return False
+
+
+def settings(rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    """The settings documents of the rows by dotted path, as words and codes: a tenth of their size.
+
+    Sorted by path, the words of a row put together give its ``config_json`` to the letter; a word is None
+    where the row has no such path.
+
+    Returns:
+        None where a document is missing or not in canonical form, so that it could not be put together again.
+
+    """
+    flat: list[dict[str, str]] = []
+    for row in rows:
+        text = row["config_json"]
+        try:
+            document = json.loads(text)
+        except (TypeError, ValueError):
+            return None
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        if text != canonical or not all(_NAME.fullmatch(name) for name in _names(document)):
+            return None
+        flat.append(dict(flat_config(text)))
+    found = []
+    for path in sorted({path for parts in flat for path in parts}):
+        # lists are written without spaces in the canonical form
+        values = [_compact(parts[path]) if path in parts else None for parts in flat]
+        found.append({"path": path, **_coded(values)})
+    return found
+
+
+def _names(node: Any) -> Iterator[str]:
+    """The keys of a document, at every depth that `flat_config` walks."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield name
+            yield from _names(value)
+
+
+def _compact(text: str) -> str:
+    return json.dumps(json.loads(text), separators=(",", ":")) if text.startswith("[") else text
+
+
+def _coded(values: Sequence[Any]) -> dict[str, Any]:
+    words = list(dict.fromkeys(values))
+    code = {word: index for index, word in enumerate(words)}
+    return {"words": words, "codes": [code[value] for value in values]}
+
+
 def columns(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows by column, texts as words and codes, so that ten thousand trials stay a small file."""
+    """The rows by column, texts as words and codes, so that ten thousand trials stay a small file.
+
+    The column config_json is left to `settings` where that can hold it.
+    """
     described = [(c.name, c.unit, c.meaning, str(c.type)) for c in TRIALS.columns]
     described.append(("precision", "", "arithmetic of F and G, its stream, coupling and matmul", "string"))
     result = []
@@ -50,12 +128,8 @@ def columns(rows: Sequence[Row]) -> list[dict[str, Any]]:
         values = [precision_label(row) if name == "precision" else row[name] for row in rows]
         column: dict[str, Any] = {"name": name, "unit": unit, "meaning": meaning, "type": type}
         if type == "string":
-            words = list(dict.fromkeys(values))
-            if len(words) < len(values):
-                code = {word: index for index, word in enumerate(words)}
-                column.update(words=words, codes=[code[v] for v in values])
-            else:
-                column["values"] = values
+            few = len(set(values)) < len(values)
+            column.update(_coded(values) if few else {"values": values})
         else:
             column["values"] = [significant(v, 9) if isinstance(v, float) else v for v in values]
         result.append(column)
@@ -67,12 +141,20 @@ def embeddable(figure: dict[str, Any], position: dict[str, int], common: dict[st
     traces = []
     for trace in figure["data"]:
         trace = {k: v for k, v in trace.items() if v is not None}
-        trace["customdata"] = [[position[i] for i in ids.split()] for ids in trace["customdata"]]
-        texts = trace.pop("text", None)
-        if texts and trace["meta"]["role"] not in ("curve", "mean", "front"):
+        trace["customdata"] = [_rows_of(ids, position) for ids in trace["customdata"]]
+        role = trace["meta"]["role"]
+        texts = None if role == "cell" else trace.pop("text", None)
+        if texts and role not in ("curve", "mean", "front"):
             own = ["" if text in common else text for text in texts]
             if any(own):
                 trace["text"] = own
         traces.append(trace)
     layout = {k: v for k, v in figure["layout"].items() if k not in ("title", "template")}
     return {"data": traces, "layout": layout}
+
+
+def _rows_of(ids: str | list[str], position: dict[str, int]) -> list[Any]:
+    """Row numbers of the trials behind a point, or of each cell in a line of a heat map."""
+    if isinstance(ids, str):
+        return [position[i] for i in ids.split()]
+    return [_rows_of(cell, position) for cell in ids]

@@ -1,23 +1,15 @@
-"""Named queries over a store, the description of its columns, and the formats an answer is written in."""
+"""Named queries over a store, and the description of its tables and columns."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import json
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.errors import QueryError
 from analysis.schema import TABLES
 from analysis.store import Store
-
-FORMATS = ("table", "json", "csv", "parquet", "markdown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +22,8 @@ class NamedQuery:
 
 
 _SETTINGS = "data, model, depth, width, strategy, compute_dtype, stream_dtype, coupling"
+
+_T_SETTINGS = ", ".join(f"t.{name}" for name in _SETTINGS.split(", "))
 
 _QUERIES = (
     NamedQuery(
@@ -47,6 +41,57 @@ WHERE outcome = 'ok' AND isfinite(accuracy_val)
 GROUP BY ALL
 ORDER BY accuracy_val DESC, memory_peak_bytes, model, depth, width, strategy, compute_dtype
 LIMIT 20""",
+    ),
+    NamedQuery(
+        name="blocks",
+        meaning="where along the network the error of reversing is largest, in the last probe of each trial",
+        sql="""
+SELECT t.model, t.depth, t.compute_dtype, t.stream_dtype, b.block, b.name,
+       count(*) AS trials,
+       median(b.reconstruction_rel_error) AS reconstruction_rel_error,
+       median(b.gradient_rel_error) AS gradient_rel_error,
+       max(b.gradient_angle_deg) AS gradient_angle_deg_worst
+FROM blocks b
+JOIN (SELECT trial_id, max(epoch) AS epoch FROM blocks GROUP BY trial_id) last USING (trial_id, epoch)
+JOIN trials t USING (trial_id)
+GROUP BY ALL
+ORDER BY ALL""",
+    ),
+    NamedQuery(
+        name="convergence",
+        meaning="epochs until validation accuracy is within one point of the trial's best, seeds averaged",
+        sql=f"""
+SELECT {_T_SETTINGS},
+       count(*) AS trials,
+       avg(c.epochs_needed) AS epochs_needed,
+       avg(c.best) AS accuracy_val_best
+FROM (
+    SELECT trial_id, min(epoch) FILTER (accuracy_val >= best - 0.01) AS epochs_needed, max(best) AS best
+    FROM (SELECT trial_id, epoch, accuracy_val, max(accuracy_val) OVER (PARTITION BY trial_id) AS best
+          FROM epochs WHERE isfinite(accuracy_val))
+    GROUP BY trial_id
+) c JOIN trials t USING (trial_id)
+WHERE t.outcome = 'ok'
+GROUP BY ALL
+ORDER BY epochs_needed, model, depth, width, strategy, compute_dtype, stream_dtype, coupling, data""",
+    ),
+    NamedQuery(
+        name="drift",
+        meaning="how the error of reversing changes from the first probed epoch of a trial to its last",
+        sql="""
+SELECT t.model, t.depth, t.compute_dtype, t.stream_dtype,
+       count(*) AS trials,
+       median(e.first) AS reconstruction_rel_error_first,
+       median(e.last) AS reconstruction_rel_error_last,
+       median(e.last / nullif(e.first, 0)) AS growth
+FROM (
+    SELECT trial_id, arg_min(reconstruction_rel_error, epoch) AS first,
+           arg_max(reconstruction_rel_error, epoch) AS last
+    FROM epochs WHERE reconstruction_rel_error IS NOT NULL
+    GROUP BY trial_id HAVING count(*) > 1
+) e JOIN trials t USING (trial_id)
+GROUP BY ALL
+ORDER BY ALL""",
     ),
     NamedQuery(
         name="failures",
@@ -153,8 +198,8 @@ ORDER BY ALL""",
 NAMED = {query.name: query for query in _QUERIES}
 
 
-def run_query(store: Store, text: str) -> pa.Table:
-    """Answers a named query or SQL.
+def run_query(store: Store, text: str, *, limit: int | None = None) -> pa.Table:
+    """Answers a named query or SQL, with at most `limit` rows.
 
     Raises:
         QueryError: neither a known name nor a valid read-only statement.
@@ -162,12 +207,12 @@ def run_query(store: Store, text: str) -> pa.Table:
     """
     name = text.strip()
     if name in NAMED:
-        return store.sql(NAMED[name].sql)
+        return store.sql(NAMED[name].sql, limit=limit)
     if name.isidentifier():
         near = difflib.get_close_matches(name, NAMED, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMED)}; anything else is SQL"
         raise QueryError(f"no named query {name!r}: {hint}")
-    return store.sql(text)
+    return store.sql(text, limit=limit)
 
 
 def list_queries() -> pa.Table:
@@ -193,97 +238,3 @@ def describe(table: str | None = None) -> pa.Table:
         for c in t.columns
     ]
     return pa.Table.from_pylist(rows)
-
-
-def render(table: pa.Table, format: str = "table") -> str | bytes:
-    """Writes an answer as text, or as the bytes of a Parquet file.
-
-    In JSON a number that is not finite becomes null, as the format has no word for it.
-
-    Raises:
-        QueryError: an unknown format.
-
-    """
-    if format == "parquet":
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
-        return sink.getvalue()
-    if format == "json":
-        rows = [{key: _json_value(value) for key, value in row.items()} for row in _records(table)]
-        return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    if format == "csv":
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(table.column_names)
-        writer.writerows([["" if v is None else v for v in row] for row in _values(table)])
-        return out.getvalue()
-    if format == "markdown":
-        header = "| " + " | ".join(_one_line(name).replace("|", "\\|") for name in table.column_names) + " |"
-        rule = "|" + "|".join(" ---: " if _is_number(field.type) else " --- " for field in table.schema) + "|"
-        lines = [
-            "| " + " | ".join(_text(v).replace("|", "\\|") for v in row) + " |" for row in _values(table)
-        ]
-        return "\n".join([header, rule, *lines])
-    if format == "table":
-        return _aligned(table)
-    near = difflib.get_close_matches(format, FORMATS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise QueryError(f"no format {format!r}: choose {', '.join(FORMATS)}{hint}")
-
-
-def _values(table: pa.Table) -> list[tuple[Any, ...]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def _records(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dicts; a repeated column name gets a number, so that no value is lost."""
-    names: list[str] = []
-    for name in table.column_names:
-        again = sum(1 for known in names if known == name or known.rpartition("_")[0] == name)
-        names.append(f"{name}_{again}" if name in names else name)
-    return [dict(zip(names, row, strict=True)) for row in _values(table)]
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json_value(item) for item in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _is_number(type: pa.DataType) -> bool:
-    return pa.types.is_integer(type) or pa.types.is_floating(type) or pa.types.is_decimal(type)
-
-
-def _one_line(text: str) -> str:
-    """One line of printable characters: a message in a store must not steer the reader's terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) and not 1e4 <= abs(value) < 1e15 else f"{value:.0f}"
-    if hasattr(value, "isoformat"):
-        return value.isoformat(sep=" ", timespec="seconds") if hasattr(value, "hour") else value.isoformat()
-    return _one_line(str(value))
-
-
-def _aligned(table: pa.Table, *, widest: int = 60) -> str:
-    cells = [[_one_line(name) for name in table.column_names]]
-    cells += [[_text(value) for value in row] for row in _values(table)]
-    cells = [[cell if len(cell) <= widest else cell[: widest - 1] + "…" for cell in row] for row in cells]
-    widths = [max(len(row[i]) for row in cells) for i in range(table.num_columns)]
-    right = [_is_number(field.type) for field in table.schema]
-
-    def line(row: list[str]) -> str:
-        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("─" * width for width in widths)
-    count = f"({table.num_rows:,} row{'s' if table.num_rows != 1 else ''})"
-    return "\n".join([line(cells[0]), rule, *map(line, cells[1:]), count])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from analysis.pareto import pareto_mask
 from analysis.stats import Estimate, Row, estimate, finite, group_by, settings_key
+from analysis.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +25,42 @@ class Configuration:
         """Trial ids."""
         return tuple(row["trial_id"] for row in self.rows)
 
+    @property
+    def gradient_error(self) -> float | None:
+        """The worst relative error of a gradient over the trials; None where nothing was rebuilt."""
+        errors = [r["gradient_rel_error"] for r in self.rows if r["gradient_rel_error"] is not None]
+        return max(errors, key=lambda e: math.inf if math.isnan(e) else e, default=None)
+
+    @property
+    def unfaithful(self) -> bool:
+        """Whether gradients are off by more than `GRADIENT_ERROR_LIMIT`, or by no finite number."""
+        error = self.gradient_error
+        return error is not None and not error <= GRADIENT_ERROR_LIMIT
+
+
+GRADIENT_ERROR_LIMIT = 0.1
+"""Relative error of a gradient above which a recommendation carries a caution."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """The configuration to pick under `budget_bytes`: the most accurate in validation of `candidates`."""
+    """The configuration to pick under `budget_bytes`: the most accurate in validation of `candidates`.
+
+    Attributes:
+        data: the data set.
+        budget_bytes: the budget.
+        choice: the configuration.
+        candidates: configurations that fit the budget.
+        faithful: where the choice's gradients are off by more than `GRADIENT_ERROR_LIMIT`, the most accurate
+            of the candidates whose gradients are not, if there is one.
+
+    """
 
     data: str
     budget_bytes: float
     choice: Configuration
     candidates: int
+    faithful: Configuration | None = None
 
 
 def accuracy_column(rows: Iterable[Row]) -> str:
@@ -48,12 +76,12 @@ def configurations(rows: Iterable[Row], *, column: str = "accuracy_test") -> lis
     found = []
     for group in group_by(usable, lambda r: settings_key(r, "seed", same=("memory_source",))).values():
         accuracy = estimate(r[column] for r in group)
-        val = estimate(r["accuracy_val"] for r in group)
+        val = [r["accuracy_val"] for r in group if finite(r["accuracy_val"])]
         if accuracy is not None:
             found.append(
                 Configuration(
                     rows=tuple(group),
-                    accuracy_val=val.mean if val else None,
+                    accuracy_val=sum(val) / len(val) if val else None,
                     accuracy=accuracy,
                     peak_bytes=max(r["memory_peak_bytes"] for r in group),
                 )
@@ -61,7 +89,15 @@ def configurations(rows: Iterable[Row], *, column: str = "accuracy_test") -> lis
     return found
 
 
-def recommend(rows: Iterable[Row], *, at_most: int = 4) -> list[Recommendation]:
+def configurations_of(store: Store) -> list[Configuration]:
+    """The configurations of a store by its accuracy, computed once."""
+    rows = store.rows("trials")
+    return store.remember("configurations", lambda: configurations(rows, column=accuracy_column(rows)))
+
+
+def recommend(
+    rows: Iterable[Row], *, points: list[Configuration] | None = None, at_most: int = 4
+) -> list[Recommendation]:
     """The best configuration under each of a few memory budgets, per data set and memory source.
 
     A budget is a round number of bytes just above the footprint of a configuration on the front of
@@ -70,12 +106,14 @@ def recommend(rows: Iterable[Row], *, at_most: int = 4) -> list[Recommendation]:
 
     Args:
         rows: rows of the trials view.
+        points: their `configurations`, where they are known already.
         at_most: budgets per data set.
 
     """
     rows = list(rows)
     found: list[Recommendation] = []
-    points = configurations(rows, column=accuracy_column(rows))
+    if points is None:
+        points = configurations(rows, column=accuracy_column(rows))
     comparable = group_by(points, lambda c: (c.rows[0]["data"] or "", c.rows[0]["memory_source"] or ""))
     for (data, _), group in sorted(comparable.items()):
         scores = [c.accuracy_val if c.accuracy_val is not None else c.accuracy.mean for c in group]
@@ -95,8 +133,17 @@ def recommend(rows: Iterable[Row], *, at_most: int = 4) -> list[Recommendation]:
             keep = {0, len(chosen) - 1, *gains[: at_most - 2]}
             chosen = [item for i, item in enumerate(chosen) if i in keep]
         for budget, choice in chosen:
-            candidates = sum(1 for c in group if c.peak_bytes <= budget)
-            found.append(Recommendation(data=data, budget_bytes=budget, choice=choice, candidates=candidates))
+            fit = [c for c in group if c.peak_bytes <= budget]
+            faithful = [c for c in fit if not c.unfaithful] if choice.unfaithful else []
+            found.append(
+                Recommendation(
+                    data=data,
+                    budget_bytes=budget,
+                    choice=choice,
+                    candidates=len(fit),
+                    faithful=max(faithful, key=_score, default=None),
+                )
+            )
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import tempfile
@@ -16,19 +14,18 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from analysis.answer import answer, enough
+from analysis.compare_text import compare_studies
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.series import describe
 from analysis.findings import findings
-from analysis.labels import precision_label, width_text
-from analysis.payload import columns, embeddable, json_for_html
-from analysis.recommend import Recommendation, accuracy_column, recommend
+from analysis.payload import TEMPLATES, columns, embeddable, hashed, inline, json_for_html, settings
+from analysis.recommend import configurations_of, recommend
 from analysis.sections import SECTIONS
-from analysis.stats import Row, estimate, finite
+from analysis.stats import Row, finite
 from analysis.store import Store, open_store
-from analysis.units import bytes_text, count_text, error_text, percent_text, seconds_text
-
-_TEMPLATES = Path(__file__).parent / "templates"
+from analysis.units import count_text, seconds_text
 
 _FILTERS = ("study", "data", "family", "model", "strategy", "precision", "depth", "width", "outcome", "seed")
 _TABLE = (
@@ -38,7 +35,13 @@ _TABLE = (
 )
 
 
-def write_report(store_path: str | Path, study: str | None = None, out: str | Path | None = None) -> Path:
+def write_report(
+    store_path: str | Path,
+    study: str | None = None,
+    out: str | Path | None = None,
+    *,
+    refresh_s: float | None = None,
+) -> Path:
     """Writes the report of a store, or of one study in it, as one HTML file that needs no network.
 
     The file appears whole or not at all, and the same rows give the same bytes.
@@ -47,6 +50,7 @@ def write_report(store_path: str | Path, study: str | None = None, out: str | Pa
         store_path: the store.
         study: only this study.
         out: the file to write; ``<store>/<study>.html`` by default, ``<store>/report.html`` for all studies.
+        refresh_s: the page loads itself anew after so many seconds, to follow a store that grows.
 
     Returns:
         The path written.
@@ -58,7 +62,7 @@ def write_report(store_path: str | Path, study: str | None = None, out: str | Pa
     store = open_store(store_path, study)
     name = re.sub(r"[^\w.+-]+", "_", study).strip("._") if study else ""
     path = Path(out) if out is not None else Path(store_path) / f"{name or 'report'}.html"
-    page = render_report(store)
+    page = render_report(store, refresh_s=refresh_s)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -75,11 +79,18 @@ def write_report(store_path: str | Path, study: str | None = None, out: str | Pa
     return path
 
 
-def render_report(store: Store) -> str:
-    """The report of an open store as HTML text."""
+def render_report(store: Store, *, refresh_s: float | None = None, console: str | None = None) -> str:
+    """The report of an open store as HTML text.
+
+    Args:
+        store: an open store.
+        refresh_s: as for `write_report`.
+        console: address of a SQL console to link to.
+
+    """
     rows = store.rows("trials")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
-    picks = recommend(rows)
+    picks = recommend(rows, points=configurations_of(store))
     common = {describe([row]): index for index, row in enumerate(rows)}
     figures, notes, infos = {}, {}, {}
     for name, module in FIGURES.items():
@@ -88,26 +99,28 @@ def render_report(store: Store) -> str:
         drawn = module.figure(infos[name])
         if drawn is not None:
             figures[name] = embeddable(drawn.to_plotly_json(), position, common)
+    documents = settings(rows)
+    shown = rows if documents is None else [{**row, "config_json": None} for row in rows]
     payload = {
-        "columns": columns(rows),
+        "columns": columns(shown),
+        "settings": documents,
         "n": len(rows),
-        "figures": figures,
         "filters": _FILTERS,
         "table": _TABLE,
-        "accuracy": accuracy_column(rows),
+        "refresh_s": refresh_s,
     }
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    plotly = get_plotlyjs()
+    script, plotly = inline("report.js"), get_plotlyjs()
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html.j2").render(
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
         facts=_facts(rows),
-        answer=[_answer(r, position) for r in picks],
-        enough=_enough(picks, rows),
+        answer=[answer(r, position) for r in picks],
+        enough=enough(picks, rows),
         several_data=len({r["data"] for r in rows}) > 1,
+        comparisons=compare_studies(store) if store.study is None else [],
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
         sections=SECTIONS,
         drawn=set(figures),
@@ -119,11 +132,13 @@ def render_report(store: Store) -> str:
         more_failures=max(0, len(infos["failures"].failures) - 50),
         provenance=_provenance(rows),
         skipped=[{"path": _inside(s.path), "reason": s.reason} for s in store.skipped],
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        style=inline("report.css"),
         plotly=Markup(plotly),
-        script=Markup(script),
+        script=script,
         payload=Markup(json_for_html(payload)),
-        hashes=[_hash(plotly), _hash(script)],
+        figures=Markup(json_for_html(figures)),
+        hashes=[hashed(plotly), hashed(script)],
+        console=console,
     )
 
 
@@ -154,53 +169,6 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value and value != "unknown"]
 
 
-def _answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
-    """One line of the recommendation, as text."""
-    first = pick.choice.rows[0]
-    accuracy = pick.choice.accuracy
-    errors = [r["gradient_rel_error"] for r in pick.choice.rows if finite(r["gradient_rel_error"])]
-    time = estimate(r["step_time_s"] for r in pick.choice.rows)
-    interval = None
-    if accuracy.low is not None and accuracy.high is not None:
-        interval = f"{100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} %"
-    return {
-        "data": pick.data,
-        "budget": _round_bytes(pick.budget_bytes),
-        "model": first["model"],
-        "settings": f"depth {first['depth']} · width {width_text(first)}",
-        "how": f"{first['strategy']} · {precision_label(first)}",
-        "accuracy": percent_text(accuracy.mean),
-        "interval": interval,
-        "n": count_text(accuracy.n, "seed"),
-        "peak": bytes_text(pick.choice.peak_bytes),
-        "time": seconds_text(time.mean) if time else "–",
-        "error": error_text(max(errors)) if errors else "none",
-        "candidates": pick.candidates,
-        "rows": [position[i] for i in pick.choice.ids],
-    }
-
-
-def _enough(picks: Sequence[Recommendation], rows: Sequence[Row]) -> str:
-    """Says so where the largest footprints buy no accuracy; only asked of a single data set."""
-    measured = [
-        r["memory_peak_bytes"] for r in rows if r["outcome"] == "ok" and finite(r["memory_peak_bytes"])
-    ]
-    if not picks or len({pick.data for pick in picks}) > 1:
-        return ""
-    top = max(pick.budget_bytes for pick in picks)
-    if max(measured) <= top:
-        return ""
-    return (
-        f"More than {_round_bytes(top)} bought no validation accuracy here, though trials took up to "
-        f"{bytes_text(max(measured))}."
-    )
-
-
-def _round_bytes(value: float) -> str:
-    text = bytes_text(value)
-    return re.sub(r"\.?0+ ", " ", text) if "." in text else text
-
-
 def _provenance(rows: Sequence[Row]) -> list[dict[str, Any]]:
     names = (
         "revstudy_version",
@@ -229,8 +197,3 @@ def _provenance(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _inside(path: str) -> str:
     """A file's path from its study's folder on, so that the page names no folder of the machine."""
     return path[path.rfind("study=") :] if "study=" in path else Path(path).name
-
-
-def _hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
-    return "sha256-" + base64.b64encode(digest).decode()

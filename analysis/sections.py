@@ -36,6 +36,15 @@ SECTIONS = (
                 if_empty="No trial here ended ok with an accuracy and a measured peak of memory. A study on "
                 "real images fills this: revstudy run quickstart.",
             ),
+            Panel(
+                figure="parallel",
+                heading="Trials over parallel axes",
+                lead="One line per trial, from its settings to what they cost and gain. Drag along an axis "
+                "to select the trials that pass there.",
+                if_empty="It takes trials that ended ok with an accuracy and a peak of memory, and that "
+                "differ in at least three of these: a study with several depths, widths or precisions in "
+                "space fills this.",
+            ),
         ),
     ),
     Section(
@@ -56,6 +65,13 @@ SECTIONS = (
         anchor="precision",
         heading="Precision",
         panels=(
+            Panel(
+                figure="precision_map",
+                heading="Precision by depth",
+                lead="What each arithmetic, and each stream under it, costs at each depth.",
+                if_empty="It takes trials in two precisions or more. A study with several values in "
+                "space.precision.compute or space.precision.stream fills this.",
+            ),
             Panel(
                 figure="error_depth",
                 heading="Error of reversing against depth",
@@ -108,6 +124,26 @@ SECTIONS = (
                 heading="Loss and accuracy by epoch",
                 lead="One line per trial, failed ones as far as they came.",
                 if_empty="No trial here finished an epoch.",
+            ),
+        ),
+    ),
+    Section(
+        anchor="searches",
+        heading="Search",
+        panels=(
+            Panel(
+                figure="search_history",
+                heading="Course of the search",
+                lead="Whether the search still found better settings, or could have ended sooner.",
+                if_empty="No sampler proposed a trial here. A study with a search step of method optuna "
+                "fills this.",
+            ),
+            Panel(
+                figure="importance",
+                heading="Importance of settings",
+                lead="What is worth tuning: how much each setting mattered to what the search looked for.",
+                if_empty="It takes ten trials that a sampler proposed and that ended ok, and two settings "
+                "that vary among them. A study with a search step of method optuna fills this.",
             ),
         ),
     ),

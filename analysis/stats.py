@@ -92,10 +92,23 @@ def estimate(
         return Estimate(mean=mean, low=None, high=None, n=n)
     if (kept == kept[0]).all():
         return Estimate(mean=mean, low=mean, high=mean, n=n)
-    draws = np.random.default_rng(0).integers(n, size=(resamples, n))
+    found = np.sort(statistic(kept[_draws(n, resamples)], axis=1))
     tail = (1 - level) / 2
-    low, high = np.quantile(statistic(kept[draws], axis=1), [tail, 1 - tail])
-    return Estimate(mean=mean, low=float(low), high=float(high), n=n)
+    low, high = (_quantile(found, share) for share in (tail, 1 - tail))
+    return Estimate(mean=mean, low=low, high=high, n=n)
+
+
+@functools.lru_cache(maxsize=64)
+def _draws(n: int, resamples: int) -> np.ndarray:
+    """Seeded resamples of n places, shape (resamples, n); a report asks for the same n thousands of times."""
+    return np.random.default_rng(0).integers(n, size=(resamples, n))
+
+
+def _quantile(ordered: np.ndarray, share: float) -> float:
+    """The quantile of sorted values by linear interpolation, as `numpy.quantile` has it."""
+    place = share * (len(ordered) - 1)
+    below = min(int(place), len(ordered) - 2)
+    return float(ordered[below] + (place - below) * (ordered[below + 1] - ordered[below]))
 
 
 def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
@@ -107,15 +120,18 @@ def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
         same: further columns that must agree, such as ``device`` where times are compared.
 
     """
-    columns, paths = {"trial_id"}, {"probe"}
+    columns, paths = _bound(free, tuple(same))
+    return (*map(row.get, columns), _config_without(row.get("config_json"), paths))
+
+
+@functools.lru_cache(maxsize=256)
+def _bound(free: tuple[str, ...], same: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The columns that must agree, and the settings that need not."""
+    columns, paths = set(), {"probe"}
     for factor in free:
         columns |= set(_FACTORS[factor][0])
         paths |= set(_FACTORS[factor][1])
-    key = [(name, row.get(name)) for name in (*_COLUMNS, *same) if name not in columns]
-    config = [
-        (path, value) for path, value in _flat_config(row.get("config_json")) if not _under(path, paths)
-    ]
-    return (tuple(key), tuple(config))
+    return tuple(name for name in (*_COLUMNS, *same) if name not in columns), frozenset(paths)
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
@@ -195,12 +211,36 @@ def ratio(paired: Iterable[Pair], column: str) -> Estimate | None:
     return Estimate(mean=math.exp(logs.mean), low=low, high=high, n=logs.n)
 
 
-def _under(path: str, roots: set[str]) -> bool:
-    return any(path == root or path.startswith(root + ".") for root in roots)
+@functools.lru_cache(maxsize=131_072)
+def _config_without(text: str | None, roots: frozenset[str]) -> str:
+    """The settings of config_json that are none of `roots` and under none of them, as one text.
+
+    A text remembers its hash, and a large store asks for it a hundred thousand times.
+    """
+    kept = (f"{path} {value}" for path, value in flat_config(text) if _starts(path).isdisjoint(roots))
+    return "\n".join(kept)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _starts(path: str) -> frozenset[str]:
+    """A dotted path and everything it is under: a.b.c, a.b and a."""
+    parts = path.split(".")
+    return frozenset(".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _leaf(value: Any) -> str:
+    """JSON of a value; the usual ones are written here, five times as fast as by `json.dumps`."""
+    if value is None or value is True or value is False:
+        return "null" if value is None else "true" if value else "false"
+    if type(value) is int:
+        return str(value)
+    if type(value) is str and value.isascii() and value.isalnum():
+        return f'"{value}"'
+    return json.dumps(value, sort_keys=True)
 
 
 @functools.lru_cache(maxsize=65_536)
-def _flat_config(text: str | None) -> tuple[tuple[str, str], ...]:
+def flat_config(text: str | None) -> tuple[tuple[str, str], ...]:
     """The settings of config_json as sorted (dotted path, JSON) pairs; nothing if it is not an object."""
     try:
         config = json.loads(text) if text else {}
@@ -213,7 +253,7 @@ def _flat_config(text: str | None) -> tuple[tuple[str, str], ...]:
             for name, value in node.items():
                 walk(value, f"{path}.{name}" if path else str(name))
         else:
-            found.append((path, json.dumps(node, sort_keys=True)))
+            found.append((path, _leaf(node)))
 
     if isinstance(config, dict):
         walk(config, "")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from analysis.errors import QueryError, UnknownStudyError
-from analysis.files import Listing, SkippedFile, list_files, read_table
+from analysis.errors import QueryError, StoreError, UnknownStudyError
+from analysis.files import Listing, SkippedFile, VanishedError, connect, list_files, read_table
 from analysis.schema import TABLES
+
+T = TypeVar("T")
 
 _ONE_ROW_PER_TRIAL = """
     SELECT * FROM trials WHERE trial_id IS NOT NULL
@@ -51,9 +55,10 @@ class Store:
         self._members = listing.members(study) if study is not None else frozenset()
         self._tables: dict[str, pa.Table] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._derived: dict[Hashable, Any] = {}
         self._skipped: list[SkippedFile] = []
-        self._views = duckdb.connect(":memory:")
-        self._views.execute("SET TimeZone='UTC'; SET temp_directory=''; SET python_enable_replacements=false")
+        self._views = connect()
+        self._views.execute("SET temp_directory=''; SET python_enable_replacements=false")
         for name, table in TABLES.items():
             self._views.register(name, table.arrow.empty_table())
         self._views.execute("SET enable_external_access=false; SET lock_configuration=true")
@@ -78,10 +83,9 @@ class Store:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise QueryError(f"no table {name!r}: a store has {', '.join(TABLES)}{hint}")
         if name not in self._tables:
-            read, skipped = read_table(self._listing, TABLES[name], study=self.study, members=self._members)
+            read, skipped = self._read(name)
             self._skipped += skipped
-            workspace = duckdb.connect(":memory:")
-            workspace.execute("SET TimeZone='UTC'")
+            workspace = connect()
             if name == "trials":
                 workspace.register("trials", read)
                 query = _ONE_ROW_PER_TRIAL
@@ -93,6 +97,16 @@ class Store:
             self._tables[name] = result
             self._views.register(name, result)
         return self._tables[name]
+
+    def _read(self, name: str) -> tuple[pa.Table, list[SkippedFile]]:
+        """Reads the files of a table; lists them anew where some were merged since they were listed."""
+        for _ in range(5):
+            try:
+                return read_table(self._listing, TABLES[name], study=self.study, members=self._members)
+            except VanishedError as error:
+                vanished = error
+                self._listing = list_files(self.path)
+        raise StoreError(f"files of the store {self.path!r} keep vanishing while they are read: {vanished}")
 
     def trials_of(self, study: str | None) -> list[dict[str, Any]]:
         """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""
@@ -108,11 +122,31 @@ class Store:
             self._rows[name] = self.table(name).to_pylist()
         return self._rows[name]
 
-    def sql(self, query: str) -> pa.Table:
+    def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returns, computed once for this store: several parts of a report ask the same."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+    def rows_of(self, name: str, trial_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """The rows of a view that belong to these trials; a large store has millions of others."""
+        table = self.table(name)
+        wanted = pa.array(sorted(set(trial_ids)), pa.string())
+        return table.filter(pc.is_in(table["trial_id"], wanted)).to_pylist()
+
+    def interrupt(self) -> None:
+        """Ends a query that another thread is running, with a `QueryError` there."""
+        self._views.interrupt()
+
+    def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
         """Answers one SELECT, WITH, FROM, DESCRIBE, SHOW or SUMMARIZE statement over the views.
 
         The connection can reach no file, no network and no setting, and every other kind of statement
         is refused before it runs.
+
+        Args:
+            query: the statement.
+            limit: the most rows to return.
 
         Raises:
             QueryError: the query is not valid (the message is DuckDB's) or not one read-only statement.
@@ -122,7 +156,7 @@ class Store:
             statements = self._views.extract_statements(query)
             kinds = [statement.type.name for statement in statements]
             if len(kinds) != 1 or kinds[0] != "SELECT":
-                got = f"{len(kinds)} statements" if len(kinds) != 1 else f"a {kinds[0]} statement"
+                got = f"{len(kinds)} statements" if len(kinds) != 1 else f"a statement of kind {kinds[0]}"
                 raise QueryError(
                     "a query must be one read-only statement (SELECT, WITH, DESCRIBE, SHOW or SUMMARIZE); "
                     f"got {got}"
@@ -131,7 +165,8 @@ class Store:
             for name in TABLES:
                 if name in text or any(word in text for word in _DYNAMIC):
                     self.table(name)
-            return self._views.sql(query).to_arrow_table()
+            answer = self._views.sql(query)
+            return (answer if limit is None else answer.limit(limit)).to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(str(error)) from None
 

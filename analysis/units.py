@@ -26,7 +26,9 @@ def percent_text(value: float | None) -> str:
 
 
 def factor_text(value: float) -> str:
-    """A ratio with the digits that matter: 1.33×, 12.5×, 130×."""
+    """A ratio with the digits that matter: 0.021×, 1.33×, 12.5×, 130×."""
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}×"
     return f"{_three(value)}×"
 
 

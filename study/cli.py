@@ -6,12 +6,12 @@ Exit codes: 0 done, 1 some trials failed, 2 bad usage or study file, 3 store unr
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from study import cli_tables
+from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument, study_name
 from study.output import duration, megabytes, print_json, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
-StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A study file, or the name of a built-in study.")
-]
-StoreOption = Annotated[
-    str, typer.Option("--store", metavar="DIR", envvar="REVSTUDY_STORE", help="The results store.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
-STORE = "results"
 
 
 @app.command(epilog="Example: `revstudy plan quickstart`")
@@ -101,7 +92,7 @@ def status(
     """Show how many trials of each study the store holds, how they ended, and the best of them."""
     from analysis.store import open_store
 
-    opened = open_store(store, _study_name(study))
+    opened = open_store(store, study_name(study))
     rows = opened.sql(STATUS).to_pylist()
     left_out = [{"file": f.path, "reason": f.reason} for f in opened.skipped]
     if as_json:
@@ -129,48 +120,7 @@ FROM trials GROUP BY study ORDER BY study
 """
 
 
-@app.command(epilog='Example: `revstudy query "select model, max(accuracy_test) from trials group by all"`')
-def query(
-    sql: Annotated[
-        str | None,
-        typer.Argument(help="One SELECT over the views trials, epochs and blocks, or a named query."),
-    ] = None,
-    store: StoreOption = STORE,
-    format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="table, json, csv, markdown or parquet.")
-    ] = "table",
-    as_json: JsonOption = False,
-) -> None:
-    """Answer SQL over the store, read-only. Without a query, list the named queries."""
-    from analysis.queries import list_queries, render, run_query
-    from analysis.store import open_store
-
-    table = list_queries() if sql is None else run_query(open_store(store), sql)
-    answer = render(table, "json" if as_json else format)
-    if isinstance(answer, bytes):
-        sys.stdout.buffer.write(answer)
-    else:
-        say(answer.removesuffix("\n"))
-
-
-@app.command(epilog="Example: `revstudy report quickstart -o report.html`")
-def report(
-    study: Annotated[str | None, typer.Argument(help="A study of the store; without it, all.")] = None,
-    store: StoreOption = STORE,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: NAME.html in the store.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write one offline HTML file with every figure and trial of a study."""
-    from analysis.report import write_report
-
-    name = _study_name(study)
-    path = write_report(store, name, output or Path(store) / f"{name or 'report'}.html")
-    if as_json:
-        print_json({"report": str(path), "study": name, "bytes": Path(path).stat().st_size})
-    else:
-        say(f"Report: {path}")
+cli_tables.register(app)
 
 
 @app.command(epilog="Example: `revstudy models 'revnet*'`")
@@ -226,7 +176,8 @@ def schema(
 
         print_json(Study.json_schema())
         return
-    from analysis.queries import describe, render
+    from analysis.queries import describe
+    from analysis.render import render
 
     say(str(render(describe(what), "json" if as_json else "markdown")))
 
@@ -241,15 +192,6 @@ def main() -> None:
             raise
         tell(f"revstudy: {error}")
         raise SystemExit(code) from None
-
-
-def _study_name(study: str | None) -> str | None:
-    """The name of a study, given as such or as a study file."""
-    if study is None or not study.endswith((".yaml", ".yml", ".py")):
-        return study
-    from study.spec import load_study
-
-    return load_study(study).name
 
 
 def _say_plan(planned: Plan, write: Any) -> None:

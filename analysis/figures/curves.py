@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Series, line_series, sample, traces
+from analysis.figures.series import Series, draw, line_series, sample, traces
 from analysis.stats import group_by
 from analysis.store import Store
 from analysis.theme import axis_style, base_layout, count_axis, log_ticks
@@ -27,9 +27,10 @@ class CurvesInfo:
 
 def info(store: Store) -> CurvesInfo:
     """Collects the curves of a bounded number of trials, spread evenly over the store."""
-    by_trial = group_by(store.rows("epochs"), lambda r: r["trial_id"])
-    trials = [r for r in store.rows("trials") if r["trial_id"] in by_trial]
+    with_epochs = set(store.table("epochs")["trial_id"].unique().to_pylist())
+    trials = [r for r in store.rows("trials") if r["trial_id"] in with_epochs]
     chosen = sample(trials)
+    by_trial = group_by(store.rows_of("epochs", (r["trial_id"] for r in chosen)), lambda r: r["trial_id"])
     series: list[Series] = []
     for panel, (column, scale) in enumerate(PANELS, start=1):
         series += line_series(
@@ -59,4 +60,4 @@ def figure(info: CurvesInfo) -> go.Figure | None:
         xaxis2={**axis_style("epoch"), "anchor": "y2", "matches": "x", **epochs},
     )
     layout.xaxis.update(anchor="y", showticklabels=False, **epochs)
-    return go.Figure(traces(info.series, x="epoch %{x}", y="<b>%{y:.4g}</b>"), layout)
+    return draw(traces(info.series, x="epoch %{x}", y="<b>%{y:.4g}</b>"), layout)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.figures.error_depth import set_error_axis, zero_place
-from analysis.figures.series import Series, line_series, sample, traces
+from analysis.figures.series import Series, draw, line_series, sample, traces
 from analysis.stats import finite, group_by
 from analysis.store import Store
 from analysis.theme import base_layout, count_axis
@@ -25,10 +25,15 @@ class ErrorBlockInfo:
 
 def info(store: Store) -> ErrorBlockInfo:
     """Collects the last probe of each trial, sampled as the learning curves are."""
-    probes = [r for r in store.rows("blocks") if finite(r["reconstruction_rel_error"]) and finite(r["block"])]
-    by_trial = group_by(probes, lambda r: r["trial_id"])
-    trials = [r for r in store.rows("trials") if r["trial_id"] in by_trial]
+    some = store.sql(
+        "SELECT DISTINCT trial_id FROM blocks WHERE isfinite(reconstruction_rel_error) AND block IS NOT NULL"
+    )
+    probed = set(some["trial_id"].to_pylist())
+    trials = [r for r in store.rows("trials") if r["trial_id"] in probed]
     chosen = sample(trials)
+    rows = store.rows_of("blocks", (r["trial_id"] for r in chosen))
+    probes = [r for r in rows if finite(r["reconstruction_rel_error"]) and finite(r["block"])]
+    by_trial = group_by(probes, lambda r: r["trial_id"])
     floor = zero_place([r["reconstruction_rel_error"] for r in probes])
     last = {
         trial: [r for r in rows if r["epoch"] == max((r["epoch"] for r in rows), key=lambda e: e or 0)]
@@ -65,6 +70,6 @@ def figure(info: ErrorBlockInfo) -> go.Figure | None:
     layout.xaxis.update(
         count_axis(max(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
     )
-    result = go.Figure(traces(info.series, x="block %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
+    result = draw(traces(info.series, x="block %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
     set_error_axis(result, "yaxis", [p.y for one in info.series for p in one.points], info.floor)
     return result

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, traces
+from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.fits import Fit, fit_power
 from analysis.labels import precision_label
+from analysis.precision_answer import precision_answer
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store import Store
 from analysis.theme import axis_style, base_layout, precision_look
@@ -100,7 +101,7 @@ def figure(info: ErrorDepthInfo) -> go.Figure | None:
         xaxis2={**axis_style("depth / layers"), "anchor": "y2", "matches": "x"},
     )
     layout.xaxis.update(anchor="y", showticklabels=False)
-    result = go.Figure(traces(info.series, x="depth %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
+    result = draw(traces(info.series, x="depth %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
     for panel, floor in enumerate(info.floors, start=1):
         axis = "yaxis" if panel == 1 else f"yaxis{panel}"
         values = [p.y for one in info.series if one.panel == panel for p in one.points]
@@ -190,4 +191,5 @@ def _notes(rows: list[Row], laws: list[Law], floors: list[float | None]) -> list
             notes.append(f"{label}: the reconstruction error grows with depth to the power {power}.")
     if any(floor is not None for floor in floors):
         notes.append("Errors of exactly zero lie below the dashed line.")
+    notes.append(precision_answer(rows))
     return notes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.figures.error_depth import set_error_axis, zero_place
-from analysis.figures.series import Series, line_series, sample, traces
+from analysis.figures.series import Series, draw, line_series, sample, traces
 from analysis.stats import finite, group_by
 from analysis.store import Store
 from analysis.theme import base_layout, count_axis
@@ -25,10 +25,18 @@ class ErrorEpochInfo:
 
 def info(store: Store) -> ErrorEpochInfo:
     """Collects the probed epochs, sampled as the learning curves are."""
-    probed = [r for r in store.rows("epochs") if finite(r["reconstruction_rel_error"]) and finite(r["epoch"])]
-    by_trial = {i: rows for i, rows in group_by(probed, lambda r: r["trial_id"]).items() if len(rows) > 1}
-    trials = [r for r in store.rows("trials") if r["trial_id"] in by_trial]
+    often = store.sql(
+        "SELECT trial_id FROM epochs WHERE isfinite(reconstruction_rel_error) AND epoch IS NOT NULL "
+        "GROUP BY trial_id HAVING count(*) > 1"
+    )
+    probed = set(often["trial_id"].to_pylist())
+    trials = [r for r in store.rows("trials") if r["trial_id"] in probed]
     chosen = sample(trials)
+    rows = store.rows_of("epochs", (r["trial_id"] for r in chosen))
+    by_trial = group_by(
+        (r for r in rows if finite(r["reconstruction_rel_error"]) and finite(r["epoch"])),
+        lambda r: r["trial_id"],
+    )
     floor = zero_place([r["reconstruction_rel_error"] for rows in by_trial.values() for r in rows])
     series = line_series(
         chosen,
@@ -56,6 +64,6 @@ def figure(info: ErrorEpochInfo) -> go.Figure | None:
     layout.xaxis.update(
         count_axis(max(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
     )
-    result = go.Figure(traces(info.series, x="epoch %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
+    result = draw(traces(info.series, x="epoch %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
     set_error_axis(result, "yaxis", [p.y for one in info.series for p in one.points], info.floor)
     return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, traces
+from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.fits import Fit, fit_power
 from analysis.labels import precision_label, width_text
 from analysis.stats import Row, finite, group_by, settings_key
@@ -85,7 +85,7 @@ def figure(info: MemoryDepthInfo) -> go.Figure | None:
     )
     layout.yaxis.type = "log"
     layout.yaxis.update(log_ticks(p.y for one in info.series for p in one.points))
-    return go.Figure(
+    return draw(
         traces(info.series, x="depth %{x}", y="<b>%{y:.4g} MB</b> of activations and temporaries"), layout
     )
 

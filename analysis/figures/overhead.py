@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, traces
+from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.findings import SAME_MACHINE
 from analysis.stats import Pair, finite, group_by, pairs, ratio
 from analysis.store import Store
@@ -85,9 +85,7 @@ def figure(info: OverheadInfo) -> go.Figure | None:
         x="depth / layers",
         y="step time / stored twin's",
     )
-    result = go.Figure(
-        traces(info.series, x="depth %{x}", y="<b>%{y:.3f}×</b> the step time of storing"), layout
-    )
+    result = draw(traces(info.series, x="depth %{x}", y="<b>%{y:.3f}×</b> the step time of storing"), layout)
     for level, dash in ((1.0, "dot"), (THEORY, "dash")):
         result.add_shape(
             type="line", xref="paper", x0=0, x1=1, y0=level, y1=level,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, traces
+from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.labels import precision_label
 from analysis.recommend import accuracy_column
 from analysis.stats import estimate, finite, group_by, settings_key
@@ -101,6 +101,6 @@ def figure(info: PrecisionWidthInfo) -> go.Figure | None:
         ticktext=[f"{width:g}" for width in info.widths],
         range=[-0.5, len(info.widths) - 0.5],
     )
-    return go.Figure(
+    return draw(
         traces(info.series, x="at this width", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy"), layout
     )

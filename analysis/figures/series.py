@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
 
 from analysis.labels import precision_label
 from analysis.stats import Row, finite, group_by
@@ -98,7 +99,9 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                 for p in points
             ]
         result.append(
+            # plotly's checks walk every value twice, which takes most of the time of a large report
             kind(
+                _validate=False,
                 name=safe(one.name),
                 legendgroup=one.name,
                 showlegend=one.name not in named,
@@ -110,7 +113,7 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                 hovertemplate=None if one.role == "front" else hover,
                 hoverinfo="skip" if one.role == "front" else None,
                 connectgaps=False,
-                cliponaxis=False,
+                **({} if many else {"cliponaxis": False}),
                 opacity=one.opacity,
                 marker={
                     "color": one.color,
@@ -137,6 +140,11 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
         )
         named.add(one.name)
     return result
+
+
+def draw(traces: Sequence[BaseTraceType], layout: go.Layout) -> go.Figure:
+    """The figure of these traces, which are valid as they are: checking each value again takes long."""
+    return go.Figure(traces, layout, _validate=False)
 
 
 def legend_entries(series: Iterable[Series], *, role: str) -> list[go.Scatter]:

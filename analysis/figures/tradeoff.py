@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, legend_entries, traces
+from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
-from analysis.recommend import accuracy_column, configurations
+from analysis.recommend import accuracy_column, configurations_of
 from analysis.stats import Row, group_by
 from analysis.store import Store
 from analysis.theme import NEUTRAL, base_layout, family_symbol, log_ticks, strategy_color
@@ -38,7 +38,7 @@ def info(store: Store) -> TradeoffInfo:
     """Collects the configurations of a store; seeds are averaged, and their interval kept."""
     rows = store.rows("trials")
     column = accuracy_column(rows)
-    points = configurations(rows, column=column)
+    points = configurations_of(store)
 
     def comparable(row: Row) -> tuple[str, str]:
         return row["data"] or "", row["memory_source"] or ""
@@ -126,4 +126,4 @@ def figure(info: TradeoffInfo) -> go.Figure | None:
             ]
             trace.meta = {**trace.meta, "front": True}
             trace.showlegend = False
-    return go.Figure([*legend_entries(info.series, role="mean"), *drawn], layout)
+    return draw([*legend_entries(info.series, role="mean"), *drawn], layout)

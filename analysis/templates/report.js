@@ -8,7 +8,25 @@
     columns.set(c.name, { ...c, values: c.values || c.codes.map((code) => c.words[code]) });
   }
   const rowCount = payload.n;
-  const cell = (name, row) => columns.get(name).values[row];
+  const cell = (name, row) => (name === "config_json" && payload.settings ? settingsOf(row) : columns.get(name).values[row]);
+  /** The settings document of a trial, put together again from its dotted paths and the JSON under each. */
+  function settingsOf(row) {
+    const root = new Map();
+    for (const { path, words, codes } of payload.settings) {
+      const text = words[codes[row]];
+      if (text === null) continue;
+      const names = path.split(".");
+      const last = names.pop();
+      let at = root;
+      for (const name of names) {
+        if (!at.has(name)) at.set(name, new Map());
+        at = at.get(name);
+      }
+      at.set(last, text);
+    }
+    const written = (at) => (at instanceof Map ? "{" + [...at].map(([k, v]) => JSON.stringify(k) + ":" + written(v)).join(",") + "}" : at);
+    return written(root);
+  }
   const rowOf = new Map(columns.get("trial_id").values.map((id, row) => [id, row]));
   const $ = (id) => document.getElementById(id);
   const node = (tag, text, attributes = {}) => {
@@ -82,10 +100,31 @@
     return escape(parts.join(" · ")) + "<br>trial " + escape(ids);
   }
 
+  /** A heat map whose cells are medians over the trials left in them. */
+  function filteredCells(trace, figure) {
+    const { column, scale, log } = trace.meta;
+    const rows = trace.customdata.map((line) => line.map((cellRows) => cellRows.filter((row) => inFigure(row, figure))));
+    const medians = rows.map((line) => line.map((left) => {
+      const values = left.map((row) => cell(column, row)).filter((v) => typeof v === "number").sort((a, b) => a - b);
+      if (!values.length) return null;
+      const middle = values.length >> 1;
+      return scale * (values.length % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2);
+    }));
+    const shown = (v) => (v === null ? "" : !log ? v.toFixed(1) : v === 0 ? "0" : v.toExponential(0).replace("e+", "e"));
+    const lowest = Math.min(...trace.z.flat().filter((v) => v !== null));
+    return {
+      ...structuredClone(trace), customdata: rows,
+      z: medians.map((line) => line.map((v) => (v === null ? null : log ? (v > 0 ? Math.log10(v) : lowest) : v))),
+      text: medians.map((line) => line.map(shown)),
+      hovertext: rows.map((line) => line.map((left) => `${left.length} ${left.length === 1 ? "trial" : "trials"}`)),
+    };
+  }
+
   /** The part of a trace that the filters leave. */
   function filtered(trace, figure) {
     const { role, column, scale } = trace.meta;
-    if (role === "legend") return structuredClone(trace);
+    if (role === "legend" || role === "fixed") return structuredClone(trace);
+    if (role === "cell") return filteredCells(trace, figure);
     const n = trace.customdata.length;
     const kept = [], heights = new Map(), partial = new Set();
     let gap = true;
@@ -169,6 +208,7 @@
     copy.modebar = { bgcolor: "rgba(0,0,0,0)", color: style("--muted"), activecolor: style("--accent") };
     copy.newselection = { line: { color: style("--accent"), width: 1.5, dash: "solid" } };
     copy.uirevision = "keep";
+    for (const mark of copy.annotations || []) mark.bgcolor = style("--panel");
     copy.margin = { ...copy.margin, t: 34 };
     copy.width = undefined;
     if (!state.selection) copy.selections = [];
@@ -182,14 +222,28 @@
     toImageButtonOptions: { format: "svg" },
   };
 
+  /* The table answers before the library of the figures is compiled: that happens when the first figure is near. */
+  let figures = null;
+  function loadFigures() {
+    if (figures) return;
+    const library = node("script", $("plotly").textContent);
+    $("plotly").remove();
+    document.head.append(library);
+    figures = JSON.parse($("figures").textContent);
+    if (!document.createElement("canvas").getContext("webgl")) { // a browser without it draws slowly, but it draws
+      for (const { data } of Object.values(figures)) for (const t of data) if (t.type === "scattergl") t.type = "scatter";
+    }
+  }
+
   const drawn = new Set();
   const drawing = new Set();
   function drawFigure(holder) {
+    loadFigures();
     const name = holder.dataset.figure;
-    const source = payload.figures[name];
+    const source = figures[name];
     const traces = source.data.map((trace) => filtered(trace, name));
     drawFront(traces);
-    const empty = traces.every((t) => t.meta.role === "legend" || !(t.x || t.y || []).some((v) => v !== null));
+    const empty = traces.every((t) => t.meta.role === "legend" || !(t.z?.flat() || t.x || t.y || []).some((v) => v !== null));
     holder.hidden = empty;
     holder.nextElementSibling.hidden = !empty;
     if (empty) return;
@@ -204,7 +258,7 @@
     for (const point of event?.points || []) {
       const data = point.data.customdata;
       const numbers = point.pointNumbers || [point.pointNumber];
-      for (const i of numbers) for (const row of data[i] || []) rows.add(row);
+      for (const i of numbers) for (const row of (Array.isArray(i) ? data[i[0]][i[1]] : data[i]) || []) rows.add(row);
     }
     return rows;
   }
@@ -414,6 +468,7 @@
         try { text = JSON.stringify(JSON.parse(settings), null, 2); } catch { /* shown as it is */ }
         body.append(node("h3", "Settings"), node("pre", text));
       }
+      body.append(node("h3", "Train it again"), node("pre", `revstudy rerun ${cell("trial_id", rows[0])}`));
       body.append(node("h3", "Its rows"), node("pre", `revstudy query "select * from epochs where trial_id = ${quoted(cell("trial_id", rows[0]))}"`));
     }
     if (!$("card").open) $("card").showModal();
@@ -449,7 +504,7 @@
   readHash();
   applyTheme();
   update();
-  for (const holder of holders) near.observe(holder);
+  requestAnimationFrame(() => setTimeout(() => holders.forEach((holder) => near.observe(holder))));
 
   $("open-filters").addEventListener("click", () => {
     const open = $("filters").hidden;
@@ -489,5 +544,12 @@
   }
   addEventListener("hashchange", () => { readHash(); applyTheme(); update(); });
   addEventListener("beforeprint", () => { for (const holder of holders) if (!drawn.has(holder)) drawFigure(holder); });
+  if (payload.refresh_s) {
+    // a reader's place and filters survive: the browser keeps the one, the address the other
+    setInterval(() => {
+      const busy = $("card").open || document.activeElement === $("search") || document.visibilityState !== "visible";
+      if (!busy) location.reload();
+    }, 1000 * payload.refresh_s);
+  }
   document.documentElement.dataset.ready = "true";
 })();

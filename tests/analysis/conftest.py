@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -189,8 +190,9 @@ def write_rows(
     path = store / f"study={folder or first['study']}" / table
     path.mkdir(parents=True, exist_ok=True)
     file = path / f"{stem or first['trial_id'] + '-a' + str(first['attempt'])}.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, schema=TABLES[table].arrow), file)
-    return file
+    whole = file.with_name(f".{file.name}")  # as the recorder does, so that no reader meets half a file
+    pq.write_table(pa.Table.from_pylist(rows, schema=TABLES[table].arrow), whole)
+    return whole.replace(file)
 
 
 def write_trials(store: Path, trials: Iterable[Row], *, folder: str | None = None) -> Path:
@@ -267,6 +269,12 @@ def write() -> Callable[..., Path]:
 def write_file() -> Callable[..., Path]:
     """Writes one file of one table: see `write_rows`."""
     return write_rows
+
+
+@pytest.fixture(scope="session")
+def stores() -> Any:
+    """The functions that build and write rows, for fixtures that outlive one test."""
+    return SimpleNamespace(trial_row=trial_row, write_trials=write_trials, write_rows=write_rows)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,9 @@
+import json
 import math
+import statistics
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analysis.figures import (
@@ -9,14 +13,28 @@ from analysis.figures import (
     error_depth,
     error_epoch,
     failures,
+    importance,
     memory_depth,
     overhead,
+    parallel,
+    precision_map,
     precision_width,
+    search_history,
     tradeoff,
 )
 from analysis.figures.series import MAX_LINES
+from analysis.importance import importance as importance_of
+from analysis.schema import TABLES
 from analysis.store import open_store
 from analysis.theme import OUTCOME_COLORS, PRECISION_COLORS, STRATEGY_COLORS, precision_look
+
+
+def write_one_file(store, rows):
+    """Writes many trials fast, as a merged file would hold them."""
+    folder = store / f"study={rows[0]['study']}" / "trials"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow), folder / "many-a0.parquet")
+
 
 OKABE_ITO = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 
@@ -39,16 +57,43 @@ def test_every_figure_draws_one_trial_and_all_failed(tmp_path, new_trial, write,
         FIGURES[name].figure(FIGURES[name].info(store))
 
 
+@pytest.fixture(scope="module")
+def searched_store(tmp_path_factory, stores):
+    """Twelve trials that a sampler proposed, of which one was pruned; the learning rate decides all."""
+    folder = tmp_path_factory.mktemp("search")
+    rows = []
+    for i in range(12):
+        row = stores.trial_row(study="search", depth=(14, 26, 38)[i % 3], seed=0, number=i)
+        config = {**json.loads(row["config_json"]), "train": {"learning_rate": 10 ** (-3 + i / 6)}}
+        score = 0.5 + 0.04 * ((i * 5) % 12)
+        row |= {"config_json": json.dumps(config), "trial_id": f"{i:016x}", "origin": "tpe"}
+        row |= {"accuracy_val": score, "learning_rate": config["train"]["learning_rate"]}
+        rows.append(row)
+    rows[4] |= {"outcome": "pruned"}
+    return stores.write_trials(folder, rows)
+
+
+@pytest.fixture(scope="module")
+def searched(searched_store):
+    return open_store(searched_store)
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, name):
-    known = {row["trial_id"] for row in demo.rows("trials")}
-    drawn = FIGURES[name].figure(FIGURES[name].info(demo))
-    titles = [axis.title.text for axis in (drawn.layout.xaxis, drawn.layout.yaxis) if axis.title.text]
-    assert titles
+def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searched, name):
+    store = searched if name in ("search_history", "importance") else demo
+    known = {row["trial_id"] for row in store.rows("trials")}
+    drawn = FIGURES[name].figure(FIGURES[name].info(store))
+    layout = drawn.layout.to_plotly_json()
+    titles = [a["title"]["text"] for key, a in layout.items() if "axis" in key and a["title"].get("text")]
+    ticks = drawn.layout.xaxis.ticksuffix or drawn.layout.xaxis.ticktext
+    assert titles or ticks
     assert all(" / " in title or title in ("epoch", "trials") for title in titles)
     for trace in drawn.data:
-        ids = {i for text in trace.customdata for i in text.split()}
+        lines = [line if isinstance(line, (list, tuple)) else [line] for line in trace.customdata]
+        ids = {i for line in lines for text in line for i in text.split()}
         assert ids <= known
+        if trace.meta["role"] == "fixed":  # it speaks of the whole search, whatever the filters say
+            continue
         if trace.meta["role"] not in ("legend", "front"):
             assert ids
             assert "<extra></extra>" in str(trace.hovertemplate)
@@ -181,3 +226,127 @@ def test_text_of_the_store_is_escaped_in_hovers_and_legends(tmp_path, new_trial,
     text = drawn.to_json()
     assert "<b>bold" not in text
     assert "<i>odd" not in text.replace('["strategy","<i>odd</i>"]', "")
+
+
+def test_parallel_axes_place_every_value_between_the_ends(demo):
+    info = parallel.info(demo)
+    assert [axis.column for axis in info.axes] == [
+        *("depth", "width", "precision", "memory_peak_bytes", "step_time_s", "gradient_rel_error"),
+        "accuracy_test",
+    ]
+    assert info.trials == info.shown == 90
+    rows = {r["trial_id"]: r for r in demo.rows("trials")}
+    lines = [line for one in info.series for line in one.lines]
+    assert len(lines) == 90
+    for line in lines:
+        row = rows[line[0].ids[0]]
+        at = {info.axes[p.x].column: p.y for p in line}
+        assert all(0 <= y <= 1 + 1e-9 for y in at.values())
+        assert at["depth"] == pytest.approx((row["depth"] - 14) / 24)
+        assert ("gradient_rel_error" in at) == (row["gradient_rel_error"] is not None)
+    assert {text: place for place, text in info.axes[0].ticks} == {"14": 0, "26": 0.5, "38": 1}
+
+
+def test_parallel_axes_give_exactly_zero_a_place_of_its_own(tmp_path, new_trial, write):
+    errors = (0.0, 1e-6, 1e-2)
+    write(
+        tmp_path, [new_trial(seed=i, depth=14 + 12 * i, gradient_rel_error=e) for i, e in enumerate(errors)]
+    )
+    info = parallel.info(open_store(tmp_path))
+    (number,) = (i for i, axis in enumerate(info.axes) if axis.column == "gradient_rel_error")
+    assert info.axes[number].ticks[0] == (0.0, "exactly 0")
+    heights = [p.y for one in info.series for p in one.points if p.x == number]
+    assert sorted(heights) == pytest.approx([0, 0.12, 1])
+
+
+def test_parallel_axes_of_a_large_store_keep_the_front(tmp_path, new_trial):
+    rows = [new_trial(seed=i, depth=14 + 12 * (i % 3), memory_peak_bytes=10_000_000 + i) for i in range(400)]
+    rows[7] |= {"accuracy_test": 0.999, "memory_peak_bytes": 1_000_000}
+    write_one_file(tmp_path, rows)
+    info = parallel.info(open_store(tmp_path))
+    assert (info.shown, info.trials) == (parallel.MAX_LINES, 400)
+    assert rows[7]["trial_id"] in {i for one in info.series for p in one.points for i in p.ids}
+
+
+def test_the_precision_map_holds_medians_of_its_cells(demo):
+    info = precision_map.info(demo)
+    assert info.precisions == ("fp32", "bf16")
+    assert info.depths == (14, 26, 38)
+    errors, accuracies = info.panels
+    for panel, scale in ((errors, 1), (accuracies, 100)):
+        for p, label in enumerate(info.precisions):
+            for d, depth in enumerate(info.depths):
+                values = [
+                    scale * r[panel.column]
+                    for r in demo.rows("trials")
+                    if (r["outcome"], r["compute_dtype"], r["depth"]) == ("ok", label, depth)
+                    and r[panel.column] is not None
+                ]
+                assert panel.medians[p][d] == pytest.approx(statistics.median(values))
+                assert len(panel.ids[p][d]) == len(values)
+    drawn = precision_map.figure(info)
+    assert drawn.data[0].z[0][0] == pytest.approx(math.log10(errors.medians[0][0]))
+    assert drawn.data[0].text[0][0] == "3e-6"
+
+
+def test_the_precision_map_shows_exact_cells_as_zero(tmp_path, new_trial, write):
+    write(tmp_path, [new_trial(gradient_rel_error=0.0), new_trial(compute="bf16", gradient_rel_error=1e-3)])
+    drawn = precision_map.figure(precision_map.info(open_store(tmp_path)))
+    assert [list(line) for line in drawn.data[0].text] == [["0"], ["1e-3"]]
+    assert drawn.data[0].z[0][0] == drawn.data[0].z[1][0] == pytest.approx(-3)
+
+
+def test_the_search_counts_its_trials_and_keeps_the_best(searched):
+    info = search_history.info(searched)
+    assert info.proposed == 12
+    scores = {r["trial_id"]: r["accuracy_val"] for r in searched.rows("trials") if r["outcome"] == "ok"}
+    assert info.best == max(scores, key=scores.get)
+    (best,) = (one for one in info.series if one.name == "best so far")
+    heights = [p.y for p in best.points]
+    assert heights == sorted(heights)
+    assert heights[-1] == pytest.approx(100 * max(scores.values()))
+    assert [p.x for one in info.series if one.name == "pruned" for p in one.points] == [5]
+
+
+def test_importance_finds_the_setting_that_decides(tmp_path, new_trial):
+    rows = []
+    for i in range(40):
+        row = new_trial(depth=(14, 26, 38, 50, 62)[i % 5], seed=i % 2, number=i)
+        rate = 0.01 * (1 + (i * 7) % 40)
+        config = {**json.loads(row["config_json"]), "train": {"learning_rate": rate}, "recipe": i}
+        row |= {"origin": "tpe", "trial_id": f"{i:016x}", "config_json": json.dumps(config)}
+        rows.append({**row, "accuracy_val": 0.9 - abs(rate - 0.2), "memory_peak_bytes": 1000 * row["depth"]})
+    found = importance_of(rows, "accuracy_val")
+    assert found.n == 40
+    assert set(found.settings) == {"model.depth", "seed", "train.learning_rate"}
+    assert found.settings[0] == "train.learning_rate"
+    for shares in (found.ped_anova, found.fanova):
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares["train.learning_rate"] > 0.6
+    memory = importance_of(rows, "memory_peak_bytes", direction="minimize")
+    assert memory.settings[0] == "model.depth"
+    assert memory.fanova["model.depth"] > 0.9
+    assert importance_of(rows[:9], "accuracy_val") is None
+    assert importance_of([{**r, "accuracy_val": 0.5} for r in rows], "accuracy_val") is None
+    write_one_file(tmp_path, rows)
+    info = importance.info(open_store(tmp_path))
+    assert [name for name, _ in info.results] == [
+        "validation accuracy",
+        "peak memory",
+        "reconstruction error",
+    ]
+    drawn = importance.figure(info)
+    assert drawn.data[0].y[0] == "train.learning_rate"
+    assert drawn.data[0].x[0] == pytest.approx(100 * found.ped_anova["train.learning_rate"], abs=0.01)
+
+
+def test_a_large_store_draws_points_that_the_browser_can_carry(tmp_path, new_trial):
+    pairs = [
+        {**new_trial(seed=i, strategy=s), "trial_id": f"{i:08d}-{s}"}
+        for i in range(4_100)
+        for s in ("reverse", "store")
+    ]
+    write_one_file(tmp_path, pairs)
+    drawn = overhead.figure(overhead.info(open_store(tmp_path)))
+    assert [trace.type for trace in drawn.data] == ["scattergl"]
+    assert len(drawn.data[0].x) == 4_100

@@ -8,7 +8,8 @@ import pytest
 
 from analysis.errors import QueryError
 from analysis.pareto import pareto_mask
-from analysis.queries import FORMATS, NAMED, describe, list_queries, render, run_query
+from analysis.queries import NAMED, describe, list_queries, run_query
+from analysis.render import FORMATS, render
 from analysis.schema import TABLES
 from analysis.store import open_store
 

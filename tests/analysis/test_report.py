@@ -6,20 +6,19 @@ import sys
 import pytest
 
 from analysis.errors import AnalysisError, StoreError, UnknownStudyError
-from analysis.payload import json_for_html
+from analysis.payload import json_for_html, settings
 from analysis.report import write_report
 from analysis.sections import SECTIONS
 
 
-def _payload(page: str):
-    return json.loads(
-        re.search(r'<script type="application/json" id="payload">(.*?)</script>', page, re.S)[1]
-    )
+def _payload(page: str, part: str = "payload"):
+    found = re.search(rf'<script type="application/json" id="{part}">(.*?)</script>', page, re.S)
+    return json.loads(found[1])
 
 
 def _own_html(page: str) -> str:
-    """The page without plotly's code."""
-    return max(re.split(r"<script>.*?</script>", page, flags=re.S), key=len)
+    """The page without its scripts."""
+    return re.sub(r"<script\b.*?</script>", "", page, flags=re.S)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,16 @@ def test_rows_are_there_once_and_complete(page):
     assert columns["loss_val"]["values"][90] == "Infinity"
     assert columns["accuracy_test"]["values"][91] is None
     assert page.count("plotly.js v") == 1
-    assert set(payload["figures"]) == {p.figure for s in SECTIONS for p in s.panels}
+    panels = {p.figure for s in SECTIONS for p in s.panels}
+    assert set(_payload(page, "figures")) == panels - {
+        "search_history",
+        "importance",
+    }  # no search in this store
+
+
+def test_every_id_is_there_once(page):
+    ids = re.findall(r'\bid="([^"]+)"', _own_html(page))
+    assert len(ids) == len(set(ids)) > 20
 
 
 def test_it_asks_for_nothing_from_a_network(page):
@@ -83,7 +91,7 @@ def test_text_of_the_store_stays_text(tmp_path, new_trial, write):
     page = write_report(tmp_path).read_text()
     assert "<script>window" not in page
     assert "<img src=x" not in page
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 4
     assert _payload(page)["n"] == 2
 
 
@@ -118,6 +126,62 @@ def test_an_empty_store_says_what_would_fill_every_section(tmp_path):
 def test_odd_rows_are_reported(tmp_path, new_trial, write, changes):
     write(tmp_path, [{**new_trial(), **changes}])
     assert _payload(write_report(tmp_path).read_text())["n"] == 1
+
+
+def test_settings_travel_by_path_and_come_back_to_the_letter(new_trial):
+    texts = [
+        '{"memory":{"strategy":"store"},"probe":null,"seed":1,"train":{"learning_rate":1e-05,"steps":[1,2]}}',
+        '{"memory":{"strategy":"store"},"probe":{"every":2},"seed":2,"train":{"learning_rate":0.1,"steps":[]}}',
+    ]
+    found = settings([{**new_trial(), "config_json": text} for text in texts])
+    assert [one["path"] for one in found] == [
+        *("memory.strategy", "probe", "probe.every", "seed", "train.learning_rate", "train.steps")
+    ]
+    assert [one["words"][one["codes"][1]] for one in found] == ['"store"', None, "2", "2", "0.1", "[]"]
+    assert [one["words"][one["codes"][0]] for one in found] == [
+        '"store"',
+        "null",
+        None,
+        "1",
+        "1e-05",
+        "[1,2]",
+    ]
+    for odd in (None, "not JSON", '{"a": 1}', '{"b":1,"a":2}', '{"a b":1}', '{"a.b":1}'):
+        assert settings([{**new_trial(), "config_json": odd}]) is None
+
+
+def test_a_recommendation_on_thin_ice_carries_a_caution(tmp_path, new_trial, write):
+    rough = new_trial(compute="bf16", accuracy_val=0.99, gradient_rel_error=0.6, memory_peak_bytes=1_000_000)
+    exact = new_trial(accuracy_val=0.95, accuracy_test=0.951, memory_peak_bytes=900_000)
+    write(tmp_path / "a", [rough, exact])
+    page = write_report(tmp_path / "a").read_text()
+    assert "are off by up to 6.0e-1 of their size (more than 0.1)" in page
+    assert (
+        "With faithful gradients: revnet38, depth 38, width 1, reverse, fp32 reaches 95.1 % at 900 kB" in page
+    )
+    assert page.count("One seed: how much of this is luck is unknown") == 1
+    seeds = [new_trial(seed=i, memory_peak_bytes=900_000) for i in range(3)]
+    write(tmp_path / "b", seeds)
+    assert "Caution" not in write_report(tmp_path / "b").read_text()
+    write(tmp_path / "c", [{**rough, "gradient_rel_error": float("nan")}])
+    page = write_report(tmp_path / "c").read_text()
+    assert "off by up to an unknown amount" in page
+    assert "No configuration that fits has faithful gradients" in page
+
+
+def test_the_studies_of_a_store_are_compared(tmp_path, new_trial, write):
+    write(tmp_path, [new_trial(study="first", seed=i, number=i) for i in range(4)])
+    write(tmp_path, [new_trial(study="second", compute="bf16", seed=i, number=9 + i) for i in range(4)])
+    page = write_report(tmp_path).read_text()
+    assert "Studies compared" in page
+    assert "4 pairs of trials that differ in precision.compute and precision.stream alone" in page
+    assert "Studies compared" not in write_report(tmp_path, "first").read_text()
+
+
+def test_a_watched_page_loads_itself_anew_and_another_does_not(demo_store, tmp_path, page):
+    assert _payload(page)["refresh_s"] is None
+    watched = write_report(demo_store, out=tmp_path / "w.html", refresh_s=3.0).read_text()
+    assert _payload(watched)["refresh_s"] == 3.0
 
 
 def test_memory_that_buys_nothing_is_told(tmp_path, new_trial, write):

@@ -36,6 +36,12 @@ def _stores():
 
 
 @pytest.fixture(scope="session")
+def stores():
+    """The functions that build and write rows."""
+    return _stores()
+
+
+@pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a grid of twins with two failures."""
     stores = _stores()

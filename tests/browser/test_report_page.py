@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
+import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from analysis.report import write_report
 
 ROWS = "#table tbody tr"
 
@@ -196,6 +202,7 @@ def test_the_card_shows_the_trial_and_a_query_for_it(page):
     assert f"Trial {trial}" in text
     assert "reconstruction error" in text or "test accuracy" in text
     assert f"where trial_id = '{trial}'" in text
+    assert f"revstudy rerun {trial}" in text
     assert '"strategy"' in text  # the full settings
     page.keyboard.press("Escape")
     assert page.locator("#card").is_hidden()
@@ -290,7 +297,7 @@ def test_printing_draws_every_figure(report, visit):
     page = visit(report)
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("[data-figure] .plot-container").count() == 9
+    assert page.locator("[data-figure] .plot-container").count() == 11
     assert page.locator(".bar").is_hidden()
 
 
@@ -319,7 +326,7 @@ def test_a_store_with_little_in_it_still_makes_a_page(odd_reports, visit, name):
     expected = {"empty": 0, "one": 1, "failed": 3}[name]
     assert page.locator(ROWS).count() == expected
     empty = page.locator(".panel .empty").count()
-    assert empty + page.locator("[data-figure]").count() == 9
+    assert empty + page.locator("[data-figure]").count() == 13
     assert page.locator(".answer").count() == (1 if name == "one" else 0)
 
 
@@ -340,3 +347,110 @@ def test_text_of_the_store_is_never_run(odd_reports, visit):
     assert attack in page.text_content("#figure-tradeoff .hoverlayer")
     assert page.evaluate("window.attacked") is None
     assert page.locator("img").count() == 0
+
+
+def test_the_table_answers_before_the_figures_are_compiled(report, chromium):
+    page = chromium.new_page(viewport={"width": 1280, "height": 300})
+    try:
+        page.add_init_script("window.IntersectionObserver = class { observe() {} unobserve() {} }")
+        page.goto(report.as_uri())
+        page.wait_for_selector("html[data-ready=true]")
+        press_chip(page, "strategy", "reverse")
+        assert page.inner_text("#count") == "37 of 92 trials"
+        assert page.evaluate("typeof Plotly") == "undefined"
+    finally:
+        page.close()
+
+
+def test_a_cell_of_the_precision_map_is_the_median_over_what_is_left(page):
+    show(page, "precision_map")
+    read = """() => { const t = document.getElementById('figure-precision_map').data[1];
+        return {rows: t.customdata[0][0], z: t.z[0][0], text: t.text[0][0]} }"""
+    before = page.evaluate(read)
+    press_chip(page, "width", "0.5")
+    after = page.evaluate(read)
+    assert set(after["rows"]) < set(before["rows"])
+    cells = [float(page.locator(f'{ROWS}[data-row="{row}"] td').nth(8).inner_text()) for row in after["rows"]]
+    assert after["z"] == pytest.approx(statistics.median(cells), abs=0.006)
+    assert float(after["text"]) == pytest.approx(after["z"], abs=0.06)
+    press_chip(page, "precision", "bf16")
+    assert page.evaluate(read) == {"rows": [], "z": None, "text": ""}
+
+
+def test_brushing_a_parallel_axis_selects_the_trials_that_pass_there(report, visit):
+    page = visit(report)
+    show(page, "parallel")
+    box = page.locator("#figure-parallel .nsewdrag").first.bounding_box()
+    count = page.evaluate("document.getElementById('figure-parallel').layout.xaxis.tickvals.length")
+    left = box["x"] + box["width"] * 0.35 / (count - 0.1)  # the first axis is the depth, its top the deepest
+    page.mouse.move(left - 12, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(left + 12, box["y"] + box["height"] * 0.2, steps=4)
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#count').textContent.includes(' of ')")
+    depths = page.eval_on_selector_all(f"{ROWS} td:nth-child(4)", "all => all.map(e => e.textContent)")
+    assert set(depths) == {"38"}
+    assert len(depths) == 30
+
+
+def test_a_page_that_follows_a_store_loads_itself_anew_and_keeps_its_filters(tmp_path, stores, visit):
+    stores.write_trials(tmp_path / "s", [stores.trial_row(seed=i) for i in range(3)])
+    out = write_report(tmp_path / "s", out=tmp_path / "r.html", refresh_s=1.5)
+    page = visit(out, "#f.seed=1")
+    assert page.inner_text("#count") == "1 of 3 trials"
+    stores.write_trials(tmp_path / "s", [stores.trial_row(seed=3)])
+    write_report(tmp_path / "s", out=out, refresh_s=1.5)
+    page.wait_for_function("document.querySelector('#count')?.textContent === '1 of 4 trials'")
+    page.evaluate("() => { document.querySelector('#table tbody button').click(); window.mine = true }")
+    page.wait_for_timeout(2000)
+    assert page.evaluate("window.mine") is True  # an open card is not taken from its reader
+
+
+def test_settings_in_pieces_come_back_whole_on_the_card_and_in_the_file(tmp_path, stores, visit):
+    rows = [stores.trial_row(seed=i, depth=14 + 12 * i) for i in range(2)]
+    for row in rows:
+        row["config_json"] = json.dumps(json.loads(row["config_json"]), sort_keys=True, separators=(",", ":"))
+    stores.write_trials(tmp_path / "s", rows)
+    page = visit(write_report(tmp_path / "s", out=tmp_path / "r.html"))
+    assert rows[0]["config_json"] not in page.content()
+    with page.expect_download() as waiting:
+        page.click("#csv")
+    saved = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text())))
+    assert {r["config_json"] for r in saved} == {r["config_json"] for r in rows}
+    page.locator(f"{ROWS} td button").first.click()
+    assert '"strategy": "reverse"' in page.inner_text("#card")
+
+
+def test_the_console_asks_and_answers(chromium, report, tmp_path, stores):
+    stores.write_trials(tmp_path / "s", [stores.trial_row(seed=i, model="<b>x</b>") for i in range(3)])
+    code = (
+        "import sys; from analysis.serve import serve; "
+        "serve(sys.argv[1], port=0, on_ready=lambda url: print(url, flush=True))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "s")], stdout=subprocess.PIPE, text=True
+    )
+    page = chromium.new_page()
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    try:
+        page.goto(process.stdout.readline().strip())
+        page.wait_for_selector("html[data-ready=true]")
+        page.click("text=SQL")
+        page.fill("#sql", "select model, count(*) as trials from trials group by all")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#answer tbody tr")
+        assert page.inner_text("#answer tbody").split() == ["<b>x</b>", "3"]
+        assert "1 row" in page.inner_text("#status")
+        page.click("[data-query=studies]")
+        page.wait_for_selector("#answer th:has-text('wall_s')")
+        page.fill("#sql", "copy trials to 'x'")
+        page.click("#ask button")
+        page.wait_for_selector("#error:not([hidden])")
+        assert "read-only" in page.inner_text("#error")
+        assert page.locator("#answer").is_hidden()
+        assert problems == []
+    finally:
+        page.close()
+        process.terminate()
+        process.wait()
