@@ -75,13 +75,14 @@ def plan_memory(model: nn.Module, inputs: Tensor, *, loss: Loss | None = None) -
         It is in force from then on.
 
     Raises:
-        BudgetError: there is no budget, or not even ``reverse`` fits; the message gives the smallest.
+        BudgetError: not even ``reverse`` fits; the message gives the smallest possible budget.
     """
     name, sequence = _budgeted(model)
     budget = sequence.memory_budget_bytes
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0:
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0):
         raise BudgetError(
-            f"memory_budget_bytes: strategy='budget' needs a positive number of bytes; received {budget!r}."
+            "memory_budget_bytes: a positive whole number of bytes, or None for the peak of "
+            f"strategy='reverse'; received {budget!r}."
         )
     # Planning is no part of the step: a mode that counts the step's memory must not see it.
     with _disable_current_modes():
@@ -91,10 +92,11 @@ def plan_memory(model: nn.Module, inputs: Tensor, *, loss: Loss | None = None) -
     return plan
 
 
-def _search(candidates: _Candidates, budget: int) -> MemoryPlan:
+def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:
     """The plan that stores the most units and fits, by bisection."""
     low, high = 0, len(candidates.order)
     smallest, stored = candidates.peak(low), candidates.peak(high)
+    budget = smallest if budget is None else budget
     if smallest > budget:
         raise BudgetError(
             f"memory_budget_bytes: the smallest possible for this network and batch is {smallest:,} bytes of "

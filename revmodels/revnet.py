@@ -70,7 +70,10 @@ class RevNet(ResidualNetwork):
 
     @property
     def memory_budget_bytes(self) -> int | None:
-        """For strategy ``budget``: peak of activations and temporaries of a training step, in bytes."""
+        """For strategy ``budget``: peak of activations and temporaries of a training step, in bytes.
+
+        None is the peak of ``reverse``, within which the last units can often be stored.
+        """
         return self.body.memory_budget_bytes
 
     @memory_budget_bytes.setter

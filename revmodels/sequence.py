@@ -75,10 +75,12 @@ class ReversibleSequence(nn.Module):
         blocks: `ReversibleBlock` units, first to last.
         strategy: ``reverse`` rebuilds activations in the backward pass; ``store`` keeps them, as ordinary
             backpropagation does (the naive twin); ``checkpoint`` keeps each unit's input; ``budget`` chooses
-            for each unit so that activations fit `memory_budget_bytes`. The weights, the state dict and, but
-            for rounding, the gradients are the same; it may be changed at any time.
+            for each unit so that activations fit `memory_budget_bytes`, at the least recomputation. The
+            weights, the state dict and, but for rounding, the gradients are the same; it may be changed at
+            any time.
         split_dim: dimension along which a single input tensor is halved.
-        memory_budget_bytes: for ``budget``: peak of the sequence's activations and temporaries in a step.
+        memory_budget_bytes: for ``budget``: peak of the sequence's activations and temporaries in a step;
+            None is that of ``reverse``, within which the last units can often be stored.
         anchor_every: with ``reverse``, every so-many-th unit behind the first or behind a stage entry keeps
             its input too, so that rounding errors grow over that many units and not over all; None for no
             more anchors than the stage entries. Each costs the memory of one pair.

@@ -62,6 +62,15 @@ def test_late_units_are_stored_first_and_the_plan_prints():
     assert "store" in str(model.memory_plan())
 
 
+def test_without_a_number_the_peak_of_reverse_is_the_budget():
+    model, reverse = network("budget"), network("reverse")
+    peak = peak_memory(reverse, batch(16)).activation_bytes
+    assert peak_memory(model, batch(16)).activation_bytes <= peak
+    plan = model.memory_plan()
+    assert plan.budget_bytes == plan.smallest_bytes
+    assert plan.recomputed < 1
+
+
 def test_a_larger_batch_is_planned_anew_and_a_smaller_one_is_not():
     model = network("budget")
     model.memory_budget_bytes = predict_memory(network(), batch(4)).activation_bytes
@@ -100,11 +109,11 @@ def test_impossible_budget_names_the_smallest():
     assert "store" not in model.memory_plan().modes[:3]
 
 
-@pytest.mark.parametrize("value", [None, 0, -5, 1.5])
-def test_missing_or_senseless_budget_is_refused(value):
+@pytest.mark.parametrize("value", [0, -5, 1.5, True])
+def test_senseless_budget_is_refused(value):
     model = network("budget")
     model.memory_budget_bytes = value
-    with pytest.raises(BudgetError, match="positive number of bytes"):
+    with pytest.raises(BudgetError, match="positive whole number of bytes"):
         model(batch()[0])
     with pytest.raises(BudgetError, match="when it has seen the shape"):
         model.memory_plan()
