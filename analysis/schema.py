@@ -82,8 +82,8 @@ TRIALS = Table(
         _int("examples_train", "training examples used", "examples"),
         _int("num_classes", "classes of the data set"),
         _text("model", "preset, such as revnet110"),
-        _text("family", "revnet or resnet"),
-        _text("block", "basic or bottleneck"),
+        _text("family", "revnet, irevnet, revvit or resnet"),
+        _text("block", "basic, bottleneck or transformer"),
         _int(
             "depth", "weighted layers, as the paper counts them: 2 + convolutions of the residual functions"
         ),
@@ -115,6 +115,7 @@ TRIALS = Table(
         _real("loss_test", "test cross-entropy", "nats"),
         _int("epochs_done", "epochs finished"),
         _int("steps_done", "optimizer steps finished"),
+        _int("steps_skipped", "of those, steps whose fp16 gradients overflowed; null if not fp16"),
         # memory of one training step
         _int("memory_peak_bytes", "peak of all categories together in one training step", "bytes"),
         _int("memory_activation_bytes", "peak of activations and temporaries in that step", "bytes"),
@@ -163,6 +164,7 @@ EPOCHS = Table(
         _real("accuracy_val", "validation accuracy", "fraction"),
         _real("learning_rate", "learning rate of the epoch's last step"),
         _real("gradient_norm", "norm of all gradients at the epoch's last step"),
+        _int("steps_skipped", "steps in which fp16 gradients overflowed; null if not fp16"),
         _real("epoch_s", "time of its training steps", "s"),
         _real("examples_per_s", "training examples per second", "examples/s"),
         _real("reconstruction_rel_error", "worst over blocks, if this epoch was probed"),
@@ -180,9 +182,15 @@ BLOCKS = Table(
         _int("block", "position of the block in the network, 0 first"),
         _text("name", "module path of the block"),
         _real("reconstruction_rel_error", "relative error of the block's rebuilt input pair"),
+        _real("reconstruction_rel_error_x1", "relative error of its first stream"),
+        _real("reconstruction_rel_error_x2", "relative error of its second stream"),
         _real("gradient_rel_error", "worst relative error of the block's parameter gradients"),
         _real("gradient_cosine", "cosine between the block's gradient and stored mode's"),
         _real("gradient_angle_deg", "angle between the block's gradient and stored mode's", "deg"),
+        _real("reference_rel_error", "relative error of the block's gradient against a float64 copy"),
+        _real("stored_reference_rel_error", "the same of stored mode's gradient"),
+        _real("lipschitz_f", "spectral norm of F's Jacobian on the probe batch, by power iteration"),
+        _real("lipschitz_g", "spectral norm of G's Jacobian on the probe batch, by power iteration"),
     ),
 )
 

@@ -13,7 +13,14 @@ from functools import lru_cache
 from typing import Any, get_type_hints
 
 from study.errors import StudyError, nearest
-from study.settings import DataSettings, MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
+from study.settings import (
+    DataSettings,
+    MemorySettings,
+    ModelSettings,
+    PrecisionSettings,
+    ProbeSettings,
+    TrialSettings,
+)
 
 RECIPE = 1
 """Raise it when the training loop changes so that equal settings give other results."""
@@ -92,7 +99,7 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
             remedy="use store or checkpoint, or make space a list of mappings: one for the RevNets with "
             "reverse, one for the ResNets without",
         )
-    return architecture.depth, strategy or ("reverse" if architecture.family == "revnet" else "store")
+    return architecture.depth, strategy or ("store" if architecture.family == "resnet" else "reverse")
 
 
 def canonical(settings: TrialSettings) -> dict[str, Any]:
@@ -122,7 +129,7 @@ def canonical(settings: TrialSettings) -> dict[str, Any]:
         "memory": memory,
         "train": train,
         "workers": settings.scaling.workers,
-        "probe": {"every": settings.probe.every, "examples": settings.probe.examples} if probed else None,
+        "probe": _canonical_probe(settings.probe) if probed else None,
         "seed": settings.seed,
     }
 
@@ -135,6 +142,11 @@ def canonical_json(settings: TrialSettings) -> str:
 def trial_id(settings: TrialSettings) -> str:
     """16 hexadecimal digits of the SHA-256 of `canonical_json`."""
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+
+
+def _canonical_probe(probe: ProbeSettings) -> dict[str, Any]:
+    extras = {name: True for name in ("reference", "lipschitz") if getattr(probe, name)}
+    return {"every": probe.every, "examples": probe.examples, **extras}
 
 
 def _canonical_data(data: DataSettings) -> dict[str, Any]:

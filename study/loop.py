@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from study.augment import augment, draw
 from study.data import ImageData, Split
+from study.divergence import first_bad_block
 from study.optim import learning_rate
 from study.outcomes import DivergedError, TimeUpError
 from study.settings import TrainSettings, TrialSettings
@@ -100,6 +101,7 @@ class EpochResult:
     gradient_norm: float
     time_s: float
     examples: int
+    skipped: int | None
 
 
 def training_batches(session: Session, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -141,7 +143,7 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
     Raises
     ------
     DivergedError
-        A loss is not finite, on any worker.
+        A loss or the norm of the gradients is not finite, on any worker.
     TimeUpError
         The deadline passed.
 
@@ -150,6 +152,7 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
     session.network.train()
     totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, examples
     first, spent, norm, rate = (epoch - 1) * session.steps_per_epoch, 0.0, math.nan, math.nan
+    skipped = 0
     for step, (inputs, targets) in enumerate(training_batches(session, epoch)):
         last = step == session.steps_per_epoch - 1
         rate = learning_rate(train, first + step, session.steps_per_epoch)
@@ -160,6 +163,7 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         logits = session.network(inputs)
         loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing)
         scaler.scale(loss).backward()
+        value = loss.item()  # waits for the device: weights are to move only by finite numbers
         if last or train.clip_norm is not None:
             scaler.unscale_(optimizer)
             gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
@@ -167,12 +171,17 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
             if train.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), train.clip_norm, total_norm)
             norm = total_norm.item() if last else norm
-        scaler.step(optimizer)
-        scaler.update()
-        value = loss.item()  # waits for the device: the step is over
+        wrong = _not_finite(value, norm if last and not scaler.is_enabled() else 0.0)
+        if wrong is None:
+            scale = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            skipped += scaler.get_scale() < scale
+        if session.device.type == "cuda":
+            torch.cuda.synchronize(session.device)
         session.clock.step_times_s.append(time.perf_counter() - began)
         spent += session.clock.step_times_s[-1]
-        _check(session, value, epoch, step)
+        _check(session, wrong, epoch, step, inputs)
         with torch.no_grad():
             plain = F.cross_entropy(logits, targets).item() if train.label_smoothing else value
             correct = int((logits.argmax(1) == targets).sum())
@@ -185,17 +194,26 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         gradient_norm=norm,
         time_s=spent,
         examples=int(examples),
+        skipped=skipped if scaler.is_enabled() else None,
     )
 
 
-def _check(session: Session, loss: float, epoch: int, step: int) -> None:
+def _not_finite(loss: float, gradient_norm: float) -> str | None:
+    for name, value in (("training loss", loss), ("norm of the gradients", gradient_norm)):
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    return None
+
+
+def _check(session: Session, wrong: str | None, epoch: int, step: int, inputs: Tensor) -> None:
     """End the trial on all workers at once: one that went on alone would wait for the others for ever."""
     late = session.deadline is not None and time.time() > session.deadline
-    flags = torch.tensor([not math.isfinite(loss), late], dtype=torch.float64)
+    flags = torch.tensor([wrong is not None, late], dtype=torch.float64)
     bad, late_anywhere = _summed(session, flags).tolist()
     if bad:
-        shown = loss if not math.isfinite(loss) else "not finite on another worker"
-        raise DivergedError(f"training loss is {shown} at epoch {epoch}, step {step + 1}")
+        where = first_bad_block(session.model, inputs) if wrong else "it was found on another worker"
+        shown = wrong or "training loss is not finite"
+        raise DivergedError(f"{shown} at epoch {epoch}, step {step + 1}: {where}")
     if late_anywhere:
         raise TimeUpError(f"the time was up at epoch {epoch}, step {step + 1}")
 
@@ -270,8 +288,10 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
         return {}, []
     session.model.train()
     index = torch.arange(min(settings.probe.examples, len(session.data.train)))
-    result = measure.fidelity(session.model, batch(session, session.data.train, index))
+    inputs, targets = batch(session, session.data.train, index)
+    result = measure.fidelity(session.model, (inputs, targets), reference=settings.probe.reference)
     rebuilds = any(block.reconstruction_rel_error is not None for block in result.blocks)
+    constants = measure.lipschitz(session.model, inputs) if settings.probe.lipschitz else ()
     worst = {
         "reconstruction_rel_error": result.reconstruction_rel_error,
         "gradient_rel_error": result.gradient_rel_error,
@@ -285,8 +305,14 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
             "gradient_rel_error": block.gradient_rel_error,
             "gradient_cosine": block.gradient_cosine,
             "gradient_angle_deg": block.gradient_angle_deg,
+            "reconstruction_rel_error_x1": block.stream_rel_errors[0] if block.stream_rel_errors else None,
+            "reconstruction_rel_error_x2": block.stream_rel_errors[1] if block.stream_rel_errors else None,
+            "reference_rel_error": block.reference_rel_error,
+            "stored_reference_rel_error": block.stored_reference_rel_error,
         }
         for block in result.blocks
     ]
+    for row, constant in zip(blocks, constants, strict=False):
+        row.update(lipschitz_f=constant.f, lipschitz_g=constant.g)
     # The smallest RevNets have one unit a stage, and that one keeps its input: nothing to judge.
     return (worst if rebuilds else {}), blocks

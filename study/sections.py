@@ -147,6 +147,8 @@ class Probe(Section):
     every: Positive | None = s.ProbeSettings.every
     examples: Positive = s.ProbeSettings.examples
     enabled: bool = s.ProbeSettings.enabled
+    reference: bool = s.ProbeSettings.reference
+    lipschitz: bool = s.ProbeSettings.lipschitz
 
 
 class Budget(Section):

@@ -63,7 +63,7 @@ class PrecisionSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings:
-    """How backward gets its activations; None resolves to ``reverse`` for RevNets, ``store`` for ResNets.
+    """How backward gets its activations; None resolves to ``store`` for ResNets, else ``reverse``.
 
     With ``reverse``, every `anchor_every`-th unit of a stage keeps its input too (None: none does).
     """
@@ -101,11 +101,17 @@ class ScalingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
-    """When fidelity is measured: at epoch 0, each `every` epochs (None: no more), and at the end."""
+    """When fidelity is measured: at epoch 0, each `every` epochs (None: no more), and at the end.
+
+    `reference` also compares every block's gradient with a float64 copy; `lipschitz` also estimates how much
+    F and G amplify errors. Neither changes the training.
+    """
 
     every: int | None = None
     examples: int = 64
     enabled: bool = True
+    reference: bool = False
+    lipschitz: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

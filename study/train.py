@@ -208,12 +208,15 @@ def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
         "accuracy_val": accuracy_val if labeled else None,
         "learning_rate": result.learning_rate,
         "gradient_norm": result.gradient_norm,
+        "steps_skipped": result.skipped,
         "epoch_s": result.time_s,
         "examples_per_s": result.examples / result.time_s,
         **worst,
     }
     progress.epochs.append(full_row("epochs", row))
     progress.columns.update({name: row[name] for name in ("loss_train", "accuracy_train")})
+    if result.skipped is not None:
+        progress.columns["steps_skipped"] = progress.columns.get("steps_skipped", 0) + result.skipped
     progress.columns.update(loss_val=loss_val, accuracy_val=row["accuracy_val"])
     if last:
         progress.columns.update(worst)

@@ -1,6 +1,16 @@
 """Measurements of a training step: its memory, and how faithfully it rebuilds activations and gradients."""
 
 from revmodels.measure.fidelity import BlockFidelity, Fidelity, fidelity
+from revmodels.measure.lipschitz import BlockLipschitz, lipschitz
 from revmodels.measure.memory import MemoryUse, peak_memory, predict_memory
 
-__all__ = ["BlockFidelity", "Fidelity", "MemoryUse", "fidelity", "peak_memory", "predict_memory"]
+__all__ = [
+    "BlockFidelity",
+    "BlockLipschitz",
+    "Fidelity",
+    "MemoryUse",
+    "fidelity",
+    "lipschitz",
+    "peak_memory",
+    "predict_memory",
+]

@@ -7,6 +7,7 @@ kept. Section 5.2 of the RevNet paper compares the two by the angle between thei
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,11 @@ from revmodels.coupling import Pair, ReversibleBlock
 from revmodels.errors import NotReversibleError
 from revmodels.measure.memory import Batch, Loss
 from revmodels.measure.untouched import buffers_kept, random_state_kept
+from revmodels.network import ResidualNetwork
+from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
+
+FP64 = Precision(compute="fp64", stream="fp64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +36,23 @@ class BlockFidelity:
         index: position, 0 first.
         name: module path.
         reconstruction_rel_error: |x' - x| / |x| of its input pair; None for a unit that stores its input.
+        stream_rel_errors: the same of x1 and of x2, each by itself; None likewise.
         gradient_rel_error: worst |g' - g| / |g| over its parameters.
         gradient_cosine: cosine between its whole gradient and the stored twin's.
         gradient_angle_deg: the angle between them, in degrees.
+        reference_rel_error: |g' - g| / |g| of its whole gradient against float64; None if not asked for.
+        stored_reference_rel_error: the same of the stored twin's gradient, which rounds but rebuilds nothing.
     """
 
     index: int
     name: str
     reconstruction_rel_error: float | None
+    stream_rel_errors: tuple[float, float] | None
     gradient_rel_error: float
     gradient_cosine: float
     gradient_angle_deg: float
+    reference_rel_error: float | None = None
+    stored_reference_rel_error: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,27 +61,33 @@ class Fidelity:
 
     Attributes:
         reconstruction_rel_error: over units that rebuild their input; 0 where there is none.
+        end_to_end_rel_error: that of the pair rebuilt last, the first of all; 0 where there is none.
         gradient_rel_error: over all parameters, those of stem and head included.
         gradient_angle_deg: over all parameters, in degrees.
         blocks: every unit, first to last.
     """
 
     reconstruction_rel_error: float
+    end_to_end_rel_error: float
     gradient_rel_error: float
     gradient_angle_deg: float
     blocks: tuple[BlockFidelity, ...]
 
 
-def fidelity(model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy) -> Fidelity:
+def fidelity(
+    model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy, reference: bool = False
+) -> Fidelity:
     """Compare one backward pass that rebuilds activations with one that stores them.
 
     Model, gradients, buffers, strategy and random generators are left as they were. Needs the memory of
-    stored mode.
+    stored mode; with a reference, that of a float64 copy besides.
 
     Args:
         model: any module that contains a `ReversibleSequence`, in the mode (train or eval) to be judged.
         batch: (inputs, targets).
         loss: maps (outputs, targets) to a scalar.
+        reference: also compare both with a stored copy in float64. A network with dropout draws other numbers
+            in float64, and such a comparison means nothing.
 
     Raises:
         NotReversibleError: nothing in `model` is ever rebuilt.
@@ -85,9 +102,10 @@ def fidelity(model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy) ->
     with buffers_kept(model), _strategies_kept(sequences.values()):
         with _inputs_recorded(units) as stored_pairs:
             stored = _gradients(model, sequences.values(), "store", batch, loss)
-        errors: dict[tuple[str, int], float] = {}
+        errors: dict[tuple[str, int], tuple[float, float, float]] = {}
         with _rebuilt_compared(sequences, stored_pairs, errors):
             rebuilt = _gradients(model, sequences.values(), "reverse", batch, loss)
+        exact = _reference_gradients(model, batch, loss) if reference else None
 
     blocks = []
     for position, ((name, index), unit) in enumerate(units.items()):
@@ -98,16 +116,19 @@ def fidelity(model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy) ->
             BlockFidelity(
                 index=position,
                 name=".".join(part for part in (name, "blocks", str(index)) if part),
-                reconstruction_rel_error=None if unit.stores_input else errors[name, index],
+                reconstruction_rel_error=None if unit.stores_input else errors[name, index][0],
+                stream_rel_errors=None if unit.stores_input else errors[name, index][1:],
                 gradient_rel_error=_worst(rel_error(rebuilt[i], stored[i]) for i in mine),
                 gradient_cosine=math.cos(math.radians(angle)),
                 gradient_angle_deg=angle,
+                reference_rel_error=None if exact is None else _error_of_joined(rebuilt, exact, mine),
+                stored_reference_rel_error=None if exact is None else _error_of_joined(stored, exact, mine),
             )
         )
+    rebuilt_errors = [b.reconstruction_rel_error for b in blocks if b.reconstruction_rel_error is not None]
     return Fidelity(
-        reconstruction_rel_error=_worst(
-            b.reconstruction_rel_error for b in blocks if b.reconstruction_rel_error is not None
-        ),
+        reconstruction_rel_error=_worst(rebuilt_errors),
+        end_to_end_rel_error=rebuilt_errors[0] if rebuilt_errors else 0.0,
         gradient_rel_error=_worst(rel_error(rebuilt[i], stored[i]) for i in stored),
         gradient_angle_deg=_worst(angle_deg(rebuilt[i], stored[i]) for i in stored),
         blocks=tuple(blocks),
@@ -148,6 +169,25 @@ def _gradients(
     return {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
 
 
+def _reference_gradients(model: nn.Module, batch: Batch, loss: Loss) -> dict[int, Tensor]:
+    """Gradients of a stored float64 copy of `model`, by the ids of the model's own parameters."""
+    copied = copy.deepcopy(model).double()
+    sequences = [m for m in copied.modules() if isinstance(m, ReversibleSequence)]
+    for m in copied.modules():
+        if isinstance(m, ResidualNetwork):
+            m.precision = FP64
+    for sequence in sequences:
+        sequence.set_precision(FP64)
+    exact = _gradients(copied, sequences, "store", (batch[0].double(), batch[1]), loss)
+    pairs = zip(model.parameters(), copied.parameters(), strict=True)
+    return {id(p): exact[id(q)] for p, q in pairs if id(q) in exact}
+
+
+def _error_of_joined(found: dict[int, Tensor], exact: dict[int, Tensor], keys: Iterable[int]) -> float:
+    keys = list(keys)
+    return rel_error(_joined(found[i] for i in keys), _joined(exact[i] for i in keys))
+
+
 @contextmanager
 def _inputs_recorded(units: dict[tuple[str, int], ReversibleBlock]) -> Iterator[dict[tuple[str, int], Pair]]:
     pairs: dict[tuple[str, int], Pair] = {}
@@ -168,11 +208,16 @@ def _inputs_recorded(units: dict[tuple[str, int], ReversibleBlock]) -> Iterator[
 def _rebuilt_compared(
     sequences: dict[str, ReversibleSequence],
     stored: dict[tuple[str, int], Pair],
-    errors: dict[tuple[str, int], float],
+    errors: dict[tuple[str, int], tuple[float, float, float]],
 ) -> Iterator[None]:
     def observer(name: str):
         def observe(index: int, x1: Tensor, x2: Tensor) -> None:
-            errors[name, index] = rel_error(_joined((x1, x2)), _joined(stored[name, index]))
+            s1, s2 = stored[name, index]
+            errors[name, index] = (
+                rel_error(_joined((x1, x2)), _joined((s1, s2))),
+                rel_error(x1, s1),
+                rel_error(x2, s2),
+            )
 
         return observe
 

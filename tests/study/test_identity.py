@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from study.errors import StudyError
-from study.identity import canonical, canonical_json, trial_id
+from study.identity import canonical, canonical_json, resolve, trial_id
 from study.settings import (
     DataSettings,
     MemorySettings,
@@ -159,3 +159,11 @@ def test_precisions_that_cannot_be_are_refused_with_their_path(settings, path, w
         canonical(settings)
     assert caught.value.problems[0].path == path
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "strategy"),
+    [("revnet38", "reverse"), ("irevnet", "reverse"), ("revvit_small", "reverse"), ("resnet32", "store")],
+)
+def test_the_default_strategy_is_to_rebuild_whatever_can_be_rebuilt(model, strategy):
+    assert resolve(TrialSettings(model=ModelSettings(name=model))).memory.strategy == strategy

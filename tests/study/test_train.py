@@ -1,4 +1,6 @@
+import copy
 import io
+import math
 import subprocess
 import sys
 import time
@@ -7,6 +9,8 @@ import pytest
 import torch
 
 from analysis.schema import BLOCKS, EPOCHS, TRIALS
+from revmodels import create_model
+from study.divergence import first_bad_block
 from study.settings import trial_from_dict
 from study.train import train_trial
 
@@ -52,7 +56,7 @@ def test_unknown_values_are_null_and_everything_else_is_filled(make_trial):
     empty = {name for name, value in row.items() if value is None}
     assert empty <= {
         *("error_class", "error_message", "memory_predicted_bytes", "ray_version", "git_commit", "git_dirty"),
-        *("grid_bits", "anchor_every"),
+        *("grid_bits", "anchor_every", "steps_skipped"),
     }
 
 
@@ -122,7 +126,9 @@ def test_a_state_of_another_trial_is_refused(make_trial):
 def test_divergence_is_an_outcome_with_its_place(make_trial):
     result = train_trial(make_trial(train={"epochs": 2, "batch_size": 64, "learning_rate": 1e30}))
     assert outcome(result) == ("diverged", "DivergedError")
-    assert "loss is nan at epoch 1, step" in result.trial["error_message"]
+    message = result.trial["error_message"]
+    assert "loss is nan at epoch 1, step" in message
+    assert "the first block whose output is not finite is block 0" in message
     assert result.trial["accuracy_test"] is None
     assert result.trial["memory_peak_bytes"] > 0
 
@@ -332,3 +338,59 @@ def test_an_exact_stream_that_is_not_finite_has_diverged(make_trial):
     result = train_trial(trial)
     assert outcome(result) == ("diverged", "DivergedError")
     assert "at epoch 1, step 2" in result.trial["error_message"]
+
+
+def test_overflowing_fp16_gradients_are_skipped_and_counted(make_trial):
+    trial = make_trial(precision={"compute": "fp16"}, train={"epochs": 2, "learning_rate": 0.02})
+    states = {}
+    train_trial(trial, save=lambda state, epoch: states.setdefault(epoch, copy.deepcopy(state)))
+    states[1]["scaler"]["scale"] = 2.0**100  # no fp16 gradient survives that; each overflow halves it
+    result = train_trial(trial, resume=states[1])
+    row = result.trial
+    assert outcome(result) == ("ok", None), row["error_message"]
+    first, second = (epoch["steps_skipped"] for epoch in result.epochs)
+    assert second == 4  # every step of the epoch
+    assert row["steps_skipped"] == first + second
+    assert row["steps_done"] == 8
+
+
+def test_every_block_of_a_probe_has_its_streams_its_reference_and_its_constants(make_trial):
+    probe = {"reference": True, "lipschitz": True}
+    trial = make_trial(probe=probe)
+    assert trial.trial_id != make_trial().trial_id
+    plain, result = train_trial(make_trial()), train_trial(trial)
+    same = [n for n in SAME_RUN if n != "trial_id"]
+    assert [[e[n] for n in same] for e in plain.epochs] == [[e[n] for n in same] for e in result.epochs]
+    for block in result.blocks:
+        rebuilt = block["reconstruction_rel_error"] is not None
+        assert (block["reconstruction_rel_error_x1"] is not None) == rebuilt
+        assert (block["reconstruction_rel_error_x2"] is not None) == rebuilt
+        assert 0 < block["stored_reference_rel_error"] < 1
+        assert 0 < block["reference_rel_error"] < 1
+        assert block["lipschitz_f"] > 0 and block["lipschitz_g"] > 0
+    assert {block["lipschitz_f"] for block in plain.blocks} == {None}
+
+
+def test_a_bad_gradient_is_traced_to_its_block():
+    class Edge(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, d):
+            return d * math.inf
+
+    class Bad(torch.nn.Module):
+        def forward(self, x):
+            return Edge.apply(x)
+
+    model = create_model("revnet38", num_classes=10, depth=26, width=0.25)
+    model.body.blocks[3].f.append(Bad())
+    inputs = torch.randn(2, 3, 8, 8)
+    model(inputs).sum().backward()
+    assert first_bad_block(model, inputs).endswith("the gradient first is not in block 3")
+    with torch.no_grad():
+        model.body.blocks[2].g[-1].weight.fill_(math.inf)
+    assert first_bad_block(model, inputs) == "the first block whose output is not finite is block 2"
+    assert first_bad_block(model, inputs * math.nan) == "the batch itself is not finite"

@@ -105,3 +105,39 @@ def test_angles_where_the_answer_is_known():
     assert angle_deg(x.double(), tiny) == pytest.approx(math.degrees(1e-12), rel=1e-6)
     assert angle_deg(x * 0, x * 0) == 0
     assert rel_error(torch.ones(2), torch.zeros(2)) == math.inf
+
+
+def test_streams_by_themselves_and_end_to_end():
+    result = measured(Precision())
+    rebuilt = [b for b in result.blocks if b.reconstruction_rel_error is not None]
+    assert result.end_to_end_rel_error == rebuilt[0].reconstruction_rel_error
+    for block in rebuilt:
+        low, high = sorted(block.stream_rel_errors)
+        assert low <= block.reconstruction_rel_error <= high
+    assert all(b.stream_rel_errors is None for b in result.blocks if b.reconstruction_rel_error is None)
+
+
+@pytest.mark.parametrize("precision", [Precision(), Precision(compute="bf16", stream="bf16")])
+def test_float64_reference_tells_rounding_from_rebuilding(precision):
+    torch.manual_seed(0)
+    model = create_model("revnet38", num_classes=10, width=0.5, precision=precision)
+    batch = torch.randn(16, 3, 8, 8), torch.randint(10, (16,))
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    result = fidelity(model, batch, reference=True)
+    assert model.precision == precision
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    for block in result.blocks:
+        assert 0 < block.stored_reference_rel_error < 2
+        assert block.reference_rel_error > 0
+    assert fidelity(model, batch).blocks[0].reference_rel_error is None
+
+
+def test_reference_of_a_float64_network_is_itself():
+    torch.manual_seed(0)
+    model = create_model(
+        "revnet38", num_classes=10, width=0.5, precision=Precision(compute="fp64", stream="fp64")
+    )
+    batch = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.randint(10, (4,))
+    blocks = fidelity(model, batch, reference=True).blocks
+    assert all(b.stored_reference_rel_error == 0 for b in blocks)
+    assert all(b.reference_rel_error < 1e-8 for b in blocks)
