@@ -73,9 +73,7 @@ def importance(rows: Sequence[Row], column: str, *, direction: Direction = "maxi
     distributions: dict[str, Any] = {
         p: _distribution(optuna, [one.get(p) for one in settings]) for p in varied
     }
-    study = optuna.create_study(
-        direction=direction, storage=optuna.storages.InMemoryStorage(), study_name="importance"
-    )
+    study = _silent_study(optuna, direction)
     study.add_trials(
         [
             optuna.trial.create_trial(
@@ -103,12 +101,38 @@ def importance(rows: Sequence[Row], column: str, *, direction: Direction = "maxi
     )
 
 
+def numeric_settings(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Settings that are numbers in every row and take three values or more: value by trial id, by path."""
+    found: dict[str, dict[str, float]] = {}
+    usable = [row for row in rows if row["config_json"]]
+    for row in usable:
+        for path, value in _settings(row).items():
+            if finite(value):
+                found.setdefault(path, {})[row["trial_id"]] = float(value)
+    return {
+        path: values
+        for path, values in found.items()
+        if len(values) == len(usable) and len(set(values.values())) >= 3 and path != "seed"
+    }
+
+
 def _settings(row: Row) -> dict[str, Any]:
     return {
         path: json.loads(text)
         for path, text in flat_config(row["config_json"])
         if path not in _NOT_SETTINGS and path.partition(".")[0] not in _NOT_SETTINGS
     }
+
+
+def _silent_study(optuna: Any, direction: Direction) -> Any:
+    """A study in memory; Optuna would announce it on the terminal."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = optuna.storages.InMemoryStorage()
+        return optuna.create_study(direction=direction, storage=storage, study_name="importance")
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _distribution(optuna: Any, values: Sequence[Any]) -> Any:

@@ -107,6 +107,13 @@ SECTIONS = (
         heading="Time",
         panels=(
             Panel(
+                figure="time_memory",
+                heading="Time against memory saved",
+                lead="Every strategy on one chart, each trial measured against its stored twin.",
+                if_empty="No two trials here differ in the strategy alone and were timed on one machine. A "
+                "study with store and reverse in space.memory.strategy fills this.",
+            ),
+            Panel(
                 figure="overhead",
                 heading="Step time against the stored twin",
                 lead="Each point is a pair of trials of equal settings and seed on one machine.",
@@ -144,6 +151,14 @@ SECTIONS = (
                 lead="What is worth tuning: how much each setting mattered to what the search looked for.",
                 if_empty="It takes ten trials that a sampler proposed and that ended ok, and two settings "
                 "that vary among them. A study with a search step of method optuna fills this.",
+            ),
+            Panel(
+                figure="contour",
+                heading="Accuracy over two settings",
+                lead="Where the search found good ground, and where it hardly looked.",
+                if_empty="It takes ten trials that a sampler proposed and that ended ok, and two numeric "
+                "settings that vary among them. A study with a search step of method optuna over, say, "
+                "train.learning_rate and model.width fills this.",
             ),
         ),
     ),

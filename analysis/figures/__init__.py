@@ -1,6 +1,7 @@
 """The report's figures. Each module has `info(store)`, a frozen dataclass of numbers, and `figure(info)`."""
 
 from analysis.figures import (
+    contour,
     curves,
     error_block,
     error_depth,
@@ -13,6 +14,7 @@ from analysis.figures import (
     precision_map,
     precision_width,
     search_history,
+    time_memory,
     tradeoff,
 )
 
@@ -25,10 +27,12 @@ FIGURES = {
     "precision_width": precision_width,
     "error_block": error_block,
     "error_epoch": error_epoch,
+    "time_memory": time_memory,
     "overhead": overhead,
     "curves": curves,
     "search_history": search_history,
     "importance": importance,
+    "contour": contour,
     "failures": failures,
 }
 

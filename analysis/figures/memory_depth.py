@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -13,6 +14,9 @@ from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store import Store
 from analysis.theme import base_layout, family_symbol, log_ticks, strategy_color
 from analysis.units import MB, count_text
+
+FURTHER = 2
+"""Extrapolated lines end at so many times the depth of the deepest trial."""
 
 MEASURED_ALIKE = ("memory_source", "device")
 
@@ -73,6 +77,7 @@ def info(store: Store) -> MemoryDepthInfo:
                 keys=(("strategy", strategy), ("family", family)),
             )
         )
+    series += _extrapolations(growth, rows)
     return MemoryDepthInfo(series=tuple(series), growth=tuple(growth), notes=tuple(_notes(growth, rows)))
 
 
@@ -90,6 +95,35 @@ def figure(info: MemoryDepthInfo) -> go.Figure | None:
     )
 
 
+def _extrapolations(growth: list[Growth], rows: list[Row]) -> list[Series]:
+    """Each fitted power law from the deepest trial on to `FURTHER` times its depth, marked as such."""
+    depths = {r["trial_id"]: r["depth"] for r in rows}
+    series = []
+    for strategy, laws in sorted(group_by(growth, lambda g: g.strategy).items()):
+        lines = []
+        for law in laws:
+            deepest = max(depths[i] for i in law.ids)
+            text = f"extrapolated from n = {law.fit.n}: depth to the power {law.fit.slope + 0.0:.2f}"
+            lines.append(
+                tuple(
+                    Point(x=x, y=10 ** law.fit.at(math.log10(x)) / MB, ids=law.ids, text=text)
+                    for x in (deepest, FURTHER * deepest)
+                )
+            )
+        series.append(
+            Series(
+                name=f"{strategy} · extrapolated",
+                lines=tuple(lines),
+                color=strategy_color(strategy),
+                role="fit",
+                mode="lines",
+                dash="dot",
+                opacity=0.55,
+            )
+        )
+    return series
+
+
 def _label(row: Row) -> str:
     return f"{row['family']}, width {width_text(row)}, {precision_label(row)}"
 
@@ -98,6 +132,8 @@ def _notes(growth: list[Growth], rows: list[Row]) -> list[str]:
     if not rows:
         return []
     notes = ["Lines join trials that differ in depth and seed alone."]
+    if growth:
+        notes.append("Dotted lines are not measured: they extrapolate a fitted power law to twice the depth.")
     for strategy, group in sorted(group_by(growth, lambda g: g.strategy).items()):
         slopes = sorted({f"{g.fit.slope + 0.0:.2f}".replace("-0.00", "0.00") for g in group}, key=float)
         most = max(group, key=lambda g: g.fit.n)

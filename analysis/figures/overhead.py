@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.findings import SAME_MACHINE
-from analysis.stats import Pair, finite, group_by, pairs, ratio
+from analysis.stats import Pair, Row, finite, group_by, pairs, ratio
 from analysis.store import Store
 from analysis.theme import NEUTRAL, base_layout, family_symbol, strategy_color
 from analysis.units import factor_text, ratio_text
@@ -27,20 +28,7 @@ class OverheadInfo:
 
 def info(store: Store) -> OverheadInfo:
     """Pairs each trial that reverses or checkpoints with the one that stores, on the same machine."""
-    rows = [
-        r
-        for r in store.rows("trials")
-        if r["outcome"] == "ok" and finite(r["step_time_s"]) and r["step_time_s"] > 0 and finite(r["depth"])
-    ]
-    found: list[Pair] = []
-    for strategy in ("reverse", "checkpoint"):
-        found += pairs(
-            rows,
-            "strategy",
-            treatment=lambda r, s=strategy: r["strategy"] == s,  # type: ignore[misc]
-            control=lambda r: r["strategy"] == "store",
-            same=SAME_MACHINE,
-        )
+    found = stored_pairs(store.rows("trials"))
     series, notes = [], []
     looks = group_by(found, lambda p: (p.treatment["strategy"], p.treatment["family"] or ""))
     for (strategy, family), group in sorted(looks.items()):
@@ -74,6 +62,25 @@ def info(store: Store) -> OverheadInfo:
     if found:
         notes.append("The dashed line is one extra forward, 4/3; the dotted one is storing itself.")
     return OverheadInfo(series=tuple(series), notes=tuple(notes))
+
+
+def stored_pairs(trials: Iterable[Row]) -> list[Pair]:
+    """Trials that reverse or checkpoint, each beside its stored twin: equal settings, seed and machine."""
+    rows = [
+        r
+        for r in trials
+        if r["outcome"] == "ok" and finite(r["step_time_s"]) and r["step_time_s"] > 0 and finite(r["depth"])
+    ]
+    found: list[Pair] = []
+    for strategy in ("reverse", "checkpoint"):
+        found += pairs(
+            rows,
+            "strategy",
+            treatment=lambda r, s=strategy: r["strategy"] == s,  # type: ignore[misc]
+            control=lambda r: r["strategy"] == "store",
+            same=SAME_MACHINE,
+        )
+    return found
 
 
 def figure(info: OverheadInfo) -> go.Figure | None:

@@ -8,6 +8,7 @@ import pytest
 
 from analysis.figures import (
     FIGURES,
+    contour,
     curves,
     error_block,
     error_depth,
@@ -20,6 +21,7 @@ from analysis.figures import (
     precision_map,
     precision_width,
     search_history,
+    time_memory,
     tradeoff,
 )
 from analysis.figures.series import MAX_LINES
@@ -80,7 +82,7 @@ def searched(searched_store):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searched, name):
-    store = searched if name in ("search_history", "importance") else demo
+    store = searched if name in ("search_history", "importance", "contour") else demo
     known = {row["trial_id"] for row in store.rows("trials")}
     drawn = FIGURES[name].figure(FIGURES[name].info(store))
     layout = drawn.layout.to_plotly_json()
@@ -137,7 +139,7 @@ def test_the_front_is_drawn_over_seed_means(demo):
 def test_memory_lines_join_comparable_trials_and_carry_slopes(demo):
     info = memory_depth.info(demo)
     for one in info.series:
-        for line in one.lines:
+        for line in one.lines if one.role == "mean" else ():
             assert [p.x for p in line] == [14, 26, 38]
             assert all(len(p.ids) == 3 for p in line)
     slopes = {g.strategy: [] for g in info.growth}
@@ -147,6 +149,27 @@ def test_memory_lines_join_comparable_trials_and_carry_slopes(demo):
     assert all(0.6 < s < 0.9 for s in slopes["store"])
     (line, *_) = next(one for one in info.series if one.name == "reverse · revnet").lines
     assert {p.y for p in line} <= {2.0, 1.0, 0.5}
+
+
+def test_memory_beyond_the_deepest_trial_is_marked_as_extrapolated(demo):
+    info = memory_depth.info(demo)
+    beyond = {one.name: one for one in info.series if "extrapolated" in one.name}
+    assert {one.dash for one in beyond.values()} == {"dot"}
+    for line in beyond["store · extrapolated"].lines:
+        assert [p.x for p in line] == [38, 76]
+        assert line[0].y < line[1].y < 2 * line[0].y
+    assert any("not measured" in note for note in info.notes)
+
+
+def test_every_strategy_is_placed_by_what_it_costs_and_saves(demo):
+    info = time_memory.info(demo)
+    twins = {r["trial_id"]: r for r in demo.rows("trials")}
+    assert info.pairs == 36
+    for point in (p for one in info.series for p in one.points):
+        own, stored = (twins[i] for i in point.ids)
+        assert stored["strategy"] == "store" != own["strategy"]
+        assert point.x == pytest.approx(stored["memory_activation_bytes"] / own["memory_activation_bytes"])
+        assert point.y == pytest.approx(own["step_time_s"] / stored["step_time_s"])
 
 
 def test_errors_follow_depth_by_precision(demo):
@@ -306,6 +329,22 @@ def test_the_search_counts_its_trials_and_keeps_the_best(searched):
     assert heights == sorted(heights)
     assert heights[-1] == pytest.approx(100 * max(scores.values()))
     assert [p.x for one in info.series if one.name == "pruned" for p in one.points] == [5]
+
+
+def test_the_ground_of_a_search_is_seen_from_its_nearest_trials(searched):
+    info = contour.info(searched)
+    assert {axis.path for axis in info.axes} == {"train.learning_rate", "model.depth"}
+    assert {axis.path for axis in info.axes if axis.log} == {"train.learning_rate"}
+    assert len(info.places) == 11  # the pruned one is no place
+    ground, trials = contour.figure(info).data
+    values = [value for row in ground.z for value in row]
+    accuracies = [p.accuracy for p in info.places]
+    assert min(accuracies) <= min(values) < max(values) <= max(accuracies)
+    best = max(info.places, key=lambda p: p.accuracy)
+    x = min(range(len(ground.x)), key=lambda i: abs(ground.x[i] - best.values[0]))
+    y = min(range(len(ground.y)), key=lambda i: abs(ground.y[i] - best.values[1]))
+    assert ground.z[y][x] > sum(accuracies) / len(accuracies)
+    assert set(trials.customdata) == {p.trial_id for p in info.places}
 
 
 def test_importance_finds_the_setting_that_decides(tmp_path, new_trial):

@@ -64,6 +64,7 @@ def test_rows_are_there_once_and_complete(page):
     assert set(_payload(page, "figures")) == panels - {
         "search_history",
         "importance",
+        "contour",
     }  # no search in this store
 
 
