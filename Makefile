@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test check bench bench-conformance clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
 	@echo "make test    run every test"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   benchmarks that fit a CPU"
+	@echo "make bench-conformance   which guarantees this package and its peers keep"
 	@echo "make clean   remove .venv, caches and results"
 
 $(READY): pyproject.toml constraints.txt
@@ -24,6 +25,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+bench-conformance: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.conformance
 
 check: $(READY)
 	$(BIN)/ruff check .
