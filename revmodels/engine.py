@@ -142,10 +142,14 @@ class _Unit(torch.autograd.Function):
         x2: Tensor,
         *parameters: nn.Parameter,
     ) -> Pair:
-        s1 = plan.p1.record(x1) if plan.p1 else x1
-        y1 = combine(s1, plan.f.record(x2))
-        s2 = plan.p2.record(x2) if plan.p2 else x2
-        y2 = combine(s2, plan.g.record(y1))
+        random = RandomState.current(x1)
+        s1, random = plan.p1.record(x1, random) if plan.p1 else (x1, random)
+        f, random = plan.f.record(x2, random)
+        y1 = combine(s1, f)
+        del s1, f
+        s2, random = plan.p2.record(x2, random) if plan.p2 else (x2, random)
+        g, _ = plan.g.record(y1, random)
+        y2 = combine(s2, g)
         saved = (x1, x2) if plan.stores_input else ()
         ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
         ctx.plan, ctx.tape, ctx.index, ctx.is_last = plan, tape, index, is_last
@@ -213,13 +217,18 @@ class _Call:
         self.parameters, self._norms = survey(module)
         self._random: RandomState | None = None
 
-    def record(self, x: Tensor) -> Tensor:
-        """Evaluate at `x`; keep the generator states from before only if numbers were drawn."""
-        random = RandomState.current(x)
+    def record(self, x: Tensor, before: RandomState | None) -> tuple[Tensor, RandomState | None]:
+        """Evaluate at `x`; keep the generator states from `before` only if numbers were drawn.
+
+        Returns:
+            The value, and the generator states after.
+        """
         out = self.evaluate(x)
-        if random is not None and random.moved():
-            self._random = random
-        return out
+        after = RandomState.current(x)
+        if before is None or after is None or before.same(after):
+            return out, before
+        self._random = before
+        return out, after
 
     def replay(self, leaf: Tensor) -> tuple[Tensor, GradientEdge | None]:
         """Evaluate at `leaf` with a graph, the same random numbers, and running statistics frozen.

@@ -114,6 +114,8 @@ class Precision:
         """
         if not (self.autocasts and x.dtype in (torch.bfloat16, torch.float16)):
             x = x.to(self.parameter_dtype)
+        if not self.autocasts and not torch.is_autocast_enabled(x.device.type):
+            return fn(x)
         dtype = DTYPES[self.compute] if self.autocasts else None
         with torch.autocast(x.device.type, dtype=dtype, enabled=self.autocasts):
             return fn(x)
