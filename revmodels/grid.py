@@ -129,24 +129,39 @@ class Extent:
         self.dtype = dtype
         self._blocks: list[int] = []
         self._ends: list[Tensor] = []
+        self._summary: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Extent:
+        """A copied network has seen nothing yet."""
+        return Extent(self.bits, self.dtype)
 
     @torch.no_grad()
     def see(self, block: int, *streams: Tensor) -> None:
         """Take note of the pair that a block returns."""
         for x in streams:
-            if not (isinstance(x, FakeTensor) or x.is_meta):
-                self._blocks += [block, block]
-                self._ends += torch.aminmax(_flat(x.detach()))
+            self._blocks += [block, block]
+            self._ends += torch.aminmax(_flat(x.detach()))
+
+    @torch.no_grad()
+    def close(self) -> None:
+        """Reduce what was seen to two numbers, still on the device: what stays does not grow with depth."""
+        if not self._ends:
+            return
+        values = torch.stack(self._ends).abs()
+        self._ends.clear()
+        worst = torch.where(values.isfinite(), values, math.inf).argmax()
+        beyond = ~(values < grid_limit(self.bits, self.dtype))
+        first = torch.where(beyond.any(), beyond.to(torch.uint8).argmax(), worst)
+        self._summary = torch.stack((values.take(worst), first.to(values.dtype)))
 
     def read(self) -> Range | None:
-        """Everything seen, in one transfer from the device; None if nothing was."""
-        if not self._ends:
+        """Everything seen, in one transfer from the device; None if nothing was, or nothing with values."""
+        self.close()
+        if self._summary is None or isinstance(self._summary, FakeTensor) or self._summary.is_meta:
             return None
-        values = torch.stack(self._ends).abs().tolist()
+        value, first = self._summary.tolist()
         limit = grid_limit(self.bits, self.dtype)
-        worst = max(range(len(values)), key=lambda i: values[i] if math.isfinite(values[i]) else math.inf)
-        first = next((i for i, value in enumerate(values) if not value < limit), worst)
-        return Range(value=values[worst], block=self._blocks[first], limit=limit, grid_bits=self.bits)
+        return Range(value=value, block=self._blocks[int(first)], limit=limit, grid_bits=self.bits)
 
     def check(self) -> None:
         """Raise if anything seen left the range.

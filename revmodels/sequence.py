@@ -234,6 +234,7 @@ class ReversibleSequence(nn.Module):
             x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
             extent.see(-1, x1, x2)
         x1, x2 = self._run(x1, x2, extent)
+        extent.close()
         self._extent = extent
         if self._raises_on_overflow():
             extent.check()

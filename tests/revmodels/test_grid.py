@@ -10,6 +10,7 @@ from torch import nn
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model, engine
 from revmodels.errors import PrecisionError, RangeError
 from revmodels.grid import DEFAULT_BITS, grid_limit, to_grid
+from revmodels.measure import peak_memory, predict_memory
 from revmodels.units import UnitOptions, residual_function
 from tests.revmodels.blocks import gradients
 
@@ -302,3 +303,16 @@ def test_pairs_that_contradict_each_other_are_refused(arguments, words):
 def test_a_resnet_has_no_coupling():
     with pytest.raises(PrecisionError, match="resnet32 has no coupled streams"):
         create_model("resnet32", num_classes=10, precision=Precision(coupling="exact"))
+
+
+@pytest.mark.parametrize("on_overflow", ["raise", "record"])
+def test_memory_of_an_exact_network_is_flat_to_the_byte_and_predictable_after_a_step(on_overflow):
+    found = []
+    for depth in (26, 50, 98):
+        precision = Precision(coupling="exact", on_overflow=on_overflow)
+        model = create_model("revnet38", num_classes=10, depth=depth, width=0.25, precision=precision)
+        batch = torch.randn(8, 3, 16, 16), torch.randint(10, (8,))
+        found.append(peak_memory(model, batch).activation_bytes)
+        assert model.body.range.value > 0
+        assert predict_memory(model, batch).activation_bytes == found[-1]
+    assert len(set(found)) == 1
