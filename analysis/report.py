@@ -21,6 +21,7 @@ from analysis.figures import FIGURES
 from analysis.figures.series import describe
 from analysis.findings import findings
 from analysis.payload import TEMPLATES, columns, embeddable, hashed, inline, json_for_html, settings
+from analysis.precision_answer import precision_answer, precision_verdicts
 from analysis.recommend import configurations_of, recommend
 from analysis.sections import SECTIONS
 from analysis.stats import Row, finite
@@ -123,6 +124,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         comparisons=compare_studies(store) if store.study is None else [],
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
         sections=SECTIONS,
+        precision=precision_answer(rows) if precision_verdicts(rows) else "",
         drawn=set(figures),
         heights={name: figure["layout"]["height"] for name, figure in figures.items()},
         notes=notes,

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.fits import Fit, fit_power
 from analysis.labels import precision_label
-from analysis.precision_answer import precision_answer
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store import Store
 from analysis.theme import axis_style, base_layout, precision_look
@@ -191,5 +190,4 @@ def _notes(rows: list[Row], laws: list[Law], floors: list[float | None]) -> list
             notes.append(f"{label}: the reconstruction error grows with depth to the power {power}.")
     if any(floor is not None for floor in floors):
         notes.append("Errors of exactly zero lie below the dashed line.")
-    notes.append(precision_answer(rows))
     return notes

@@ -7,8 +7,9 @@ import pytest
 
 from analysis.errors import AnalysisError, StoreError, UnknownStudyError
 from analysis.payload import json_for_html, settings
-from analysis.report import write_report
+from analysis.report import render_report, write_report
 from analysis.sections import SECTIONS
+from analysis.store import open_store
 
 
 def _payload(page: str, part: str = "payload"):
@@ -223,3 +224,12 @@ def test_the_report_needs_neither_torch_nor_ray():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_precision_section_opens_with_its_answer(page, tmp_path, new_trial, write):
+    assert re.search(
+        r'<h2 id="precision-heading">Precision</h2>\s*<p class="statement">A reversible network of depth',
+        page,
+    )
+    write(tmp_path, [new_trial(strategy="store")])
+    assert 'class="statement"' not in render_report(open_store(tmp_path))
