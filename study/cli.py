@@ -236,6 +236,7 @@ def _summary_json(summary: RunSummary) -> dict[str, Any]:
         "already_done": summary.already_done,
         "failures": summary.failures,
         "left": summary.left,
+        "elsewhere": summary.elsewhere,
         "wall_s": summary.wall_s,
         "interrupted": summary.interrupted,
         "findings": _findings(summary),
@@ -251,7 +252,9 @@ def _say_summary(summary: RunSummary) -> None:
     )
     if summary.interrupted:
         say("Interrupted. What is done is kept; run the same command to go on.")
-    elif summary.left:
+    if summary.elsewhere:
+        say(f"Another run on this store is training {summary.elsewhere} of the trials that are left.")
+    if summary.left and not summary.interrupted:
         say(f"{summary.left} trials are left; run the same command to go on.")
     if summary.failures:
         say(f"{summary.failures} trials failed: revstudy query failures --store {summary.store}")

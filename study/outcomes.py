@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 OK, DIVERGED, OOM, PRUNED, TIMEOUT, FAILED = "ok", "diverged", "oom", "pruned", "timeout", "failed"
@@ -20,6 +21,7 @@ INFRASTRUCTURE_ERRORS = frozenset(
         "NodeDiedError",
         "ObjectLostError",
         "OwnerDiedError",
+        "PeerLostError",
         "PreemptionError",
         "RayActorError",
         "WorkerCrashedError",
@@ -30,6 +32,8 @@ INFRASTRUCTURE_ERRORS = frozenset(
     }
 )
 """Classes of Ray's errors that say a process or machine was lost, not that the trial is wrong."""
+
+_PEER_TEXTS = ("gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "DistBackendError")
 
 _MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", "OutOfMemory")
 
@@ -44,6 +48,14 @@ class TimeUpError(Exception):
 
 class StopError(Exception):
     """The caller asked to stop after an epoch."""
+
+
+class PeerLostError(Exception):
+    """Another worker of the trial is gone; this one could not go on without it."""
+
+
+class AbandonedError(BaseException):
+    """The trial is given up at once and without a row. It is no `Exception`, so that no row is made of it."""
 
 
 def outcome_of(error: BaseException) -> str:
@@ -70,6 +82,16 @@ def outcome_of(error: BaseException) -> str:
 def worth_retrying(error: BaseException) -> bool:
     """Whether the same trial may succeed on another try within this run: a process or machine was lost."""
     return any(kind.__name__ in INFRASTRUCTURE_ERRORS for kind in type(error).__mro__)
+
+
+def lost_a_peer(row: Mapping[str, Any]) -> bool:
+    """Whether a trial's row tells of a collective that failed because another worker was gone.
+
+    >>> lost_a_peer({"outcome": "failed", "error_class": "RuntimeError", "error_message": "[gloo/pair.cc] x"})
+    True
+    """
+    told = f"{row['error_class']}: {row['error_message']}"
+    return row["outcome"] == FAILED and any(text in told for text in _PEER_TEXTS)
 
 
 def describe(error: BaseException) -> dict[str, Any]:

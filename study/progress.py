@@ -18,6 +18,9 @@ from rich.progress import Progress as Bar
 FAILURES = frozenset({"diverged", "oom", "timeout", "failed"})
 """Outcomes that count as failed. `pruned` does not: the search asked for it."""
 
+ELSEWHERE, FOUND = "elsewhere", "found"
+"""Why a run leaves a trial alone: another run is training it, or has trained it."""
+
 
 class Progress:
     """Counts what happens to the trials of a run and shows nothing; base of the visible kinds."""
@@ -26,6 +29,7 @@ class Progress:
         self.total = 0
         self.running: dict[str, int] = {}
         self.ended: dict[str, str] = {}
+        self.others: dict[str, str] = {}
         self._epochs_of: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -52,7 +56,7 @@ class Progress:
 
     def started(self, trial_id: str, *, epochs: int) -> None:
         """Report a trial that began and is going to take `epochs` epochs."""
-        self.running[trial_id] = 0
+        self.running.setdefault(trial_id, 0)  # a trial that lost its process begins again
         self._epochs_of[trial_id] = epochs
 
     def epoch(self, trial_id: str, *, epoch: int) -> None:
@@ -65,6 +69,12 @@ class Progress:
         """Report the end of a trial with its outcome."""
         seen = self.running.pop(trial_id, 0)
         self.ended[trial_id] = outcome
+        self._advance(self._epochs_of.pop(trial_id, seen) - seen)
+
+    def passed(self, trial_id: str, why: str) -> None:
+        """Report a trial that this run leaves alone: `ELSEWHERE` it is trained, or was `FOUND` done."""
+        seen = self.running.pop(trial_id, 0)
+        self.others[trial_id] = why
         self._advance(self._epochs_of.pop(trial_id, seen) - seen)
 
     def close(self) -> None:

@@ -1,14 +1,12 @@
 """Writing to the results store, and asking it what is done. Files are written once and never changed.
 
-A file appears under its name only when it is whole: it is written under a dot-prefixed name, synced, and
-renamed. The row of a trial comes after its curves, so that a row in the store means that all of it is there.
+A file appears under its name only when it is whole: see `study.store_files`. The row of a trial comes after
+its curves, so that a row in the store means that all of it is there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +22,7 @@ from analysis.schema import SCHEMA_VERSION, TABLES, VERSION_KEY
 from study import outcomes
 from study.errors import StoreError
 from study.rows import TrialResult, lost_result
+from study.store_files import open_filesystem, remove_file, store_errors, write_file
 
 __all__ = [
     "attempts",
@@ -31,11 +30,11 @@ __all__ = [
     "done_ids",
     "lost_result",
     "read_rows",
+    "trial_rows",
     "write_result",
     "write_study",
 ]
 
-_REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://")
 _TRIAL_FILE = re.compile(r"/study=[^/]+/trials/[^/.][^/]*\.parquet$")
 
 
@@ -56,7 +55,7 @@ def write_result(store: str | Path, result: TrialResult) -> None:
             buffer = pa.BufferOutputStream()
             # A file holds a few rows: zstd and dictionaries would take three times as long to read and write.
             pq.write_table(content, buffer, compression="snappy", use_dictionary=False)
-            _write(store, f"study={row['study']}/{table}/{name}", buffer.getvalue().to_pybytes())
+            write_file(store, f"study={row['study']}/{table}/{name}", buffer.getvalue().to_pybytes())
 
 
 def write_study(store: str | Path, study: Mapping[str, Any], trial_ids: Iterable[str] = ()) -> None:
@@ -71,7 +70,7 @@ def write_study(store: str | Path, study: Mapping[str, Any], trial_ids: Iterable
 
     """
     content = json.dumps({**study, "trial_ids": sorted(trial_ids)}, indent=2, allow_nan=False)
-    _write(store, f"study={study['name']}/study.json", content.encode() + b"\n")
+    write_file(store, f"study={study['name']}/study.json", content.encode() + b"\n")
 
 
 def check_writable(store: str | Path) -> None:
@@ -84,10 +83,8 @@ def check_writable(store: str | Path) -> None:
 
     """
     name = f".write-test-{uuid.uuid4().hex[:8]}"
-    _write(store, name, b"")
-    filesystem, root = _open(store)
-    with _store_errors(store, "written"):
-        filesystem.delete_file(f"{root}/{name}")
+    write_file(store, name, b"")
+    remove_file(store, name)
 
 
 def done_ids(store: str | Path) -> set[str]:
@@ -120,6 +117,27 @@ def attempts(store: str | Path) -> dict[str, int]:
     return following
 
 
+def trial_rows(store: str | Path, trial_id: str, *, attempts: int = 8) -> list[dict[str, Any]]:
+    """The rows of one trial's first attempts, found by the names of their files, which takes milliseconds.
+
+    Rows that `analysis.compact` has merged since are not among them.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read, or is of a newer schema.
+
+    """
+    filesystem, root = open_filesystem(store)
+    with store_errors(store, "read"):
+        found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        folders = [info.path for info in found if info.base_name.startswith("study=")]
+        names = [f"{trial_id}-a{attempt}.parquet" for attempt in range(attempts)]
+        files = filesystem.get_file_info([f"{folder}/trials/{name}" for folder in folders for name in names])
+    tables = [_read(filesystem, info.path, None) for info in files if info.is_file]
+    return [row for table in tables if table is not None for row in table.to_pylist()]
+
+
 def read_rows(store: str | Path) -> dict[str, dict[str, Any]]:
     """One row for each trial: its last attempt that ended ok, or else its last attempt.
 
@@ -142,8 +160,8 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, int]:
 
 
 def _rows(store: str | Path, columns: list[str] | None) -> Iterator[dict[str, Any]]:
-    filesystem, root = _open(store)
-    with _store_errors(store, "read"):
+    filesystem, root = open_filesystem(store)
+    with store_errors(store, "read"):
         kind = filesystem.get_file_info(root).type
         if kind == fs.FileType.NotFound:
             return
@@ -173,61 +191,3 @@ def _read(filesystem: fs.FileSystem, file: str, columns: list[str] | None) -> pa
             return parquet.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
         return None
-
-
-def located(store: str | Path) -> str:
-    """The same store, named so that processes in other working directories find it."""
-    text = str(store)
-    return text if _REMOTE.match(text) else str(Path(text).expanduser().absolute())
-
-
-def _open(store: str | Path) -> tuple[fs.FileSystem, str]:
-    text = located(store)
-    if not _REMOTE.match(text):
-        return fs.LocalFileSystem(), text
-    with _store_errors(store, "opened"):
-        filesystem, root = fs.FileSystem.from_uri(text)
-    return filesystem, root.rstrip("/")
-
-
-def _write(store: str | Path, name: str, content: bytes) -> None:
-    filesystem, root = _open(store)
-    with _store_errors(store, "written"):
-        if isinstance(filesystem, fs.LocalFileSystem):
-            _write_local(Path(root) / name, content)
-        else:
-            # Object storage shows an object only once its upload is complete.
-            with filesystem.open_output_stream(f"{root}/{name}") as stream:
-                stream.write(content)
-
-
-def _write_local(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name.lstrip('.')}.{uuid.uuid4().hex[:8]}"
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def _store_errors(store: str | Path, action: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StoreError(
-            value=str(store),
-            rule=f"the store could not be {action} ({reason})",
-            remedy="choose another folder with --store or REVSTUDY_STORE",
-        ) from None

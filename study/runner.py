@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,18 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.schema import OUTCOMES
 from study import outcomes
+from study.claims import HEARTBEAT_S, STALE_S, read_claims
 from study.plan import Plan, PlannedSearch, make_plan
-from study.progress import FAILURES, Progress
-from study.record import attempts, check_writable, done_ids, located, read_rows, write_study
+from study.progress import ELSEWHERE, FAILURES, FOUND, Progress
+from study.record import attempts, check_writable, done_ids, read_rows, write_study
 from study.searches import common_settings, complete, known_points, remaining, trials_at
 from study.settings import Trial
 from study.space import search_space
 from study.spec import Study
+from study.store_files import located
+from study.tidy import tidy
 
 if TYPE_CHECKING:
     from study.executors.session import Cluster
     from study.executors.tune import Batch
     from study.workers import Job
+
+
+RESTARTS = 3
+"""How often a run starts a Ray of its own anew after it died."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,10 @@ class RunSummary:
     failures
         Trials of the plan, or of this run's searches, that stand as failed in the store.
     left
-        Trials that were not trained: the time was up, the budget reached, or the run was interrupted.
+        Trials that were not trained: the time was up, the budget reached, the run was interrupted, or another
+        run has them.
+    elsewhere
+        Those of them that another run is training.
     wall_s
         Time of the run.
     interrupted
@@ -55,6 +66,7 @@ class RunSummary:
     already_done: int = 0
     failures: int = 0
     left: int = 0
+    elsewhere: int = 0
     wall_s: float = 0.0
     interrupted: bool = False
 
@@ -116,35 +128,44 @@ def run_study(
     StoreError
         The store cannot be written; nothing was started.
     ClusterError
-        Ray cannot be reached, or is too small for a trial.
+        Ray cannot be reached, or is too small for a trial, or died again and again.
     """
     begun = time.time()
     progress = progress or Progress()
     plan = plan_run(study, store)
     check_writable(store)
     planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
-    searched = {i for i, row in read_rows(store).items() if row["study"] == study.name} - set(planned)
+    rows = read_rows(store)
+    searched = {i for i, row in rows.items() if row["study"] == study.name} - set(planned)
     write_study(store, study.to_dict(), planned)
     if on_plan is not None:
         on_plan(plan)
     interrupted = False
+    tidy(store, {trial_id for trial_id, row in rows.items() if row["outcome"] in outcomes.FINAL})
     if plan.total:
         try:
             _Run(study, located(store), progress=progress, begun=begun).execute(plan, address)
         except KeyboardInterrupt:
             interrupted = True
     rows = read_rows(store)
-    part = {*planned, *progress.ended, *(i for i, row in rows.items() if row["study"] == study.name)}
+    part = {
+        *planned,
+        *progress.ended,
+        *progress.others,
+        *(i for i, row in rows.items() if row["study"] == study.name),
+    }
     write_study(store, study.to_dict(), part & rows.keys())
     judged = {*planned, *progress.ended} & rows.keys()
     ended = Counter(o for o in progress.ended.values() if o in OUTCOMES)
+    others = Counter(progress.others.values())
     return RunSummary(
         study=study.name,
         store=str(store),
         outcomes=dict(ended),
-        already_done=len(plan.already_done) + len(searched),
+        already_done=len(plan.already_done) + len(searched) + others[FOUND],
         failures=sum(rows[trial_id]["outcome"] in FAILURES for trial_id in judged),
-        left=max(0, plan.total - ended.total()) + len(plan.beyond_budget),
+        left=max(0, plan.total - ended.total() - others[FOUND]) + len(plan.beyond_budget),
+        elsewhere=others[ELSEWHERE],
         wall_s=time.time() - begun,
         interrupted=interrupted,
     )
@@ -158,17 +179,33 @@ class _Run:
         self._store = store
         self._progress = progress
         self._ends_at = None if study.budget.time_s is None else begun + study.budget.time_s
+        self._id = uuid.uuid4().hex
 
     def execute(self, plan: Plan, address: str | None) -> None:
+        """Train what the plan has left; if a Ray of our own dies under it, in a new one."""
+        from study.executors.session import ClusterLostError
+
+        searches = [search for search in plan.searches if search.trials]
+        shared = [common_settings(self._study, search) for search in searches]
+        epochs = sum(t.settings.train.epochs for t in plan.trials)
+        epochs += sum(s.train.epochs * search.count for s, search in zip(shared, searches, strict=True))
+        self._progress.begin(trials=plan.total, epochs=epochs)
+        for restarts_left in reversed(range(RESTARTS + 1)):
+            try:
+                self._train(plan, address)
+                return
+            except ClusterLostError:
+                if address is not None or not restarts_left:
+                    raise
+            plan = plan_run(self._study, self._store)
+
+    def _train(self, plan: Plan, address: str | None) -> None:
         """Start Ray, then run the grid's trials by size, then the searches in order."""
         from study.executors.session import ray_session
 
         searches = [search for search in plan.searches if search.trials]
-        shared = [common_settings(self._study, search) for search in searches]
-        sizes = [t.settings.scaling for t in plan.trials] + [s.scaling for s in shared]
-        epochs = sum(t.settings.train.epochs for t in plan.trials)
-        epochs += sum(s.train.epochs * search.count for s, search in zip(shared, searches, strict=True))
-        self._progress.begin(trials=plan.total, epochs=epochs)
+        sizes = [trial.settings.scaling for trial in plan.trials]
+        sizes += [common_settings(self._study, search).scaling for search in searches]
         several = any(size.executor == "train" or size.workers > 1 for size in sizes)
         with ray_session(address, dashboard=several) as cluster:
             from study.executors.lost import LostTrials
@@ -176,9 +213,35 @@ class _Run:
 
             for size in sizes:
                 concurrency(size, cluster)
-            lost = LostTrials()
+            lost, elsewhere = LostTrials(), []
             for batch in self._batches(plan, searches, cluster):
-                run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
+                elsewhere += run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
+            while freed := self._freed(elsewhere):
+                elsewhere = [job for job in elsewhere if job not in freed]
+                for trials in _by_size(job.trial for job in freed):
+                    batch = self._grid_batch(trials, cluster)
+                    elsewhere += run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
+
+    def _freed(self, jobs: list[Job]) -> list[Job]:
+        """Those jobs that nobody trains any more, or has trained.
+
+        A claim may be what a killed run has left. It takes a while to tell: a living one is refreshed.
+        """
+        seen: dict[str, str] = {}
+        freed: list[Job] = []
+        waiting, ends_at = list(jobs), time.monotonic() + STALE_S + 2 * HEARTBEAT_S
+        while waiting and time.monotonic() < ends_at:
+            claims = read_claims(self._store)
+            for job in list(waiting):
+                claim = claims.get(job.trial.trial_id)
+                if claim is None:
+                    freed.append(job)
+                elif seen.setdefault(claim.trial_id, claim.heartbeat_at) == claim.heartbeat_at:
+                    continue
+                waiting.remove(job)
+            if waiting:
+                time.sleep(0.5)
+        return freed
 
     def _batches(self, plan: Plan, searches: list[PlannedSearch], cluster: Cluster) -> Iterator[Batch]:
         for trials in _by_size(plan.trials):
@@ -191,12 +254,13 @@ class _Run:
                 yield self._search_batch(replace(search, trials=points), cluster)
 
     def _grid_batch(self, trials: list[Trial], cluster: Cluster) -> Batch:
+        from study.executors.queue import JobQueue
         from study.executors.tune import Batch
 
         following = attempts(self._store)
         return Batch(
             scaling=trials[0].settings.scaling,
-            jobs=[self._job(trial, following, cluster) for trial in trials],
+            queue=JobQueue(self._job(trial, following, cluster) for trial in trials),
         )
 
     def _search_batch(self, search: PlannedSearch, cluster: Cluster) -> Batch:
@@ -221,8 +285,7 @@ class _Run:
         )
         return Batch(
             scaling=settings.scaling,
-            searcher=searcher,
-            samples=search.count,
+            queue=searcher,
             scheduler=make_scheduler(step.pruning, epochs=settings.train.epochs),
         )
 
@@ -237,6 +300,7 @@ class _Run:
             ends_at=self._ends_at,
             time_s=self._study.budget.trial_time_s,
             concurrent_trials=concurrency(trial.settings.scaling, cluster),
+            run=self._id,
         )
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from study import outcomes
+from study.errors import StoreError
 from study.record import attempts, lost_result, read_rows, write_result
 from study.workers import Job
 
+RETRIES = 3
+"""How often in a row a run tries a trial again whose process was lost, without one more epoch done."""
+
+_MONITOR_TEXTS = ("NODE_OUT_OF_MEMORY", "running low on memory", "memory pressure")
 _COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 
 
@@ -24,35 +30,60 @@ def oom_kills() -> int:
     return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a lost trial stands: its outcome so far, and whether to try it again."""
+
+    outcome: str
+    retry: bool = False
+
+
 class LostTrials:
     """Writes the row of each trial whose process died, and says how the trial ended.
 
     A process that dies says nothing about why. If the kernel's count of processes killed for lack of memory
-    has grown since the last look, the trial counts as out of memory.
+    has grown since the last look, or Ray says that it killed the process for that, the trial counts as out of
+    memory, and is not tried again: it would need as much memory again.
     """
 
     def __init__(self) -> None:
         self._kills = oom_kills()
+        self._tries: dict[str, tuple[int, int]] = {}
 
-    def __call__(self, job: Job, error: BaseException | None) -> str:
-        """Write the row, unless the process managed to, and return the outcome."""
+    def __call__(self, job: Job, error: BaseException | None, *, epoch: int = 0) -> Verdict:
+        """Write the row, unless the process managed to, and judge the trial. `epoch` is the last it reported.
+
+        Raises
+        ------
+        StoreError
+            That is what ended the trial: the store cannot be written.
+        """
         trial_id = job.trial.trial_id
+        error = first_failure(error)
+        if isinstance(error, StoreError):
+            raise error
         if attempts(job.store).get(trial_id, 0) > job.attempt:
-            return str(read_rows(job.store)[trial_id]["outcome"])
+            return Verdict(outcome=str(read_rows(job.store)[trial_id]["outcome"]))
         kills, before = oom_kills(), self._kills
         self._kills = kills
-        error = first_failure(error)
         died = error is None or outcomes.worth_retrying(error)
-        result = lost_result(
-            job.trial,
-            error,
-            attempt=job.attempt,
-            outcome=outcomes.OOM if died and kills > before else None,
-        )
+        oom = died and (kills > before or any(text in str(error) for text in _MONITOR_TEXTS))
+        result = lost_result(job.trial, error, attempt=job.attempt, outcome=outcomes.OOM if oom else None)
         if died and error is not None:
             result.trial["error_message"] = cause_of_death(error)
         write_result(job.store, result)
-        return str(result.trial["outcome"])
+        again = died and not oom and self._within_budget(trial_id, epoch)
+        return Verdict(outcome=str(result.trial["outcome"]), retry=again)
+
+    def _within_budget(self, trial_id: str, epoch: int) -> bool:
+        """Whether a trial that was lost after an epoch may be tried again.
+
+        A trial that goes on costs time alone, so only tries that did not get further count.
+        """
+        furthest, tries = self._tries.get(trial_id, (0, 0))
+        tries = 1 if epoch > furthest else tries + 1
+        self._tries[trial_id] = max(epoch, furthest), tries
+        return tries <= RETRIES
 
 
 def first_failure(error: BaseException | None) -> BaseException | None:

@@ -15,7 +15,6 @@ import itertools
 import math
 import random
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -25,8 +24,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
-from ray.tune.search import Searcher
 
+from study.executors.queue import JobQueue
 from study.spec import Axis, Pruning
 from study.workers import SCORE, Job
 
@@ -45,7 +44,7 @@ class Proposal:
     trial_ids: tuple[str, ...]
 
 
-class StoreSearch(Searcher):
+class StoreSearch(JobQueue):
     """Proposes trials with an Optuna sampler, and never one whose row is in the store.
 
     Parameters
@@ -88,8 +87,6 @@ class StoreSearch(Searcher):
         self._find_row = find_row
         self._limit = limit
         self._untried = _Untried(space, seed)
-        self._queue: deque[Job] = deque()
-        self._training: dict[str, str] = {}
         self._rows: dict[str, Row] = {}
         self._open: list[Proposal] = []
         self._new = 0
@@ -104,37 +101,18 @@ class StoreSearch(Searcher):
             )
             self._untried.discard(point)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Tune pickles its configuration to disk for a resume that the store makes needless.
-        return Searcher, ()
-
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial to train as ``{"job": Job}``, or `Searcher.FINISHED`."""
-        while not self._queue:
+    def propose(self) -> Job | None:
+        """The next trial to train, or None once there is nothing new to propose."""
+        while not self._waiting:
             if self._new >= self._limit or not self._propose():
-                return Searcher.FINISHED
-        job = self._queue.popleft()
-        self._training[trial_id] = job.trial.trial_id
-        return {"job": job}
+                return None
+        return self._waiting.popleft()
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Ignore epochs: pruning is the scheduler's, and Optuna is told final values."""
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def ended(self, job: Job, result: dict[str, Any] | None) -> None:
         """Tell Optuna the values of every proposal that this trial completes."""
-        lost = error or result is None
-        self._rows[self._training.pop(trial_id)] = (
-            {"outcome": "failed"} if lost else {"outcome": "pruned", **(result or {})}
-        )
+        lost = {"outcome": "failed"}
+        self._rows[job.trial.trial_id] = lost if result is None else {"outcome": "pruned", **result}
         self._settle()
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the store is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing; see `save`."""
 
     def _propose(self) -> bool:
         """Ask until a proposal has something to train; False if the space has nothing new."""
@@ -150,7 +128,7 @@ class StoreSearch(Searcher):
             fresh = [job for job in jobs if self._is_new(job.trial.trial_id)]
             self._open.append(Proposal(trial=trial, trial_ids=tuple(job.trial.trial_id for job in jobs)))
             if fresh:
-                self._queue.extend(fresh)
+                self._waiting.extend(fresh)
                 self._new += 1
                 return True
             self._settle()

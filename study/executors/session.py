@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ OBJECT_STORE_BYTES = 100 * 2**20
 """Only settings and rows travel between processes, so a local Ray needs little shared memory."""
 
 CONNECT_TIMEOUT_S = 5.0
+WATCH_S = 1.0
+ESSENTIAL = ("raylet", "gcs_server")
 
 
 class ClusterError(Exception):
@@ -48,12 +51,32 @@ class ClusterError(Exception):
     exit_code = 4
 
 
+class ClusterLostError(ClusterError):
+    """Ray died while it ran trials. What they wrote to the store stays."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """What a running Ray offers."""
 
     cpus: int
     gpus: int
+    dead: Callable[[], str] = lambda: ""
+
+    def check(self) -> None:
+        """Make sure that Ray's processes on this machine are alive: without them, Tune would wait for ever.
+
+        Raises
+        ------
+        ClusterLostError
+            One of them is gone.
+        """
+        gone = self.dead()
+        if gone:
+            raise ClusterLostError(
+                f"Ray died on this machine ({gone} ended): what is done is kept; "
+                "run the same command to go on"
+            )
 
     def slots(self, *, cpus: float, gpus: float) -> int:
         """How many groups of `cpus` and `gpus` fit at once.
@@ -130,7 +153,36 @@ def _cluster() -> Cluster:
     import ray
 
     resources = ray.cluster_resources()
-    return Cluster(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+    return Cluster(
+        cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), dead=_Watch().dead_process
+    )
+
+
+class _Watch:
+    """Looks after the processes of Ray that this one depends on.
+
+    A driver whose raylet is killed is told nothing: its trials fail one by one, and no other ever starts.
+    """
+
+    def __init__(self) -> None:
+        import ray
+
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._looked = time.monotonic()
+
+    def dead_process(self) -> str:
+        """The name of one that is gone, or nothing; it looks at most once a second."""
+        import ray
+
+        if time.monotonic() - self._looked < WATCH_S:
+            return ""
+        self._looked = time.monotonic()
+        node = ray._private.worker._global_node
+        # Asking also reaps the dead, without which Ray's workers take their dead parent for alive.
+        gone: set[str] = {kind for kind, _ in node.dead_processes()} & set(ESSENTIAL) if node else set()
+        if not gone and not any(n["NodeID"] == self._node_id and n["Alive"] for n in ray.nodes()):
+            gone = {"the raylet of this machine"}
+        return ", ".join(sorted(gone))
 
 
 def _check_reachable(address: str) -> None:

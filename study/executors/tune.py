@@ -5,31 +5,27 @@ from __future__ import annotations
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from study.executors.lost import LostTrials
+from study.executors.queue import JobQueue
 from study.executors.session import Cluster
-from study.executors.train import DRIVER_RESOURCES, run_trainer
-from study.progress import Progress
+from study.executors.train import DRIVER_RESOURCES, GroupActor
+from study.progress import ELSEWHERE, FOUND, Progress
 from study.settings import ScalingSettings, Trial
 from study.workers import NOT_RUN, Job, TrialActor
-
-Lost = Callable[[Job, BaseException | None], str]
-"""Writes the row of a trial whose process died and returns its outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Trials of equal resources to run together, or a searcher that proposes up to `samples` of them."""
+    """Trials of equal resources to run together, waiting in a queue or proposed by it."""
 
     scaling: ScalingSettings
-    jobs: Sequence[Job] = ()
-    searcher: Any = None
-    samples: int = 0
+    queue: JobQueue
     scheduler: Any = None
 
 
@@ -50,13 +46,17 @@ def concurrency(scaling: ScalingSettings, cluster: Cluster) -> int:
     return cluster.slots(cpus=scaling.cpus_per_worker * workers, gpus=scaling.gpus_per_worker * workers)
 
 
-def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: Lost) -> None:
-    """Run every trial of a batch to its row in the store.
+def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostTrials) -> list[Job]:
+    """Run every trial of a batch to its row in the store, and return those that other runs are training.
+
+    A trial whose process was lost is tried again, from its checkpoint, as often as `lost` allows.
 
     Raises
     ------
     ClusterError
-        The cluster is too small for one trial.
+        The cluster is too small for one trial, or is gone.
+    StoreError
+        The store cannot be written any more; what it has stays.
     KeyboardInterrupt
         Passed through; the rows of finished trials are in the store.
     """
@@ -67,31 +67,32 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: Lost)
         "gpu": batch.scaling.gpus_per_worker,
     }
     if distributed(batch.scaling):
-        trainable, resources = run_trainer, DRIVER_RESOURCES
+        trainable, resources = GroupActor, DRIVER_RESOURCES
+    observer = _Observer(batch.queue, cluster, progress, lost)
     scratch = Path(tempfile.mkdtemp(prefix="revstudy-"))
     try:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
-            param_space={} if batch.searcher else {"job": tune.grid_search(list(batch.jobs))},
             tune_config=tune.TuneConfig(
-                search_alg=batch.searcher,
+                search_alg=batch.queue,
                 scheduler=batch.scheduler,
-                num_samples=batch.samples if batch.searcher else 1,
+                num_samples=-1,  # until the queue is finished
                 max_concurrent_trials=at_once,
-                reuse_actors=not distributed(batch.scaling),
+                reuse_actors=True,
                 trial_name_creator=_short_name,
                 trial_dirname_creator=_short_name,
             ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(scratch),
-                callbacks=[_Observer(progress, lost)],
+                callbacks=[observer],
                 verbose=0,
             ),
         )
         tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return observer.elsewhere
 
 
 def _short_name(trial: Any) -> str:
@@ -109,15 +110,21 @@ def _error_of(trial: Any) -> BaseException | None:
 
 
 class _Observer(tune.Callback):
-    """Tells the progress display, and the writer of lost trials, what Tune sees."""
+    """Tells the progress display, the queue, and the writer of lost trials what Tune sees."""
 
-    def __init__(self, progress: Progress, lost: Lost) -> None:
+    def __init__(self, queue: JobQueue, cluster: Cluster, progress: Progress, lost: LostTrials) -> None:
+        self._queue = queue
+        self._cluster = cluster
         self._progress = progress
         self._lost = lost
+        self.elsewhere: list[Job] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its configuration to disk for a resume that the store makes needless.
         return tune.Callback, ()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._cluster.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned: Trial = trial.config["job"].trial
@@ -130,12 +137,25 @@ class _Observer(tune.Callback):
             self._progress.epoch(trial.config["job"].trial.trial_id, epoch=result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        outcome = (trial.last_result or {}).get("outcome", "pruned")
-        self._progress.finished(trial.config["job"].trial.trial_id, outcome)
+        job: Job = trial.config["job"]
+        report = trial.last_result or {}
+        outcome = report.get("outcome", "pruned")
+        if outcome == ELSEWHERE:
+            self.elsewhere.append(job)
+        if outcome == ELSEWHERE or report.get(FOUND):
+            self._progress.passed(job.trial.trial_id, ELSEWHERE if outcome == ELSEWHERE else FOUND)
+        else:
+            self._progress.finished(job.trial.trial_id, outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]
-        self._progress.finished(job.trial.trial_id, self._lost(job, _error_of(trial)))
+        trial_id = job.trial.trial_id
+        verdict = self._lost(job, _error_of(trial), epoch=self._progress.running.get(trial_id, 0))
+        if verdict.retry:
+            self._queue.retry(trial.trial_id)
+        else:
+            self._queue.give_up(trial.trial_id)
+            self._progress.finished(trial_id, verdict.outcome)
 
 
-__all__ = ["NOT_RUN", "Batch", "Lost", "concurrency", "distributed", "run_batch"]
+__all__ = ["NOT_RUN", "Batch", "concurrency", "distributed", "run_batch"]

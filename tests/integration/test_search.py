@@ -76,11 +76,19 @@ def test_a_trial_without_finite_objectives_is_told_as_failed(make_study, result)
     assert [t.state for t in searcher.study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_a_lost_process_is_told_as_failed(make_study):
+def test_a_lost_process_is_tried_again_and_told_as_failed_only_when_it_is_given_up(make_study):
     searcher = searcher_of(search_study(make_study, LEARNING_RATES), limit=1)
-    searcher.suggest("a")
+    first = searcher.suggest("a")["job"]
     searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("wait") is None
+    searcher.retry("a")
+    again = searcher.suggest("b")["job"]
+    assert (again.trial, again.attempt) == (first.trial, first.attempt + 1)
+    assert [t.state for t in searcher.study.trials] == [TrialState.RUNNING]
+    searcher.on_trial_complete("b", error=True)
+    searcher.give_up("b")
     assert [t.state for t in searcher.study.trials] == [TrialState.FAIL]
+    assert searcher.suggest("c") == Searcher.FINISHED
 
 
 def test_a_stored_network_counts_as_rebuilt_without_error():
@@ -94,11 +102,12 @@ def test_a_finite_space_is_exhausted_and_no_point_is_trained_twice(make_study):
     searcher = searcher_of(study, limit=50)
     jobs = [searcher.suggest("a")["job"], searcher.suggest("b")["job"]]
     assert len({job.trial.trial_id for job in jobs}) == 2
-    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.suggest("c") is None
     running = [t for t in searcher.study.trials if t.state == TrialState.RUNNING]
     assert len(running) >= 2
     searcher.on_trial_complete("a", good(0.1))
     searcher.on_trial_complete("b", good(0.2))
+    assert searcher.suggest("d") == Searcher.FINISHED
     assert {t.state for t in searcher.study.trials} == {TrialState.COMPLETE}
     by_width = {(t.params["model.width"], t.values[0]) for t in searcher.study.trials}
     assert len(by_width) == 2
@@ -110,7 +119,7 @@ def test_a_point_of_the_store_is_answered_from_its_row(make_study):
     (done,) = trials_at(study, search, {"model.width": 0.25})
     searcher = searcher_of(study, limit=5, rows={done.trial_id: good(0.75)})
     assert searcher.suggest("a")["job"].trial.settings.model.width == 0.5
-    assert searcher.suggest("b") == Searcher.FINISHED
+    assert searcher.suggest("b") is None
     answered = [t for t in searcher.study.trials if t.params["model.width"] == 0.25]
     assert answered
     assert all(t.values == [0.75, 1000.0, 1e-7] for t in answered)
@@ -120,7 +129,7 @@ def test_a_proposal_is_told_the_mean_of_its_seeds_once_all_are_done(make_study):
     searcher = searcher_of(search_study(make_study, LEARNING_RATES, seeds=(0, 1)), limit=1)
     jobs = [searcher.suggest("a")["job"], searcher.suggest("b")["job"]]
     assert [job.trial.settings.seed for job in jobs] == [0, 1]
-    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.suggest("c") is None
     searcher.on_trial_complete("a", good(0.2))
     assert [t.state for t in searcher.study.trials] == [TrialState.RUNNING]
     searcher.on_trial_complete("b", good(0.4))
