@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import tune
 
+from study.errors import StoreError
 from study.executors.lost import LostTrials
 from study.executors.queue import JobQueue
 from study.executors.session import Cluster
@@ -90,6 +91,7 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
             ),
         )
         tuner.fit()
+        observer.check()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return observer.elsewhere
@@ -117,14 +119,21 @@ class _Observer(tune.Callback):
         self._cluster = cluster
         self._progress = progress
         self._lost = lost
+        self._fatal: StoreError | None = None
         self.elsewhere: list[Job] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its configuration to disk for a resume that the store makes needless.
         return tune.Callback, ()
 
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def check(self) -> None:
+        """Raise what ends the whole run. Of what other callbacks raise, Tune keeps the text alone."""
+        if self._fatal is not None:
+            raise self._fatal
         self._cluster.check()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned: Trial = trial.config["job"].trial
@@ -150,7 +159,11 @@ class _Observer(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]
         trial_id = job.trial.trial_id
-        verdict = self._lost(job, _error_of(trial), epoch=self._progress.running.get(trial_id, 0))
+        try:
+            verdict = self._lost(job, _error_of(trial), epoch=self._progress.running.get(trial_id, 0))
+        except StoreError as error:
+            self._fatal = error
+            return
         if verdict.retry:
             self._queue.retry(trial.trial_id)
         else:
