@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from study.claims import Hold, acquire
 from study.progress import Progress
-from study.record import read_rows
+from study.record import read_rows, write_result
 from study.runner import plan_run, run_study
+from study.train import train_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -109,6 +111,33 @@ def test_a_killed_worker_is_a_row_and_its_trial_goes_on_from_the_last_epoch(make
     assert (lost["model"], lost["depth"], lost["epochs"], lost["epochs_done"]) == ("revnet38", 14, 20, 0)
     assert progress.epochs_seen[planned.trial_id] == list(range(1, 21)), "an epoch was trained again"
     assert not list(store.glob("checkpoints/*")) + list(store.glob("claims/*"))
+
+
+def test_what_another_run_trains_is_left_to_it(make_study, store):
+    study = make_study(train={"epochs": 1, "batch_size": 64}, seeds=[0, 1])
+    theirs, ours = plan_run(study, store).trials
+    hold = acquire(store, theirs.trial_id, run="another")
+    assert isinstance(hold, Hold)
+    first = run_study(study, store)
+    assert (first.outcomes, first.left, first.elsewhere) == ({"ok": 1}, 1, 1)
+    assert read_rows(store).keys() == {ours.trial_id}
+    hold.release()
+    second = run_study(study, store)
+    assert (second.outcomes, second.already_done, second.elsewhere) == ({"ok": 1}, 1, 0)
+    assert len(files(store)) == 2
+
+
+def test_a_trial_that_another_run_finished_meanwhile_is_not_trained_again(make_study, store):
+    study = make_study(train={"epochs": 1, "batch_size": 64})
+    (trial,) = plan_run(study, store).trials
+    result = train_trial(trial, device="cpu")
+
+    def finish_it(plan):
+        write_result(store, result)
+
+    summary = run_study(study, store, on_plan=finish_it)
+    assert (summary.outcomes, summary.already_done, summary.left) == ({}, 1, 0)
+    assert len(files(store)) == 1
 
 
 def test_the_budget_of_time_ends_trials_and_leaves_the_rest_unrun(make_study, store):
