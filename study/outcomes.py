@@ -23,6 +23,7 @@ INFRASTRUCTURE_ERRORS = frozenset(
         "OwnerDiedError",
         "PeerLostError",
         "PreemptionError",
+        "ProcessLostError",
         "RayActorError",
         "WorkerCrashedError",
         "WorkerGroupStartupFailedError",
@@ -48,6 +49,10 @@ class TimeUpError(Exception):
 
 class StopError(Exception):
     """The caller asked to stop after an epoch."""
+
+
+class ProcessLostError(Exception):
+    """The process of a trial is gone, and Ray says no more than a text."""
 
 
 class PeerLostError(Exception):

@@ -68,6 +68,7 @@ class Progress:
     def finished(self, trial_id: str, outcome: str) -> None:
         """Report the end of a trial with its outcome."""
         seen = self.running.pop(trial_id, 0)
+        self.others.pop(trial_id, None)  # the other run was gone
         self.ended[trial_id] = outcome
         self._advance(self._epochs_of.pop(trial_id, seen) - seen)
 
@@ -145,6 +146,12 @@ class LineProgress(Progress):
         """Print the trial, its outcome and the counts."""
         super().finished(trial_id, outcome)
         self._console.print(f"{trial_id} {outcome}: {self._counts()}", highlight=False, soft_wrap=True)
+
+    def passed(self, trial_id: str, why: str) -> None:
+        """Print the trial, and that it is another run's."""
+        super().passed(trial_id, why)
+        told = "is being trained" if why == ELSEWHERE else "was trained meanwhile"
+        self._console.print(f"{trial_id} {told} by another run", highlight=False, soft_wrap=True)
 
 
 def terminal_progress() -> Progress:

@@ -50,8 +50,13 @@ class LostTrials:
         self._kills = oom_kills()
         self._tries: dict[str, tuple[int, int]] = {}
 
-    def __call__(self, job: Job, error: BaseException | None, *, epoch: int = 0) -> Verdict:
-        """Write the row, unless the process managed to, and judge the trial. `epoch` is the last it reported.
+    def __call__(
+        self, job: Job, error: BaseException | None, *, epoch: int = 0, began: bool = True
+    ) -> Verdict:
+        """Write the row, unless the process managed to, and judge the trial.
+
+        `epoch` is the last it reported. A process that died before its trial began did not lack the memory
+        for that trial.
 
         Raises
         ------
@@ -67,7 +72,8 @@ class LostTrials:
         kills, before = oom_kills(), self._kills
         self._kills = kills
         died = error is None or outcomes.worth_retrying(error)
-        oom = died and (kills > before or any(text in str(error) for text in _MONITOR_TEXTS))
+        low = kills > before or any(text in str(error) for text in _MONITOR_TEXTS)
+        oom = died and began and low
         result = lost_result(job.trial, error, attempt=job.attempt, outcome=outcomes.OOM if oom else None)
         if died and error is not None:
             result.trial["error_message"] = cause_of_death(error)
@@ -99,5 +105,5 @@ def cause_of_death(error: BaseException) -> str:
     """What Ray says of a dead process, without the addresses, numbers and paths of the machine."""
     text = str(error)
     detail = re.search(r"Worker exit type: .*?(?=Some common causes|$)", text, flags=re.DOTALL)
-    first = text.strip().partition("\n")[0]
+    first = re.split(r"\.?\n|\. Memory on the node", text.strip())[0]
     return f"{first} {detail.group().strip()}" if detail else first

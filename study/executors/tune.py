@@ -16,6 +16,7 @@ from study.executors.lost import LostTrials
 from study.executors.queue import JobQueue
 from study.executors.session import Cluster
 from study.executors.train import DRIVER_RESOURCES, GroupActor
+from study.outcomes import ProcessLostError
 from study.progress import ELSEWHERE, FOUND, Progress
 from study.settings import ScalingSettings, Trial
 from study.workers import NOT_RUN, Job, TrialActor
@@ -101,14 +102,20 @@ def _short_name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _error_of(trial: Any) -> BaseException | None:
-    """The exception that ended a Tune trial; Tune keeps it in a file on the driver's machine."""
-    path = Path(trial.pickled_error_file)
-    if path.is_file():
-        error = pickle.loads(path.read_bytes())
+def _error_of(trial: Any) -> BaseException:
+    """The exception that ended a Tune trial; Tune keeps it in a file on the driver's machine.
+
+    Of those that came neither from the trial's code nor from the death of its process, Tune keeps the text:
+    they are about Ray itself, such as a process that Ray ended because memory ran low.
+    """
+    if trial.pickled_error_file and Path(trial.pickled_error_file).is_file():
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
         return getattr(error, "cause", None) or error
-    path = Path(trial.error_file)
-    return RuntimeError(path.read_text()) if path.is_file() else None
+    text = ""
+    if trial.error_file and Path(trial.error_file).is_file():
+        # A heading of Tune's stands above the text.
+        text = Path(trial.error_file).read_text().partition("\n")[2].strip()
+    return ProcessLostError(text or "the process of the trial died")
 
 
 class _Observer(tune.Callback):
@@ -159,8 +166,9 @@ class _Observer(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]
         trial_id = job.trial.trial_id
+        epoch = self._progress.running.get(trial_id)
         try:
-            verdict = self._lost(job, _error_of(trial), epoch=self._progress.running.get(trial_id, 0))
+            verdict = self._lost(job, _error_of(trial), epoch=epoch or 0, began=epoch is not None)
         except StoreError as error:
             self._fatal = error
             return

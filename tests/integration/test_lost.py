@@ -1,0 +1,88 @@
+"""What the driver makes of a trial whose process died: a row, and another try or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from study.errors import StoreError
+from study.executors.lost import RETRIES, LostTrials
+from study.outcomes import ProcessLostError
+from study.record import read_rows, write_result
+from study.runner import plan_run
+from study.train import train_trial
+from study.workers import Job
+
+MONITOR = (
+    "2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2) "
+    "was 4.62GB used / 23.54GB limit (0.196353)\nTop 10 memory users: ..."
+)
+
+
+class ActorDiedError(Exception):
+    """Named as Ray's, which is known by its name."""
+
+
+@pytest.fixture
+def job(make_study, store) -> Job:
+    (trial,) = plan_run(make_study(), store).trials
+    return Job(trial=trial, store=str(store))
+
+
+def row_of(job: Job) -> dict:
+    return read_rows(job.store)[job.trial.trial_id]
+
+
+def test_a_lost_process_is_a_failure_that_is_tried_again(job):
+    verdict = LostTrials()(job, ActorDiedError("The actor died.\nits address is 192.0.2.2"))
+    assert (verdict.outcome, verdict.retry) == ("failed", True)
+    row = row_of(job)
+    assert (row["error_class"], row["error_message"]) == ("ActorDiedError", "The actor died")
+
+
+def test_a_mistake_is_not_tried_again(job):
+    verdict = LostTrials()(job, ValueError("no"))
+    assert (verdict.outcome, verdict.retry) == ("failed", False)
+
+
+def test_a_process_that_was_ended_for_lack_of_memory_is_oom_and_not_tried_again(job):
+    verdict = LostTrials()(job, ProcessLostError(MONITOR))
+    assert (verdict.outcome, verdict.retry) == ("oom", False)
+    message = row_of(job)["error_message"]
+    assert message == "2 worker(s) were killed due to the node running low on memory"
+
+
+def test_a_process_that_was_ended_before_its_trial_began_is_tried_again(job):
+    verdict = LostTrials()(job, ProcessLostError(MONITOR), began=False)
+    assert (verdict.outcome, verdict.retry) == ("failed", True)
+
+
+def test_the_kernel_s_count_of_kills_tells_oom_from_other_deaths(job, monkeypatch):
+    counts = iter([3, 4])
+    monkeypatch.setattr("study.executors.lost.oom_kills", lambda: next(counts))
+    verdict = LostTrials()(job, ActorDiedError("died"))
+    assert (verdict.outcome, verdict.retry) == ("oom", False)
+
+
+def test_tries_are_limited_unless_they_get_further(job):
+    lost = LostTrials()
+    verdicts = []
+    for attempt in range(RETRIES + 1):
+        verdicts.append(lost(Job(trial=job.trial, store=job.store, attempt=attempt), ActorDiedError("died")))
+    assert [verdict.retry for verdict in verdicts] == [True] * RETRIES + [False]
+    lost = LostTrials()
+    for attempt in range(10, 20):
+        again = Job(trial=job.trial, store=job.store, attempt=attempt)
+        assert lost(again, ActorDiedError("died"), epoch=attempt).retry
+
+
+def test_a_row_that_the_process_managed_to_write_stands(job):
+    write_result(job.store, train_trial(job.trial, device="cpu"))
+    verdict = LostTrials()(job, ActorDiedError("died"))
+    assert (verdict.outcome, verdict.retry) == ("ok", False)
+    assert row_of(job)["outcome"] == "ok"
+
+
+def test_a_store_that_takes_no_row_ends_the_run(job):
+    full = StoreError(value="here", rule="the store could not be written (No space left on device)")
+    with pytest.raises(StoreError, match="No space left"):
+        LostTrials()(job, full)
