@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def main() -> int:
             "retried": sum(row["attempt"] > 0 for store in stores for row in read_rows(store).values()),
             **{name: tally[name] for name in ("lost", "duplicated", "differing")},
             **provenance("cpu"),
+            "ray_version": version("ray"),
         }
     if arguments.results:
         with arguments.results.open("a") as file:

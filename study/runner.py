@@ -179,7 +179,7 @@ class _Run:
         self._store = store
         self._progress = progress
         self._ends_at = None if study.budget.time_s is None else begun + study.budget.time_s
-        self._id = uuid.uuid4().hex
+        self._id = ""
 
     def execute(self, plan: Plan, address: str | None) -> None:
         """Train what the plan has left; if a Ray of our own dies under it, in a new one."""
@@ -203,6 +203,7 @@ class _Run:
         """Start Ray, then run the grid's trials by size, then the searches in order."""
         from study.executors.session import ray_session
 
+        self._id = uuid.uuid4().hex  # what a Ray that died has left running is another's
         searches = [search for search in plan.searches if search.trials]
         sizes = [trial.settings.scaling for trial in plan.trials]
         sizes += [common_settings(self._study, search).scaling for search in searches]
