@@ -15,6 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from analysis.answer import answer, enough
+from analysis.claims import NOT_MEASURED, judge, measured_text
 from analysis.compare_text import compare_studies
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
@@ -125,6 +126,15 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
         sections=SECTIONS,
         precision=precision_answer(rows) if precision_verdicts(rows) else "",
+        claims=[
+            {
+                "claim": v,
+                "measured": measured_text(v),
+                "rows": [position[i] for i in v.trials if i in position],
+            }
+            for v in judge(store)
+            if v.verdict != NOT_MEASURED
+        ],
         drawn=set(figures),
         heights={name: figure["layout"]["height"] for name, figure in figures.items()},
         notes=notes,

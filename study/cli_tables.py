@@ -1,4 +1,4 @@
-"""The verbs that read a store: query, describe, report, serve, figures, compare; and compact and rerun."""
+"""The verbs that read a store (query, describe, report, serve, figures, compare, claims); compact, rerun."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
         (serve, "`revstudy serve quickstart --port 8321`"),
         (figures, "`revstudy figures quickstart --format svg -o figures`"),
         (compare, "`revstudy compare quickstart precision`, `revstudy compare old-results new-results`"),
+        (claims, "`revstudy claims`, `revstudy claims --json`"),
         (compact, "`revstudy compact --store results`"),
         (rerun, "`revstudy rerun 0123456789abcdef --store results`"),
     ):
@@ -171,6 +172,22 @@ def compare(
     (name_a, rows_a), (name_b, rows_b) = open_side(a, store), open_side(b, store)
     result = compare_rows(rows_a, rows_b, names=(name_a, name_b))
     print_json(result.to_dict()) if as_json else say(comparison_text(result))
+
+
+def claims(
+    study: OfStudy = None,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the claims of the RevNet paper by the rows of the store."""
+    from analysis.claims import claims_text, counts, judge
+    from analysis.store import open_store
+
+    verdicts = judge(open_store(store, study_name(study)))
+    if as_json:
+        print_json({"claims": [verdict.to_dict() for verdict in verdicts], "counts": counts(verdicts)})
+    else:
+        say(claims_text(verdicts))
 
 
 def compact(

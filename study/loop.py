@@ -272,6 +272,7 @@ def measure_memory(session: Session) -> dict[str, Any]:
         "memory_gradient_bytes": use.gradient_bytes,
         "memory_optimizer_bytes": use.optimizer_bytes,
         "memory_buffer_bytes": use.buffer_bytes,
+        "memory_saved_bytes": use.saved_bytes,
         "memory_source": use.source,
     }
 
