@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-conformance clean help
+.PHONY: demo test check bench bench-conformance claims clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   ruff and mypy"
 	@echo "make bench   benchmarks that fit a CPU"
 	@echo "make bench-conformance   which guarantees this package and its peers keep"
+	@echo "make claims  run the studies of the paper that fit a CPU and judge its claims"
 	@echo "make clean   remove .venv, caches and results"
 
 $(READY): pyproject.toml constraints.txt
@@ -34,6 +35,19 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In order of value; a study that is in the store already is not run again.
+claims: $(READY)
+	for study in paper-memory paper-cost paper-cifar-tiny paper-numerics; do \
+		$(BIN)/revstudy run $$study || exit $$?; done
+	$(BIN)/revstudy claims
+
+bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/speed.py --rounds 15
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/largest.py
 
 clean:
 	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

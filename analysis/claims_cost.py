@@ -13,9 +13,12 @@ from analysis.units import bytes_text, ratio_text
 
 FLAT = 0.01
 """Reversing is flat in depth if it grows by less than this share of what storing grows by."""
-SLOWEST = 2.0
+FASTEST, SLOWEST = 0.9, 2.0
 """The paper: an update is about 1.5 to 2 times as expensive, depending on the implementation."""
-FLAT_POWER, LINEAR_POWER = 0.05, 1.1
+FLAT_POWER, LINEAR_POWER = 0.05, 1.2
+"""Powers of depth; that of time has room for the noise of timing."""
+SLOWEST_GROWTH = 0.7
+"""A step of storing that grows by a smaller power of depth was timed while something else ran."""
 _ALIKE_COLUMNS = (
     *("data", "model", "width", "batch_size", "compute_dtype", "stream_dtype", "coupling", "matmul"),
     *("optimizer", "workers", "memory_source", "device"),
@@ -66,6 +69,8 @@ def step_time(store: Store) -> Evidence | Missing:
         return Missing(needs="trials that reverse and store on one machine, timed with no trial beside them")
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     figure = f"a step of reversing takes {mean:.3g} times a step of storing"
+    if mean < FASTEST:  # it does all that storing does, and more
+        return Missing(needs="steps timed on a machine that does nothing else", figure=figure)
     if cost := estimate(extra):
         figure += f" (checkpointing every block: {ratio_text(cost)})"
     return evidence(mean <= SLOWEST, f"{figure}; {_where(used)}", ratios, used)
@@ -91,6 +96,9 @@ def complexity(store: Store) -> Evidence | Missing:
         return Missing(needs="timed trials of one design that store and reverse, at three depths or more")
     group, powers = best
     memory, time = powers["reverse"]
+    if powers["store"][1].slope < SLOWEST_GROWTH:
+        told = f"storing's time grows by the power {powers['store'][1].slope:.2f} of depth"
+        return Missing(needs="steps timed on a machine that does nothing else", figure=told)
     others = [m.slope for strategy, (m, _) in powers.items() if strategy != "reverse"]
     holds = memory.slope <= FLAT_POWER and memory.slope < min(others) and time.slope <= LINEAR_POWER
     figure = "powers of depth: " + "; ".join(

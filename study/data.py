@@ -10,7 +10,7 @@ Shapes: N images, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -23,6 +23,8 @@ from study.settings import DataSettings
 
 SMALLEST_AUGMENTED = 28
 """Images of fewer pixels a side are not augmented unless the study asks for it."""
+RESIDENT_BYTES = 4 << 30
+"""Data sets of up to this size are kept on the GPU."""
 SMALLEST_IMAGENET = 96
 """Images from this size on get the ImageNet stem, which halves their size twice."""
 
@@ -36,6 +38,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def to(self, device: torch.device) -> Split:
+        """The same images and labels on a device."""
+        return Split(images_NCHW=self.images_NCHW.to(device), labels_N=self.labels_N.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,14 @@ class ImageData:
         """What a model has to fit."""
         _, channels, size, _ = self.train.images_NCHW.shape
         return DataShape(in_channels=channels, image_size=size, num_classes=self.num_classes)
+
+    def near(self, device: torch.device) -> ImageData:
+        """The same data on a GPU, if that is the device and they are small enough; else as they are."""
+        splits = self.train, self.val, self.test
+        if device.type != "cuda" or sum(split.images_NCHW.nbytes for split in splits) > RESIDENT_BYTES:
+            return self
+        train, val, test = (split.to(device) for split in splits)
+        return replace(self, train=train, val=val, test=test)
 
     def normalize(self, images_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """(x - mean) / std with the training images' statistics, in `dtype`, on the device of the images."""

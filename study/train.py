@@ -162,7 +162,7 @@ def _run(
 def _open(progress: _Progress, place: Distributed, device: torch.device, deadline: float | None) -> Session:
     """Read the data and build the model on the trial's seed."""
     settings = resolve(progress.trial.settings)
-    data = load_data(settings.data)
+    data = load_data(settings.data).near(device)
     progress.columns.update(examples_train=len(data.train), num_classes=data.num_classes)
     torch.manual_seed(settings.seed)
     model = build_model(settings, data.shape)

@@ -80,6 +80,19 @@ def test_flatness_in_depth_depends_on_the_rows(tmp_path, changes, verdict):
     assert verdicts(write_trials(tmp_path, rows))[3].verdict == verdict
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.4, HOLDS), (2.2, FAILS), (0.7, NOT_MEASURED)])
+def test_a_step_that_rebuilds_cannot_be_faster(tmp_path, factor, verdict):
+    rows = [
+        trial_row(depth=d, strategy=s, step_time_s=0.01 * d * (factor if s == "reverse" else 1))
+        for d in (14, 26, 38)
+        for s in ("store", "reverse")
+    ]
+    assert verdicts(write_trials(tmp_path / "a", rows))[5].verdict == verdict
+    for row in rows:
+        row["step_time_s"] = 0.01  # whatever the depth
+    assert verdicts(write_trials(tmp_path / "b", rows))[6].verdict == NOT_MEASURED
+
+
 def test_removing_rows_takes_the_verdict_away(tmp_path):
     rows = [trial_row(depth=d, strategy=s) for d in (14, 26) for s in ("store", "reverse")]
     write_trials(tmp_path, rows)
