@@ -13,14 +13,7 @@ from functools import lru_cache
 from typing import Any, get_type_hints
 
 from study.errors import StudyError, nearest
-from study.settings import (
-    DataSettings,
-    MemorySettings,
-    ModelSettings,
-    PrecisionSettings,
-    ProbeSettings,
-    TrialSettings,
-)
+from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
 
 RECIPE = 1
 """Raise it when the training loop changes so that equal settings give other results."""
@@ -36,14 +29,22 @@ def resolve(settings: TrialSettings) -> TrialSettings:
         settings of precision that contradict each other.
 
     """
-    depth, strategy = _resolved(settings.model, settings.memory.strategy)
-    return replace(
-        settings,
-        model=replace(settings.model, depth=depth),
-        precision=_resolved_precision(settings.precision, settings.model.name),
-        memory=MemorySettings(
-            strategy=strategy, anchor_every=settings.memory.anchor_every if strategy == "reverse" else None
-        ),
+    model, precision, memory = _resolved_parts(settings.model, settings.precision, settings.memory)
+    if (model, precision, memory) == (settings.model, settings.precision, settings.memory):
+        return settings
+    return replace(settings, model=model, precision=precision, memory=memory)
+
+
+@lru_cache(maxsize=65_536)
+def _resolved_parts(
+    model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings
+) -> tuple[ModelSettings, PrecisionSettings, MemorySettings]:
+    depth, strategy = _resolved(model, memory.strategy)
+    anchor_every = memory.anchor_every if strategy == "reverse" else None
+    return (
+        replace(model, depth=depth),
+        _resolved_precision(precision, model.name),
+        MemorySettings(strategy=strategy, anchor_every=anchor_every),
     )
 
 
@@ -111,32 +112,51 @@ def canonical(settings: TrialSettings) -> dict[str, Any]:
         The settings cannot be resolved, or their data set is missing.
 
     """
-    settings = _plain_numbers(resolve(settings))
-    train = asdict(settings.train)
-    if settings.train.optimizer != "sgd":
-        del train["momentum"]
-    precision, memory = asdict(settings.precision), asdict(settings.memory)
-    if settings.precision.coupling == "additive":
-        del precision["grid_bits"]
-    if settings.memory.anchor_every is None:
-        del memory["anchor_every"]
-    probed = settings.probe.enabled and settings.memory.strategy == "reverse"
-    return {
-        "recipe": RECIPE,
-        "data": _canonical_data(settings.data),
-        "model": asdict(settings.model),
-        "precision": precision,
-        "memory": memory,
-        "train": train,
-        "workers": settings.scaling.workers,
-        "probe": _canonical_probe(settings.probe) if probed else None,
-        "seed": settings.seed,
-    }
+    return {name: json.loads(text) for name, text in _fragments(settings).items()}
 
 
 def canonical_json(settings: TrialSettings) -> str:
     """`canonical` as JSON with sorted keys and no spaces."""
-    return json.dumps(canonical(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "{" + ",".join(f'"{name}":{text}' for name, text in _fragments(settings).items()) + "}"
+
+
+def _fragments(settings: TrialSettings) -> dict[str, str]:
+    """The canonical JSON of each part under its name, names sorted."""
+    from study.sources import fingerprint
+
+    settings = resolve(settings)
+    memory, probe = settings.memory, settings.probe
+    probed = probe.enabled and memory.strategy == "reverse"
+    unused = tuple(name for name in ("reference", "lipschitz") if not getattr(probe, name))
+    return {
+        "data": _fragment(settings.data, ("name", "root", "download"), source=fingerprint(settings.data)),
+        "memory": _fragment(memory, ("anchor_every",) if memory.anchor_every is None else ()),
+        "model": _fragment(settings.model),
+        "precision": _fragment(
+            settings.precision, ("grid_bits",) if settings.precision.coupling == "additive" else ()
+        ),
+        "probe": _fragment(probe, ("enabled", *unused)) if probed else "null",
+        "recipe": str(RECIPE),
+        "seed": json.dumps(settings.seed),
+        "train": _fragment(settings.train, ("momentum",) if settings.train.optimizer != "sgd" else ()),
+        "workers": json.dumps(settings.scaling.workers),
+    }
+
+
+def _fragment(section: Any, leave_out: tuple[str, ...] = (), source: str | None = None) -> str:
+    values = tuple(vars(section).values())
+    return _section_json(section, tuple(map(type, values)), leave_out, source)
+
+
+@lru_cache(maxsize=65_536)
+def _section_json(
+    section: Any, types: tuple[type, ...], leave_out: tuple[str, ...], source: str | None
+) -> str:
+    """JSON of a section, kept because the trials of a study share theirs; `types` part 1 from True."""
+    values = {key: value for key, value in asdict(_plain_numbers(section)).items() if key not in leave_out}
+    if source is not None:
+        values["source"] = source
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def trial_id(settings: TrialSettings) -> str:
@@ -144,26 +164,12 @@ def trial_id(settings: TrialSettings) -> str:
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
 
 
-def _canonical_probe(probe: ProbeSettings) -> dict[str, Any]:
-    extras = {name: True for name in ("reference", "lipschitz") if getattr(probe, name)}
-    return {"every": probe.every, "examples": probe.examples, **extras}
-
-
-def _canonical_data(data: DataSettings) -> dict[str, Any]:
-    from study.sources import fingerprint
-
-    values = {key: value for key, value in asdict(data).items() if key not in ("name", "root", "download")}
-    return {"source": fingerprint(data), **values}
-
-
 def _plain_numbers(settings: Any) -> Any:
     """The same dataclass with a float wherever its type says float, so that 1 and 1.0 are one value."""
     hints, changed = get_type_hints(type(settings)), {}
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if hasattr(value, "__dataclass_fields__"):
-            changed[field.name] = _plain_numbers(value)
-        elif (
+        if (
             isinstance(value, int)
             and not isinstance(value, bool)
             and hints[field.name] in (float, float | None)

@@ -153,7 +153,8 @@ def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False)
             continue
         for point in grid_points(study, index):
             try:
-                points = [apply_point(study, point.values, seed=seed, places=point.places) for seed in seeds]
+                first = apply_point(study, point.values, seed=seeds[0], places=point.places)
+                points = [first, *(replace(first, seed=seed) for seed in seeds[1:])]
             except StudyError as error:
                 for problem in error.problems:
                     problems.setdefault((problem.path, problem.rule), problem)

@@ -7,6 +7,7 @@ The study file (`study.spec`) describes many trials; `study.space` turns each of
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, get_type_hints
 
 STRATEGIES = ("store", "reverse", "checkpoint")
@@ -162,13 +163,23 @@ def settings_from_dict(values: dict[str, Any]) -> TrialSettings:
     return _build(TrialSettings, values)
 
 
+def section_from_dict(name: str, values: dict[str, Any]) -> Any:
+    """One section of `TrialSettings`, such as ``model``, from its plain values."""
+    return _hints(TrialSettings)[name](**values)
+
+
 def trial_from_dict(values: dict[str, Any]) -> Trial:
     """Rebuild a `Trial` from `Trial.to_dict`."""
     return _build(Trial, values)
 
 
+@lru_cache(maxsize=32)
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _build(kind: type, values: dict[str, Any]) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from study import settings as s
 from study.axes import Axis
 from study.errors import Problem, StudyError, nearest
 from study.identity import resolve
-from study.sections import PATHS, SECTIONS
+from study.sections import PATHS, SECTIONS, Section
 from study.spec import Study, keys_beside
 from study.validation import problems_of
 
@@ -79,19 +80,39 @@ def apply_point(
         by_section.setdefault(section, {})[key] = value
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
-    for name, model in SECTIONS.items():
-        merged = {**getattr(study, name).model_dump(), **by_section.get(name, {})}
+    for name in SECTIONS:
+        changes = by_section.get(name, {})
         try:
-            sections[name] = model.model_validate(merged).model_dump()
+            sections[name] = _section(name, getattr(study, name), changes)
         except ValidationError as error:
             problems += problems_of(error, keys=keys_beside, prefix=name)
     if problems:
         raise _located(StudyError(problems=problems), places)
-    unresolved = s.settings_from_dict({**sections, "seed": seed})
+    unresolved = s.TrialSettings(**sections, seed=seed)
     try:
         return check(_rooted(unresolved))
     except StudyError as error:
         raise _located(error, places) from None
+
+
+def _section(name: str, fixed: Section, changes: Mapping[str, Any]) -> Any:
+    """One section of the settings; large grids ask for equal ones over and over, so they are kept.
+
+    The types belong to the key: 1 and True are equal and hash alike, but only one of them is a number.
+    """
+    key = tuple((path, type(value), value) for path, value in changes.items())
+    try:
+        hash(key)
+    except TypeError:
+        return _validated.__wrapped__(name, fixed, key)
+    return _validated(name, fixed, key)
+
+
+@lru_cache(maxsize=65_536)
+def _validated(name: str, fixed: Section, changes: tuple[tuple[str, type, Any], ...]) -> Any:
+    merged = {**fixed.model_dump(), **{path: value for path, _, value in changes}}
+    values = SECTIONS[name].model_validate(merged).model_dump()
+    return s.section_from_dict(name, values)
 
 
 def check(settings: s.TrialSettings) -> s.TrialSettings:
