@@ -133,16 +133,18 @@ def _axis(path: str, values: list[float]) -> Axis:
 
 def _shade(info: ContourInfo) -> tuple[list[list[float]], list[list[float]]]:
     """Positions along both sides, and the accuracy on that grid as seen from the nearest trials."""
-    from sklearn.neighbors import KNeighborsRegressor
-
     places = np.array([[_scaled(p.values[i], axis) for i, axis in enumerate(info.axes)] for p in info.places])
     low, high = places.min(0), places.max(0)
     span = np.where(high > low, high - low, 1.0)
-    model = KNeighborsRegressor(n_neighbors=min(NEIGHBORS, len(places)), weights="distance")
-    model.fit((places - low) / span, [p.accuracy for p in info.places])
+    places = (places - low) / span
+    accuracies = np.array([p.accuracy for p in info.places])
     steps = np.linspace(0, 1, CELLS)
-    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-    shade = model.predict(grid).reshape(CELLS, CELLS)
+    shade = []
+    for y in steps:
+        distances = np.hypot(steps[:, None] - places[:, 0], y - places[:, 1])
+        nearest = np.argsort(distances, axis=1)[:, :NEIGHBORS]
+        weights = 1 / np.maximum(np.take_along_axis(distances, nearest, axis=1), 1e-6)
+        shade.append((weights * accuracies[nearest]).sum(1) / weights.sum(1))
     sides = []
     for i, axis in enumerate(info.axes):
         values = low[i] + steps * span[i]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.figures import FIGURES
 from analysis.report import write_report
 
 ROWS = "#table tbody tr"
@@ -27,11 +28,11 @@ def show(page, name: str):
 
 
 def points(page, name: str) -> int:
-    """How many points a figure shows, gaps and legend entries left out."""
+    """How many points a figure shows; gaps, legend entries and fitted lines left out."""
     show(page, name)
     return page.evaluate(
         """name => document.getElementById('figure-' + name).data
-            .filter(t => !['legend', 'front'].includes(t.meta.role))
+            .filter(t => !['legend', 'front', 'fit'].includes(t.meta.role))
             .reduce((n, t) => n + (t.x || t.y).filter(v => v !== null).length, 0)""",
         name,
     )
@@ -297,7 +298,9 @@ def test_printing_draws_every_figure(report, visit):
     page = visit(report)
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("[data-figure] .plot-container").count() == 11
+    assert (
+        page.locator("[data-figure] .plot-container").count() == page.locator("[data-figure]").count() == 12
+    )
     assert page.locator(".bar").is_hidden()
 
 
@@ -326,7 +329,7 @@ def test_a_store_with_little_in_it_still_makes_a_page(odd_reports, visit, name):
     expected = {"empty": 0, "one": 1, "failed": 3}[name]
     assert page.locator(ROWS).count() == expected
     empty = page.locator(".panel .empty").count()
-    assert empty + page.locator("[data-figure]").count() == 13
+    assert empty + page.locator("[data-figure]").count() == len(FIGURES)
     assert page.locator(".answer").count() == (1 if name == "one" else 0)
 
 
