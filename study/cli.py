@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study import cli_tables
+from study import cli_plan, cli_tables
 from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument, study_name
-from study.output import duration, megabytes, print_json, print_rows, say, tell
+from study.cli_plan import say_plan
+from study.output import duration, print_json, print_rows, say, tell
 
 if TYPE_CHECKING:
-    from study.plan import Plan
     from study.runner import RunSummary
 
 app = typer.Typer(
@@ -28,28 +28,7 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example: `revstudy plan quickstart`")
-def plan(
-    study: StudyArgument,
-    store: StoreOption = STORE,
-    as_json: JsonOption = False,
-    predict: Annotated[
-        bool, typer.Option(help="Predict the memory of each model, about a second a model.")
-    ] = True,
-) -> None:
-    """Show what a run would train, with parameters and predicted memory. Nothing is trained or written."""
-    from study.runner import plan_run
-    from study.spec import load_study
-
-    planned = plan_run(load_study(study), store, predict=predict)
-    if as_json:
-        print_json(planned.to_json())
-        return
-    _say_plan(planned, say)
-    rows = _plan_rows(planned)
-    if rows:
-        say()
-        print_rows(rows)
+cli_plan.register(app)
 
 
 @app.command(epilog="Example: `revstudy run quickstart --store results`")
@@ -74,7 +53,7 @@ def run(
     loaded = load_study(study)
     with terminal_progress() as progress:
         summary = run_study(
-            loaded, store, address=address, progress=progress, on_plan=lambda p: _say_plan(p, tell)
+            loaded, store, address=address, progress=progress, on_plan=lambda p: say_plan(p, tell)
         )
     if as_json:
         print_json(_summary_json(summary))
@@ -192,39 +171,6 @@ def main() -> None:
             raise
         tell(f"revstudy: {error}")
         raise SystemExit(code) from None
-
-
-def _say_plan(planned: Plan, write: Any) -> None:
-    searched = sum(search.count for search in planned.searches)
-    write(
-        f"{planned.study}: {len(planned.trials)} new grid trials, up to {searched} searched ones; "
-        f"{len(planned.already_done)} already done, {len(planned.duplicates)} duplicates"
-        + (f", {len(planned.beyond_budget)} beyond the budget" if planned.beyond_budget else "")
-    )
-    for search in planned.searches:
-        goals = ", ".join(f"{name} {way}" for name, way in search.objectives.items())
-        count = f"{search.count} trials" if search.count else "nothing left to propose"
-        write(f"search by {search.sampler} for {goals}: {count}")
-
-
-def _plan_rows(planned: Plan) -> list[dict[str, Any]]:
-    """One row per distinct model of the plan, with the trials that train it."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for trial in planned.trials:
-        s, cost = trial.settings, planned.costs.get(trial.trial_id)
-        row = {
-            "model": s.model.name,
-            "depth": s.model.depth,
-            "width": s.model.width,
-            "strategy": s.memory.strategy,
-            "compute": s.precision.compute,
-            "workers": s.scaling.workers,
-            "parameters": cost.parameters if cost else None,
-            "peak memory": megabytes(cost.memory_bytes if cost else None),
-            "activations": megabytes(cost.activation_bytes if cost else None),
-        }
-        rows.setdefault(tuple(row.values()), {**row, "trials": 0})["trials"] += 1
-    return list(rows.values())
 
 
 def _summary_json(summary: RunSummary) -> dict[str, Any]:

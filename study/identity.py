@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, get_type_hints
@@ -161,7 +162,20 @@ def _section_json(
 
 def trial_id(settings: TrialSettings) -> str:
     """16 hexadecimal digits of the SHA-256 of `canonical_json`."""
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+    return _hashed(canonical_json(settings))
+
+
+def trial_ids(settings: TrialSettings, seeds: Iterable[int]) -> list[str]:
+    """`trial_id` of the same settings under each of several seeds, which is faster than one by one."""
+    parts = _fragments(settings)
+    names = tuple(parts)
+    before = ",".join(f'"{name}":{parts[name]}' for name in names if name < "seed")
+    after = ",".join(f'"{name}":{parts[name]}' for name in names if name > "seed")
+    return [_hashed(f'{{{before},"seed":{seed:d},{after}}}') for seed in seeds]
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain_numbers(settings: Any) -> Any:

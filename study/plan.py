@@ -5,20 +5,22 @@ A plan trains nothing and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study.errors import Problem, StudyError
-from study.identity import trial_id
+from study.identity import trial_ids
 from study.settings import Trial
 from study.space import apply_point, check_search, grid_points, search_space
 from study.spec import Study
 
 if TYPE_CHECKING:
     from study.build import Cost
+    from study.forecast import Forecast
 
-__all__ = ["Plan", "PlannedSearch", "Trial", "make_plan"]
+__all__ = ["Done", "Plan", "PlannedSearch", "Trial", "make_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,10 @@ class Plan:
         The optuna steps, whose trials are not known before they run.
     costs
         Cost by trial id, if it was asked for.
+    done_by
+        How many of the trials already done each study of the store trained.
+    forecast
+        Time and fit of `trials`, if it was asked for.
 
     """
 
@@ -66,6 +72,8 @@ class Plan:
     beyond_budget: tuple[Trial, ...] = ()
     searches: tuple[PlannedSearch, ...] = ()
     costs: dict[str, Cost] = field(default_factory=dict)
+    done_by: dict[str, int] = field(default_factory=dict)
+    forecast: Forecast | None = None
 
     @property
     def total(self) -> int:
@@ -78,6 +86,7 @@ class Plan:
             "study": self.study,
             "to_run": len(self.trials),
             "already_done": len(self.already_done),
+            "already_done_by": self.done_by,
             "duplicates": len(self.duplicates),
             "beyond_budget": len(self.beyond_budget),
             "searched": sum(search.count for search in self.searches),
@@ -92,11 +101,13 @@ class Plan:
                 }
                 for search in self.searches
             ],
+            "forecast": self.forecast.to_json() if self.forecast else None,
             "trials": [self._trial_json(trial) for trial in self.trials],
         }
 
     def _trial_json(self, trial: Trial) -> dict[str, Any]:
         cost = self.costs.get(trial.trial_id)
+        time = self.forecast.times.get(trial.trial_id) if self.forecast else None
         return {
             "trial_id": trial.trial_id,
             "origin": trial.origin,
@@ -104,10 +115,16 @@ class Plan:
             "parameters": cost.parameters if cost else None,
             "memory_predicted_bytes": cost.memory_bytes if cost else None,
             "memory_activation_predicted_bytes": cost.activation_bytes if cost else None,
+            "time_predicted_s": time.seconds if time else None,
+            "time_from": time.source if time else None,
         }
 
 
-def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False) -> Plan:
+Done = Callable[[Collection[str]], Mapping[str, str]]
+"""Tells which of some trial ids need no training, each with the study that trained it."""
+
+
+def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool = False) -> Plan:
     """Expand a study into trials.
 
     Parameters
@@ -115,7 +132,7 @@ def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False)
     study
         The study.
     done
-        Trial ids that need no training.
+        Trial ids that need no training, or a function that picks them from those of the study.
     predict
         Also build each distinct model on fake tensors and predict its memory, which takes about a second a
         model.
@@ -127,7 +144,6 @@ def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False)
 
     """
     new: dict[str, Trial] = {}
-    finished: dict[str, Trial] = {}
     duplicates: list[Trial] = []
     searches: list[PlannedSearch] = []
     problems: dict[tuple[str, str], Problem] = {}
@@ -159,19 +175,19 @@ def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False)
                 for problem in error.problems:
                     problems.setdefault((problem.path, problem.rule), problem)
                 continue
-            for settings in points:
-                trial = Trial(
-                    trial_id=trial_id(settings), study=study.name, settings=settings, origin=step.origin
-                )
-                if trial.trial_id in new or trial.trial_id in finished:
+            for settings, name in zip(points, trial_ids(first, seeds), strict=True):
+                trial = Trial(trial_id=name, study=study.name, settings=settings, origin=step.origin)
+                if trial.trial_id in new:
                     duplicates.append(trial)
-                elif trial.trial_id in done:
-                    finished[trial.trial_id] = trial
                 else:
                     new[trial.trial_id] = trial
     if problems:
         raise StudyError(problems=problems.values())
-    trials, limit = tuple(new.values()), study.budget.trials
+    by: Mapping[str, str] = {}
+    if callable(done):
+        done = by = done(new.keys())
+    finished = tuple(trial for trial_id, trial in new.items() if trial_id in done)
+    trials, limit = tuple(t for trial_id, t in new.items() if trial_id not in done), study.budget.trials
     trials, beyond = trials[:limit], trials[limit:] if limit is not None else ()
     costs = {}
     if predict:
@@ -181,11 +197,12 @@ def make_plan(study: Study, done: Container[str] = (), *, predict: bool = False)
     return Plan(
         study=study.name,
         trials=tuple(_with_prediction(trial, costs) for trial in trials),
-        already_done=tuple(finished.values()),
+        already_done=finished,
         duplicates=tuple(duplicates),
         beyond_budget=beyond,
         searches=tuple(searches),
         costs=costs,
+        done_by=dict(Counter(by.values())),
     )
 
 

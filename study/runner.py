@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from analysis.schema import OUTCOMES
 from study import outcomes
 from study.claims import HEARTBEAT_S, STALE_S, read_claims
+from study.history import History
 from study.plan import Plan, PlannedSearch, make_plan
 from study.progress import ELSEWHERE, FAILURES, FOUND, Progress
-from study.record import attempts, check_writable, done_ids, read_rows, write_study
+from study.record import attempts, check_writable, read_rows, write_study
 from study.searches import common_settings, complete, known_points, remaining, trials_at
 from study.settings import Trial
 from study.space import search_space
@@ -91,7 +92,7 @@ def plan_run(study: Study, store: str | Path, *, predict: bool = False) -> Plan:
     StoreError
         The store cannot be read.
     """
-    plan = make_plan(study, done=done_ids(store), predict=predict)
+    plan = make_plan(study, done=History(store).done, predict=predict)
     for search in plan.searches:
         common_settings(study, search)
     rows = read_rows(store) if plan.searches else {}
