@@ -59,6 +59,14 @@ class History:
     def done(self, trial_ids: Collection[str]) -> dict[str, str]:
         """Those of `trial_ids` that need no training, each with the study that trained it."""
         wanted = trial_ids if isinstance(trial_ids, set | frozenset | dict) else set(trial_ids)
+        try:
+            return self._done(wanted)
+        except FileNotFoundError:
+            # `analysis.compact` has merged files since they were listed.
+            self._files = _list(self._store)
+            return self.done(wanted)
+
+    def _done(self, wanted: Collection[str]) -> dict[str, str]:
         own = [path for path, trial, _ in self._files.singles if trial in wanted]
         found: dict[str, str] = {}
         for table in self._read([*self._files.merged, *own], _LEAST_WIDE):
@@ -72,6 +80,13 @@ class History:
 
         At most `NEWEST` of the merged ones are taken, the last to finish.
         """
+        try:
+            return self._timed(trial_ids)
+        except FileNotFoundError:
+            self._files = _list(self._store)
+            return self.timed(trial_ids)
+
+    def _timed(self, trial_ids: Collection[str]) -> list[dict[str, Any]]:
         newest = sorted(self._files.singles, key=lambda file: -file[2])[:NEWEST]
         own = {path for path, trial, _ in self._files.singles if trial in trial_ids}
         own = set(sorted(own)[:NEWEST]) | {path for path, _, _ in newest}
@@ -143,6 +158,8 @@ def _read_columns(filesystem: fs.FileSystem, path: str, columns: Collection[str]
                     remedy="update revstudy",
                 )
             table = parquet.read(columns=[c for c in columns if c in schema.names], use_threads=False)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError, ValueError):
         return None
     types = TRIALS.arrow

@@ -6,6 +6,7 @@ its curves, so that a row in the store means that all of it is there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import uuid
@@ -134,8 +135,13 @@ def trial_rows(store: str | Path, trial_id: str, *, attempts: int = 8) -> list[d
         folders = [info.path for info in found if info.base_name.startswith("study=")]
         names = [f"{trial_id}-a{attempt}.parquet" for attempt in range(attempts)]
         files = filesystem.get_file_info([f"{folder}/trials/{name}" for folder in folders for name in names])
-    tables = [_read(filesystem, info.path, None) for info in files if info.is_file]
-    return [row for table in tables if table is not None for row in table.to_pylist()]
+    rows: list[dict[str, Any]] = []
+    for info in files:
+        if info.is_file:
+            with contextlib.suppress(FileNotFoundError):  # merged since
+                table = _read(filesystem, info.path, None)
+                rows += [] if table is None else table.to_pylist()
+    return rows
 
 
 def read_rows(store: str | Path) -> dict[str, dict[str, Any]]:
@@ -170,7 +176,13 @@ def _rows(store: str | Path, columns: list[str] | None) -> Iterator[dict[str, An
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
     files = [info.path for info in found if info.is_file and _TRIAL_FILE.search(info.path)]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        tables = [t for t in pool.map(lambda file: _read(filesystem, file, columns), files) if t is not None]
+        try:
+            found_tables = list(pool.map(lambda file: _read(filesystem, file, columns), files))
+        except FileNotFoundError:
+            # `analysis.compact` has merged files since they were listed.
+            yield from _rows(store, columns)
+            return
+    tables = [table for table in found_tables if table is not None]
     if tables:
         # One conversion to Python for all files: for each file by itself it would take the most time.
         yield from pa.concat_tables(tables, promote_options="default").to_pylist()
@@ -189,5 +201,7 @@ def _read(filesystem: fs.FileSystem, file: str, columns: list[str] | None) -> pa
                     remedy="update revstudy",
                 )
             return parquet.read(columns=columns, use_threads=False)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError, ValueError):
         return None

@@ -1,12 +1,15 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.compact import compact
 from analysis.schema import SCHEMA_VERSION, TRIALS, VERSION_KEY
 from study.errors import StoreError
+from study.history import History
 from study.record import attempts, check_writable, done_ids, lost_result, read_rows, write_result, write_study
 from study.rows import TrialResult, full_row, settings_columns
 
@@ -143,3 +146,18 @@ def test_the_row_of_a_lost_trial(tmp_path, make_trial):
     write_result(tmp_path, lost)
     assert attempts(tmp_path) == {trial.trial_id: 3}
     assert done_ids(tmp_path) == set()
+
+
+def test_no_row_is_missed_while_files_are_merged(tmp_path, result):
+    ids = {f"{number:016x}" for number in range(120)}
+    for trial_id in ids:
+        write_result(tmp_path, result(trial_id=trial_id))
+    with ThreadPoolExecutor(max_workers=1) as other:
+        merged = other.submit(compact, tmp_path)
+        looks = 0
+        while not merged.done() or looks < 2:
+            assert done_ids(tmp_path) == ids
+            assert History(tmp_path).done(ids).keys() == ids
+            looks += 1
+        assert merged.result()
+    assert len(list((tmp_path / "study=s" / "trials").glob("*.parquet"))) == 1
