@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from study.data import DataShape, data_shape
-from study.optim import make_plain_optimizer
+from study.optim import make_optimizer
 from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrainSettings, TrialSettings
 
 
@@ -65,7 +65,12 @@ def trial_cost(settings: TrialSettings) -> Cost:
         settings.memory,
         shape,
         batch,
-        TrainSettings(optimizer=train.optimizer, momentum=train.momentum, channels_last=train.channels_last),
+        TrainSettings(
+            optimizer=train.optimizer,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            channels_last=train.channels_last,
+        ),
     )
 
 
@@ -86,7 +91,7 @@ def _cost(
         inputs = torch.empty(batch, shape.in_channels, shape.image_size, shape.image_size, dtype=dtype)
         targets = torch.empty(batch, dtype=torch.long)
     use = measure.predict_memory(
-        network, (inputs, targets), lambda parameters: make_plain_optimizer(parameters, train)
+        network, (inputs, targets), lambda parameters: make_optimizer(network, train, parameters)
     )
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Cost(parameters=trained, memory_bytes=use.total_bytes, activation_bytes=use.activation_bytes)

@@ -12,34 +12,41 @@ from torch.optim import Optimizer
 from study.settings import TrainSettings
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, parameters: Iterable[nn.Parameter] | None = None
+) -> list[dict[str, object]]:
     """Two groups: weights of convolutions and linear layers decay, all other parameters do not.
 
     Source: the RevNet code decays the variables of convolution and fully connected weights alone.
+
+    Parameters
+    ----------
+    model
+        Its layers decide.
+    weight_decay
+        Of the first group.
+    parameters
+        Those of a copy of `model`, in the same order, to be grouped in place of its own.
+
     """
     layers = (nn.modules.conv._ConvNd, nn.Linear)
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, layers)}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
-    ]
+    own = list(model.parameters())
+    groups: tuple[list[nn.Parameter], ...] = ([], [])
+    for p, q in zip(own, own if parameters is None else parameters, strict=True):
+        if p.requires_grad:
+            groups[id(p) not in decayed].append(q)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
-def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
-    """SGD with momentum, or AdamW, over `parameter_groups`."""
-    return _optimizer(parameter_groups(model, settings.weight_decay), settings)
-
-
-def make_plain_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> Optimizer:
-    """The same optimizer over one group: for what depends on its state alone, such as memory."""
-    return _optimizer(list(parameters), settings)
-
-
-def _optimizer(parameters: list, settings: TrainSettings) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: TrainSettings, parameters: Iterable[nn.Parameter] | None = None
+) -> Optimizer:
+    """SGD with momentum, or AdamW, over `parameter_groups`: of `model`, or of a copy's parameters."""
+    groups = parameter_groups(model, settings.weight_decay, parameters)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.learning_rate)
-    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=settings.momentum)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
 
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:

@@ -10,6 +10,7 @@ import torch
 
 from analysis.schema import BLOCKS, EPOCHS, TRIALS
 from revmodels import create_model
+from study.build import trial_cost
 from study.divergence import first_bad_block
 from study.settings import trial_from_dict
 from study.train import train_trial
@@ -394,3 +395,16 @@ def test_a_bad_gradient_is_traced_to_its_block():
         model.body.blocks[2].g[-1].weight.fill_(math.inf)
     assert first_bad_block(model, inputs) == "the first block whose output is not finite is block 2"
     assert first_bad_block(model, inputs * math.nan) == "the batch itself is not finite"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_the_predicted_peak_is_the_measured_one_to_the_byte(make_trial, optimizer, batch_size):
+    """At small batches it lies in the optimizer, which decays weights; at large ones in the backward pass."""
+    train = {"epochs": 1, "batch_size": batch_size, "optimizer": optimizer, "weight_decay": 1e-3}
+    trial = make_trial(data={"train_examples": 128}, model={"width": 1.0}, train=train)
+    row, cost = train_trial(trial).trial, trial_cost(trial.settings)
+    assert (cost.memory_bytes, cost.activation_bytes) == (
+        row["memory_peak_bytes"],
+        row["memory_activation_bytes"],
+    )
