@@ -104,14 +104,18 @@ class ReversibleBlock(nn.Module):
         """Whether the engine keeps this unit's input instead of rebuilding it: it does so of anchors."""
         return self.is_anchor
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the coupling in force is ``exact``."""
+        return (self.coupling if self.precision is None else self.precision.coupling) == "exact"
+
     def grid(self, dtype: torch.dtype) -> int | None:
         """The k of the grid that streams of `dtype` are kept on; None if the coupling is additive.
 
         Raises:
             PrecisionError: the coupling is exact and there is no such grid.
         """
-        coupling = self.coupling if self.precision is None else self.precision.coupling
-        if coupling != "exact":
+        if not self.is_exact:
             return None
         return check_bits(None if self.precision is None else self.precision.grid_bits, dtype)
 
@@ -159,7 +163,7 @@ class ReversibleBlock(nn.Module):
             x2 = separate(y2, self.residual(self.g, y1))
             return separate(y1, self.residual(self.f, x2)), x2
 
-    def residual(self, fn: nn.Module, x: Tensor) -> Tensor:
+    def residual(self, fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Evaluate F or G under the block's precision.
 
         The result has the dtype of the stream `x`, and lies on its grid if there is one.

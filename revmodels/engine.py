@@ -22,13 +22,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradient_edge
 
 from revmodels.coupling import Pair, ReversibleBlock, StageEntry, combine, separate
 from revmodels.errors import DoubleBackwardError, ReplayError
 from revmodels.grid import Extent
+from revmodels.origin import Origin
 from revmodels.replay import Autocast, RandomState, frozen_statistics, survey
+from revmodels.valueless import without_value
 
+Function = Callable[[Tensor], Tensor]
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called in the backward pass with a unit's position and its input pair, as rebuilt or as stored."""
 
@@ -41,10 +44,12 @@ class Tape:
         pair: the output pair of the unit whose backward comes next.
         owned: whether that pair was rebuilt here, so that nobody else reads it and it may be overwritten.
         passed: what the last unit returned in the forward pass, to see that the next one receives it.
+        origin: makes the first unit's input again.
     """
 
-    def __init__(self, x: Tensor, observer: Observer | None, first: int) -> None:
+    def __init__(self, x: Tensor, observer: Observer | None, first: int, origin: Origin | None) -> None:
         self.autocast = Autocast.current(x.device.type)
+        self.origin = origin
         self.observer = observer
         self.first = first
         self.pair: Pair | None = None
@@ -77,6 +82,7 @@ def run(
     *,
     first: int = 0,
     extent: Extent | None = None,
+    origin: Origin | None = None,
 ) -> Pair:
     """Apply `units` in turn, rebuilding activations in the backward pass.
 
@@ -87,12 +93,13 @@ def run(
         observer: sees every input pair in the backward pass.
         first: position of the first unit in the network, as told to the observer.
         extent: sees every output pair in the forward pass.
+        origin: makes `x1` and `x2` again, so that a first unit that would store them stores nothing.
 
     Raises:
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
         ResidualError: F or G changed the shape of its input.
     """
-    tape = Tape(x1, observer, first)
+    tape = Tape(x1, observer, first, origin)
     for index, unit in enumerate(units):
         # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
         x1, x2 = unit(x1, x2, step=partial(_step, unit, tape, index, index == len(units) - 1))
@@ -150,9 +157,10 @@ class _Unit(torch.autograd.Function):
         s2, random = plan.p2.record(x2, random) if plan.p2 else (x2, random)
         g, _ = plan.g.record(y1, random)
         y2 = combine(s2, g)
-        saved = (x1, x2) if plan.stores_input else ()
+        origin = tape.origin if index == 0 else None
+        saved = (x1, x2) if plan.stores_input and origin is None else ()
         ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
-        ctx.plan, ctx.tape, ctx.index, ctx.is_last = plan, tape, index, is_last
+        ctx.plan, ctx.tape, ctx.index, ctx.is_last, ctx.origin = plan, tape, index, is_last, origin
         return y1, y2
 
     @staticmethod
@@ -163,7 +171,7 @@ class _Unit(torch.autograd.Function):
         plan.check_parameters()
         saved = list(ctx.saved_tensors)
         owns_input = True
-        if plan.stores_input:
+        if plan.stores_input and ctx.origin is None:
             x1, x2 = saved.pop(0), saved.pop(0)
             # What an inner unit stored is seen by nobody else, and not read again unless the graph is kept.
             owns_input = ctx.index > 0 and not torch._C._autograd._get_current_graph_task_keep_graph()
@@ -177,7 +185,7 @@ class _Unit(torch.autograd.Function):
         with tape.autocast.restored():
             # G: its value rebuilds x2, its graph gives dL/dy1.
             leaf = _leaf(y1)
-            g, root = plan.g.replay(leaf)
+            g, root = plan.g.replay(leaf, for_value=plan.needs_values)
             if not plan.stores_input:
                 x2 = separate(y2, g, overwrite=owned)
             del y2, g
@@ -185,8 +193,10 @@ class _Unit(torch.autograd.Function):
             del root, leaf
 
             # F: the same for x1 and dL/dx2.
+            if plan.stores_input and ctx.origin is not None:
+                x1, x2 = ctx.origin.pair()
             leaf = _leaf(x2)
-            f, root = plan.f.replay(leaf)
+            f, root = plan.f.replay(leaf, for_value=plan.needs_values)
             if not plan.stores_input:
                 x1 = separate(y1, f, overwrite=owned)
             del y1, f
@@ -205,13 +215,13 @@ class _Call:
 
     Attributes:
         module: F, G or a shortcut.
-        evaluate: calls it under the unit's precision.
+        evaluate: calls it, or what stands for it, under the unit's precision.
         parameters: its parameters that need a gradient.
     """
 
     __slots__ = ("_norms", "_random", "evaluate", "module", "parameters")
 
-    def __init__(self, module: nn.Module, evaluate: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, evaluate: Callable[[Function, Tensor], Tensor]) -> None:
         self.module = module
         self.evaluate = evaluate
         self.parameters, self._norms = survey(module)
@@ -223,23 +233,24 @@ class _Call:
         Returns:
             The value, and the generator states after.
         """
-        out = self.evaluate(x)
+        out = self.evaluate(self.module, x)
         after = RandomState.current(x)
         if before is None or after is None or before.same(after):
             return out, before
         self._random = before
         return out, after
 
-    def replay(self, leaf: Tensor) -> tuple[Tensor, GradientEdge | None]:
+    def replay(self, leaf: Tensor, *, for_value: bool) -> tuple[Tensor, GradientEdge | None]:
         """Evaluate at `leaf` with a graph, the same random numbers, and running statistics frozen.
 
         Returns:
-            The value, detached, and the edge from which to differentiate. Keeping only the edge while
+            The value, detached (with `for_value` off, perhaps of the right shape alone), and the edge from which to differentiate. Keeping only the edge while
             differentiating frees the memory of the value.
         """
         random = nullcontext() if self._random is None else self._random.restored()
+        function = None if for_value else without_value(self.module)
         with torch.enable_grad(), frozen_statistics(self._norms), random:
-            out = self.evaluate(leaf)
+            out = self.evaluate(function or self.module, leaf)
         return out.detach(), get_gradient_edge(out) if out.requires_grad else None
 
 
@@ -252,20 +263,23 @@ class _Plan:
         p1: call of the first shortcut; None for the identity.
         p2: call of the second.
         stores_input: whether the input pair is saved instead of rebuilt.
+        needs_values: whether the backward pass needs the values of F and G: to rebuild the input, and, in an
+            exact coupling, because every kernel must be that of the forward pass.
         parameters: inputs of the autograd Function.
     """
 
-    __slots__ = ("_versions", "f", "g", "p1", "p2", "parameters", "stores_input")
+    __slots__ = ("_versions", "f", "g", "needs_values", "p1", "p2", "parameters", "stores_input")
 
     def __init__(self, unit: ReversibleBlock) -> None:
         _refuse_sharded(unit)
-        self.f = _Call(unit.f, partial(unit.residual, unit.f))
-        self.g = _Call(unit.g, partial(unit.residual, unit.g))
+        self.f = _Call(unit.f, unit.residual)
+        self.g = _Call(unit.g, unit.residual)
         self.p1 = self.p2 = None
         if isinstance(unit, StageEntry):
-            self.p1 = _Call(unit.p1, unit.shortcut1)
-            self.p2 = _Call(unit.p2, unit.shortcut2)
+            self.p1 = _Call(unit.p1, lambda _, x: unit.shortcut1(x))
+            self.p2 = _Call(unit.p2, lambda _, x: unit.shortcut2(x))
         self.stores_input = unit.stores_input
+        self.needs_values = not unit.stores_input or unit.is_exact
         calls = (self.f, self.g, self.p1, self.p2)
         self.parameters = tuple({id(p): p for call in calls if call for p in call.parameters}.values())
         self._versions = tuple(p._version for p in self.parameters)
@@ -304,8 +318,16 @@ class _Sums:
         """Backpropagate `d_out` from `root` into the call's parameters; return the gradient of `x`."""
         if root is None:
             return None
-        inputs = (x, *call.parameters)
-        dx, *gradients = torch.autograd.grad((root,), inputs, (d_out,), allow_unused=True)
+        # What torch.autograd.grad does after half its time, spent on looking at arguments that are right.
+        dx, *gradients = _engine_run_backward(
+            (root,),
+            (d_out,),
+            False,
+            False,
+            (x, *call.parameters),
+            allow_unreachable=True,
+            accumulate_grad=False,
+        )
         for p, gradient in zip(call.parameters, gradients, strict=True):
             if gradient is not None:
                 earlier = self._sums.get(id(p))
@@ -317,7 +339,7 @@ class _Sums:
         if call is None:
             return dy
         leaf = _leaf(x)
-        return self.through(call, call.replay(leaf)[1], leaf, dy)
+        return self.through(call, call.replay(leaf, for_value=True)[1], leaf, dy)
 
     def in_order(self) -> list[Tensor | None]:
         """The gradients in the order in which the parameters were passed to the Function."""

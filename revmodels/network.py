@@ -91,9 +91,12 @@ class ResidualNetwork(nn.Module):
         Returns:
             Logits of shape (batch, num_classes), in the dtype of the parameters.
         """
-        stream = self.start(images)
-        features = self.transform(stream)
+        features = self.features(images)
         return self.precision.run(self.head, features).to(self.precision.parameter_dtype)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head classifies: (N, C, H, W) to (N, C', H', W')."""
+        return self.transform(self.start(images))
 
     def start(self, images: Tensor) -> Tensor:
         """Apply the stem: (N, C, H, W) to (N, C0, H', W'), in the dtype of the stream."""

@@ -63,13 +63,13 @@ class RandomState:
         """
         if isinstance(x, FakeTensor):
             return None
-        with _disable_current_modes():
+        with _unseen():
             accelerator = torch.cuda.get_rng_state(x.device) if x.is_cuda else None
             return cls(torch.get_rng_state(), x.device, accelerator)
 
     def same(self, other: RandomState) -> bool:
         """Whether nothing was drawn between the two."""
-        with _disable_current_modes():
+        with _unseen():
             if not torch.equal(self.cpu, other.cpu):
                 return False
             if self.accelerator is None or other.accelerator is None:
@@ -85,6 +85,11 @@ class RandomState:
             if self.accelerator is not None:
                 torch.cuda.set_rng_state(self.accelerator, self.device)
             yield
+
+
+def _unseen() -> AbstractContextManager:
+    """A context without dispatch modes; without any in force there is nothing to leave, which takes no time."""
+    return _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
 
 
 def survey(module: nn.Module) -> tuple[list[nn.Parameter], list[_BatchNorm]]:

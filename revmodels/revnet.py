@@ -11,6 +11,7 @@ from torch import Tensor
 from revmodels.coupling import ReversibleBlock, StageEntry, split
 from revmodels.errors import BudgetError
 from revmodels.network import ResidualNetwork
+from revmodels.origin import Origin
 from revmodels.precision import Precision
 from revmodels.sequence import BUDGET, STRATEGIES, ReversibleSequence, checkpointed
 from revmodels.units import UnitOptions, entry_shortcut, residual_function
@@ -99,14 +100,28 @@ class RevNet(ResidualNetwork):
     def strategy(self, value: str) -> None:
         self.body.strategy = value
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the head classifies. When reversing, nothing but the images is kept of what precedes the units."""
+        if not self._recomputes(images):
+            return super().features(images)
+        origin = None
+        if not torch.compiler.is_compiling():
+            origin = Origin(self.stem, super().start, images)
+        return torch.cat(self.body(*split(self.start(images)), origin=origin), dim=1)
+
     def start(self, images: Tensor) -> Tensor:
         """Apply the stem. When reversing, it keeps only the images and is run again in the backward pass."""
-        if torch.is_grad_enabled() and self.strategy in ("reverse", BUDGET):
-            self.body.plan_for(self, images)
-            if any(mode != "store" for mode in self.body.modes):
-                return checkpointed(super().start, images, modules=(self.stem,))
+        if self._recomputes(images):
+            return checkpointed(super().start, images, modules=(self.stem,))
         return super().start(images)
 
     def transform(self, stream: Tensor) -> Tensor:
         """Split the channels into the two streams, apply the units, join."""
         return torch.cat(self.body(*split(stream)), dim=1)
+
+    def _recomputes(self, images: Tensor) -> bool:
+        """Whether the stem is run again in the backward pass."""
+        if not torch.is_grad_enabled() or self.strategy not in ("reverse", BUDGET):
+            return False
+        self.body.plan_for(self, images)
+        return any(mode != "store" for mode in self.body.modes)

@@ -15,6 +15,7 @@ from revmodels import compiled, engine
 from revmodels.coupling import Pair, ReversibleBlock, StageEntry, split
 from revmodels.errors import BudgetError, StrategyError, one_of
 from revmodels.grid import Extent, Range, one_grid, to_grid
+from revmodels.origin import Origin
 from revmodels.precision import Precision
 from revmodels.replay import ScratchStatistics, batch_norms
 
@@ -213,34 +214,40 @@ class ReversibleSequence(nn.Module):
     @overload
     def forward(self, x1: Tensor, x2: None = None) -> Tensor: ...
     @overload
-    def forward(self, x1: Tensor, x2: Tensor) -> Pair: ...
-    def forward(self, x1: Tensor, x2: Tensor | None = None) -> Tensor | Pair:
-        """Apply the units in turn."""
+    def forward(self, x1: Tensor, x2: Tensor, *, origin: Origin | None = None) -> Pair: ...
+    def forward(self, x1: Tensor, x2: Tensor | None = None, *, origin: Origin | None = None) -> Tensor | Pair:
+        """Apply the units in turn.
+
+        Args:
+            x1: both streams in one tensor, or the first.
+            x2: the second.
+            origin: makes the two streams again, in place of storing them for a stage entry that comes first.
+        """
         if x2 is None:
             return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
         bits = one_grid(unit.grid(x1.dtype) for unit in self.units())
         if bits is None:
             self._extent = None
-            return self._run(x1, x2, None)
-        return self._run_on_grid(x1, x2, bits)
+            return self._run(x1, x2, None, origin)
+        return self._run_on_grid(x1, x2, bits, origin)
 
     @torch.compiler.disable(
         reason="exact coupling needs one kernel in forward pass and replay; run it uncompiled"
     )
-    def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int) -> Pair:
+    def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None) -> Pair:
         extent = Extent(bits, x1.dtype)
         # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
         if not isinstance(self.blocks[0], StageEntry):
             x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
             extent.see(-1, x1, x2)
-        x1, x2 = self._run(x1, x2, extent)
+        x1, x2 = self._run(x1, x2, extent, origin)
         extent.close()
         self._extent = extent
         if self._raises_on_overflow():
             extent.check()
         return x1, x2
 
-    def _run(self, x1: Tensor, x2: Tensor, extent: Extent | None) -> Pair:
+    def _run(self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None) -> Pair:
         if not torch.is_grad_enabled() or self.strategy in ("store", "checkpoint"):
             recompute = torch.is_grad_enabled() and self.strategy == "checkpoint"
             for index, unit in enumerate(self.units()):
@@ -250,14 +257,14 @@ class ReversibleSequence(nn.Module):
         else:
             if not self.owner_plans:
                 self.plan_for(self, torch.cat((x1, x2), self.split_dim) if self.strategy == BUDGET else x1)
-            x1, x2 = self._run_by_modes(x1, x2, extent)
+            x1, x2 = self._run_by_modes(x1, x2, extent, origin)
         return x1, x2
 
     def _raises_on_overflow(self) -> bool:
         policies = (unit.precision for unit in self.units())
         return any(p is None or p.on_overflow == "raise" for p in policies)
 
-    def _run_by_modes(self, x1: Tensor, x2: Tensor, extent: Extent | None) -> Pair:
+    def _run_by_modes(self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None) -> Pair:
         units = enumerate(zip(self.units(), self.modes, strict=True))
         for stored, group in groupby(units, key=lambda item: item[1][1] == "store"):
             members = [(index, unit) for index, (unit, _) in group]
@@ -271,7 +278,15 @@ class ReversibleSequence(nn.Module):
             else:
                 first = members[0][0]
                 inner = [unit for _, unit in members]
-                x1, x2 = engine.run(inner, x1, x2, self.observer, first=first, extent=extent)
+                x1, x2 = engine.run(
+                    inner,
+                    x1,
+                    x2,
+                    self.observer,
+                    first=first,
+                    extent=extent,
+                    origin=None if first else origin,
+                )
         return x1, x2
 
     @overload

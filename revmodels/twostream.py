@@ -49,6 +49,10 @@ class TwoStreamNetwork(RevNet):
         self.head = head
         self.precision = precision
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the head classifies: the first unit can be inverted, so what precedes it need not be kept."""
+        return ResidualNetwork.features(self, images)
+
     def start(self, images: Tensor) -> Tensor:
         """Apply the stem, which holds nothing that would be worth a second evaluation."""
         if torch.is_grad_enabled():
