@@ -1,9 +1,10 @@
-"""Choose per unit between storing and rebuilding, so that a training step fits a memory budget.
+"""Choose per unit between storing, keeping the input and rebuilding, so that a step fits a budget.
 
-Rebuilding a unit costs one more evaluation of it; storing costs the bytes its graph holds. Units are ranked
-by the work saved per byte held, later units first among equals: what a late unit stores is freed before the
-early, large units are rebuilt, so it often costs nothing at the peak. The largest number of units in that
-order is stored whose peak fits, and the peak of each candidate is computed on fake tensors
+Rebuilding a unit costs one more evaluation of it. Keeping its input costs the bytes of one pair and saves the
+last product of F and of G (`revmodels.valueless`); storing costs the bytes its graph holds and saves the rest.
+These steps are ranked by the work saved per byte held, later units first among equals: what a late unit holds
+is freed before the early, large units are rebuilt, so it often costs nothing at the peak. As many steps are
+taken in that order as fit, and the peak of each candidate is computed on fake tensors
 (`revmodels.measure.predict_memory`), not estimated.
 """
 
@@ -23,6 +24,7 @@ from revmodels.coupling import ReversibleBlock
 from revmodels.errors import BudgetError
 from revmodels.measure.memory import Loss, predict_memory, shaped_copy
 from revmodels.sequence import BUDGET, ReversibleSequence
+from revmodels.valueless import without_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,8 @@ class MemoryPlan:
     """What a budget has decided.
 
     Attributes:
-        modes: of each unit, first to last: ``store``, ``reverse``, or ``checkpoint`` for one that has no
-            inverse and keeps its input.
+        modes: of each unit, first to last: ``store``, ``reverse``, or ``checkpoint`` for one that keeps its
+            input, as every unit without an inverse must.
         budget_bytes: the budget, for activations and temporaries.
         predicted_bytes: predicted peak of activations and temporaries.
         smallest_bytes: that of ``strategy="reverse"``, the smallest possible.
@@ -93,7 +95,7 @@ def plan_memory(model: nn.Module, inputs: Tensor, *, loss: Loss | None = None) -
 
 
 def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:
-    """The plan that stores the most units and fits, by bisection."""
+    """The plan that takes the most steps and fits, by bisection."""
     low, high = 0, len(candidates.order)
     smallest, stored = candidates.peak(low), candidates.peak(high)
     budget = smallest if budget is None else budget
@@ -117,11 +119,35 @@ def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cost:
+    """Of one unit: FLOPs of an evaluation and of its last products, bytes of its graph and of its input."""
+
+    work: int
+    last_work: int
+    graph_bytes: int
+    input_bytes: int
+
+    def steps(self, mode: str) -> list[tuple[float, str]]:
+        """Ways to hold more than `mode` does, in order, each with the work it saves per byte."""
+        work = self.work - (self.last_work if mode == "checkpoint" else 0)
+        if mode == "reverse" and self.last_work:
+            keep = self.last_work / self.input_bytes
+            store = (work - self.last_work) / max(self.graph_bytes - self.input_bytes, 1)
+            if keep >= store:
+                return [(keep, "checkpoint"), (store, "store")]
+        return [(work / max(self.graph_bytes, 1), "store")]
+
+    def repeated(self, mode: str) -> int:
+        """FLOPs done twice."""
+        return {"store": 0, "checkpoint": self.work - self.last_work}.get(mode, self.work)
+
+
 class _Candidates:
-    """The plans under consideration: the first `count` units of a fixed order are stored, the rest are not.
+    """The plans under consideration: the first `count` steps of a fixed order are taken, the rest are not.
 
     Attributes:
-        order: positions of the units, those that save the most work per byte first.
+        order: positions and new modes of units, those that save the most work per byte first.
     """
 
     def __init__(self, model: nn.Module, name: str, inputs: Tensor, loss: Loss) -> None:
@@ -137,19 +163,26 @@ class _Candidates:
             twin(torch.empty(inputs.shape, dtype=inputs.dtype))
             for hook in hooks:
                 hook.remove()
-            costs = [_unit_cost(unit, pair) for unit, pair in zip(units, received, strict=True)]
-        self._work = [flops for flops, _ in costs]
-        self.order = sorted(range(len(units)), key=lambda i: (-costs[i][0] / max(costs[i][1], 1), -i))
+            self._costs = [_unit_cost(unit, pair) for unit, pair in zip(units, received, strict=True)]
+        steps = [
+            (-saved, -i, place, mode)
+            for i, (cost, frugal) in enumerate(zip(self._costs, self._frugal, strict=True))
+            for place, (saved, mode) in enumerate(cost.steps(frugal))
+        ]
+        self.order = [(-i, mode) for _, i, _, mode in sorted(steps)]
         self._peaks: dict[int, int] = {}
 
     def modes(self, count: int) -> tuple[str, ...]:
         """Modes of all units, first to last."""
-        stored = set(self.order[:count])
-        return tuple("store" if i in stored else mode for i, mode in enumerate(self._frugal))
+        modes = list(self._frugal)
+        for i, mode in self.order[:count]:
+            modes[i] = mode
+        return tuple(modes)
 
     def recomputed(self, count: int) -> float:
         """Share of the forward work done twice."""
-        return sum(self._work[i] for i in self.order[count:]) / sum(self._work)
+        repeated = (c.repeated(mode) for c, mode in zip(self._costs, self.modes(count), strict=True))
+        return sum(repeated) / sum(c.work for c in self._costs)
 
     def peak(self, count: int) -> int:
         """Predicted peak of activations and temporaries, in bytes."""
@@ -184,16 +217,30 @@ def _budgeted(model: nn.Module) -> tuple[str, ReversibleSequence]:
     return found[0]
 
 
-def _unit_cost(unit: ReversibleBlock, pair: tuple[Tensor, ...]) -> tuple[int, int]:
+def _unit_cost(unit: ReversibleBlock, pair: tuple[Tensor, ...]) -> _Cost:
     x1, x2 = (x.detach().requires_grad_(True) for x in pair)
     parameters = {p.untyped_storage()._cdata for p in unit.parameters()}
     held: dict[int, Tensor] = {}
+    last_work = 0
 
     def pack(t: Tensor) -> Tensor:
         held[t.untyped_storage()._cdata] = t
         return t
 
+    def on_last(layer: nn.Module, _: Any, out: Tensor) -> None:
+        nonlocal last_work
+        last_work += 2 * out.numel() * layer.weight[0].numel()  # type: ignore[index]
+
+    halves = () if unit.is_exact else (unit.f, unit.g)
+    lasts = [fn[-1] for fn in halves if isinstance(fn, nn.Sequential) and without_value(fn)]
+    hooks = [last.register_forward_hook(on_last) for last in lasts]
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(pack, lambda t: t):
         unit(x1, x2)
-    size = sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in parameters)
-    return max(counter.get_total_flops(), 1), size
+    for hook in hooks:
+        hook.remove()
+    return _Cost(
+        work=max(counter.get_total_flops(), last_work, 1),
+        last_work=last_work,
+        graph_bytes=sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in parameters),
+        input_bytes=x1.nbytes + x2.nbytes,
+    )

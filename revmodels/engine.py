@@ -1,7 +1,7 @@
 """The reversible engine: backpropagation through coupled units without their activations.
 
 Each unit is one `autograd.Function`. Its forward saves nothing; only the last unit of a run saves the pair it
-returns, and a unit with ``stores_input`` saves the pair it receives. In the backward pass the units hand the
+returns, and a unit that keeps its input saves the pair it receives. In the backward pass the units hand the
 rebuilt pair to one another through a `Tape`, last to first (Gomez et al. 2017, algorithm 1), in one extra
 evaluation of F and G each: the value of G(y1) under grad rebuilds x2, and the graph of the same call is then
 differentiated.
@@ -80,6 +80,7 @@ def run(
     x2: Tensor,
     observer: Observer | None = None,
     *,
+    keeps: Sequence[bool],
     first: int = 0,
     extent: Extent | None = None,
     origin: Origin | None = None,
@@ -91,6 +92,7 @@ def run(
         x1: first stream, of any shape that F and G keep.
         x2: second stream.
         observer: sees every input pair in the backward pass.
+        keeps: whether each unit keeps its input instead of rebuilding it.
         first: position of the first unit in the network, as told to the observer.
         extent: sees every output pair in the forward pass.
         origin: makes `x1` and `x2` again, so that a first unit that would store them stores nothing.
@@ -100,22 +102,24 @@ def run(
         ResidualError: F or G changed the shape of its input.
     """
     tape = Tape(x1, observer, first, origin)
-    for index, unit in enumerate(units):
+    for index, (unit, keep) in enumerate(zip(units, keeps, strict=True)):
         # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
-        x1, x2 = unit(x1, x2, step=partial(_step, unit, tape, index, index == len(units) - 1))
+        x1, x2 = unit(x1, x2, step=partial(_step, unit, keep, tape, index, index == len(units) - 1))
         if extent is not None:
             extent.see(first + index, x1, x2)
     return x1, x2
 
 
-def _step(unit: ReversibleBlock, tape: Tape, index: int, is_last: bool, x1: Tensor, x2: Tensor) -> Pair:
+def _step(
+    unit: ReversibleBlock, keep: bool, tape: Tape, index: int, is_last: bool, x1: Tensor, x2: Tensor
+) -> Pair:
     if index > 0 and tape.passed != (_Identity(x1), _Identity(x2)):
         raise ReplayError(
             f"a hook changed the pair between units {tape.first + index - 1} and {tape.first + index} of a "
             "reversible sequence; the backward pass rebuilds what the unit returned. Change it inside F or "
             "G, or use strategy='store'."
         )
-    plan = _Plan(unit)
+    plan = _Plan(unit, keep)
     y1, y2 = _Unit.apply(plan, tape, index, is_last, x1, x2, *plan.parameters)
     tape.passed = None if is_last else (_Identity(y1), _Identity(y2))
     return y1, y2
@@ -244,8 +248,8 @@ class _Call:
         """Evaluate at `leaf` with a graph, the same random numbers, and running statistics frozen.
 
         Returns:
-            The value, detached (with `for_value` off, perhaps of the right shape alone), and the edge from which to differentiate. Keeping only the edge while
-            differentiating frees the memory of the value.
+            The value, detached (with `for_value` off, perhaps of the right shape alone), and the edge from
+            which to differentiate. Keeping only the edge while differentiating frees the memory of the value.
         """
         random = nullcontext() if self._random is None else self._random.restored()
         function = None if for_value else without_value(self.module)
@@ -270,7 +274,7 @@ class _Plan:
 
     __slots__ = ("_versions", "f", "g", "needs_values", "p1", "p2", "parameters", "stores_input")
 
-    def __init__(self, unit: ReversibleBlock) -> None:
+    def __init__(self, unit: ReversibleBlock, keep: bool) -> None:
         _refuse_sharded(unit)
         self.f = _Call(unit.f, unit.residual)
         self.g = _Call(unit.g, unit.residual)
@@ -278,8 +282,8 @@ class _Plan:
         if isinstance(unit, StageEntry):
             self.p1 = _Call(unit.p1, lambda _, x: unit.shortcut1(x))
             self.p2 = _Call(unit.p2, lambda _, x: unit.shortcut2(x))
-        self.stores_input = unit.stores_input
-        self.needs_values = not unit.stores_input or unit.is_exact
+        self.stores_input = keep
+        self.needs_values = not keep or unit.is_exact
         calls = (self.f, self.g, self.p1, self.p2)
         self.parameters = tuple({id(p): p for call in calls if call for p in call.parameters}.values())
         self._versions = tuple(p._version for p in self.parameters)

@@ -88,7 +88,7 @@ class RandomState:
 
 
 def _unseen() -> AbstractContextManager:
-    """A context without dispatch modes; without any in force there is nothing to leave, which takes no time."""
+    """A context without dispatch modes; where none is in force, one that does nothing."""
     return _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
 
 

@@ -101,7 +101,7 @@ class RevNet(ResidualNetwork):
         self.body.strategy = value
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head classifies. When reversing, nothing but the images is kept of what precedes the units."""
+        """What the head classifies. When reversing, only the images are kept of what precedes the units."""
         if not self._recomputes(images):
             return super().features(images)
         origin = None

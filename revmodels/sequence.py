@@ -267,22 +267,22 @@ class ReversibleSequence(nn.Module):
     def _run_by_modes(self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None) -> Pair:
         units = enumerate(zip(self.units(), self.modes, strict=True))
         for stored, group in groupby(units, key=lambda item: item[1][1] == "store"):
-            members = [(index, unit) for index, (unit, _) in group]
+            members = [(index, unit, mode == "checkpoint") for index, (unit, mode) in group]
             if stored:
-                for index, unit in members:
+                for index, unit, _ in members:
                     x1, x2 = unit(x1, x2)
                     if extent is not None:
                         extent.see(index, x1, x2)
             elif torch.compiler.is_dynamo_compiling() and self.observer is None:
-                x1, x2 = compiled.run(self.blocks, [index for index, _ in members], x1, x2)
+                x1, x2 = compiled.run(self.blocks, [index for index, _, _ in members], x1, x2)
             else:
                 first = members[0][0]
-                inner = [unit for _, unit in members]
                 x1, x2 = engine.run(
-                    inner,
+                    [unit for _, unit, _ in members],
                     x1,
                     x2,
                     self.observer,
+                    keeps=[keeps for _, _, keeps in members],
                     first=first,
                     extent=extent,
                     origin=None if first else origin,

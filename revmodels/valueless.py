@@ -1,8 +1,8 @@
 """Evaluate a residual function for its gradients alone, where nobody needs its value.
 
-An inverse needs the value of F and G. A unit that keeps its input does not: its backward pass evaluates them for
-their graphs only, and the graph of a convolution or linear layer holds its input and weight, not its value. So
-the last layer need not be computed again, one product in two for the units of a RevNet.
+An inverse needs the value of F and G. A unit that keeps its input does not: its backward pass evaluates them
+for their graphs only, and the graph of a convolution or linear layer holds its input and weight, not its
+value. So the last layer need not be computed again, one product in two for the units of a RevNet.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def without_value(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """`module` up to its last layer, which gives a tensor of the right shape, no numbers, and the right gradients.
+    """`module` without the numbers of its last layer: a tensor of the right shape with the right gradients.
 
-    None if that cannot be had: `module` is no `nn.Sequential` whose last layer is a plain convolution or linear
-    layer, or somebody's hooks would miss a call. The naive twin is `module` itself.
+    None if that cannot be had: `module` is no `nn.Sequential` whose last layer is a plain convolution or
+    linear layer, or somebody's hooks would miss a call. The naive twin is `module` itself.
     """
     if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
         return None
