@@ -1,4 +1,4 @@
-"""Choose per unit between storing, keeping the input and rebuilding, so that a step fits a budget.
+"""Choose per unit: store it, keep its input or rebuild it, so that a training step fits a budget.
 
 Rebuilding a unit costs one more evaluation of it. Keeping its input costs the bytes of one pair and saves the
 last product of F and of G (`revmodels.valueless`); storing costs the bytes its graph holds and saves the rest.
