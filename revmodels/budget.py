@@ -1,10 +1,10 @@
 """Choose per unit: store it, keep its input or rebuild it, so that a training step fits a budget.
 
 Rebuilding a unit costs one more evaluation of it. Keeping its input costs the bytes of one pair and saves the
-last product of F and of G (`revmodels.valueless`); storing costs the bytes its graph holds and saves the rest.
-These steps are ranked by the work saved per byte held, later units first among equals: what a late unit holds
-is freed before the early, large units are rebuilt, so it often costs nothing at the peak. As many steps are
-taken in that order as fit, and the peak of each candidate is computed on fake tensors
+last product of F and of G (`revmodels.valueless`); storing costs the bytes its graph holds and saves the
+rest. These steps are ranked by the work saved per byte held, later units first among equals: what a late unit
+holds is freed before the early, large units are rebuilt, so it often costs nothing at the peak. As many steps
+are taken in that order as fit, and the peak of each candidate is computed on fake tensors
 (`revmodels.measure.predict_memory`), not estimated.
 """
 
