@@ -425,4 +425,4 @@ def test_errors_in_training_begin_at_initialization(tmp_path, new_trial, write, 
     (series,) = error_epoch.info(open_store(tmp_path)).series
     (line,) = series.lines
     assert [p.x for p in line] == [0, 1, 2, 3, 4]
-    assert line[0].y == 3e-9
+    assert line[0].y == pytest.approx(3e-9)

@@ -39,6 +39,7 @@ def differing(net, x, around_backward):
     return sum(found)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no second kernel")
 def test_forward_and_replay_must_use_the_same_kernels():
     """As cuDNN's autotuning might choose others, so do oneDNN's kernels here, switched off in between."""
