@@ -72,7 +72,10 @@ def precision_verdicts(rows: Iterable[Row]) -> list[PrecisionVerdict]:
     Judged are finished trials that reverse without anchors; where they differ in more than precision, depth
     and seed, the set that does not and spans the most precisions and depths.
     """
-    usable = _comparable(rows)
+    return _verdicts(_comparable(rows))
+
+
+def _verdicts(usable: list[Row]) -> list[PrecisionVerdict]:
     groups = group_by(usable, precision_label)
     return [_verdict(label, groups[label], usable) for label in sorted(groups, key=precision_rank)]
 
@@ -98,7 +101,8 @@ def _span(rows: list[Row]) -> tuple[int, int]:
 def precision_answer(rows: Iterable[Row]) -> str:
     """The answer in a few sentences with numbers; it says what is missing where there is nothing to say."""
     rows = list(rows)
-    found = precision_verdicts(rows)
+    usable = _comparable(rows)
+    found = _verdicts(usable)
     if not found:
         return (
             "Which precision may be used? No finished trial that reverses was probed yet; "
@@ -113,10 +117,9 @@ def precision_answer(rows: Iterable[Row]) -> str:
     else:
         text += "none of the precisions measured there"
     text += (
-        f". Safe means that no parameter's gradient is further than {100 * TOLERANCE:g} % from the stored "
-        "one, in any seed."
+        ". Safe means that in no seed the gradient of any parameter is further than "
+        f"{100 * TOLERANCE:g} % from the stored one."
     )
-    usable = _comparable(rows)
     first, seeds = usable[0], len({row["seed"] for row in usable})
     text += (
         f" Measured on {first['data']} with {first['model']} at width {width_text(first)}, "
@@ -124,6 +127,13 @@ def precision_answer(rows: Iterable[Row]) -> str:
     )
     if others:
         text += f" Not shown to be safe at that depth: {'; '.join(map(_limit, others))}."
+    lost = [r for r in rows if r["outcome"] == "diverged" and r["strategy"] == "reverse"]
+    if lost:
+        counts = {label: len(group) for label, group in group_by(lost, precision_label).items()}
+        named = (
+            f"{count_text(counts[label], 'trial')} in {label}" for label in sorted(counts, key=precision_rank)
+        )
+        text += f" Diverged, and not judged: {', '.join(named)}."
     return text
 
 

@@ -166,8 +166,6 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         logits = session.network(inputs)
         loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing)
         scaler.scale(loss).backward()
-        if streams is not None:
-            streams.see(session.model)
         value = loss.item()  # waits for the device: weights are to move only by finite numbers
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
@@ -186,6 +184,8 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         session.clock.step_times_s.append(time.perf_counter() - began)
         spent += session.clock.step_times_s[-1]
         _check(session, wrong, epoch, step, inputs)
+        if streams is not None:
+            streams.see(session.model)
         with torch.no_grad():
             plain = F.cross_entropy(logits, targets).item() if train.label_smoothing else value
             correct = int((logits.argmax(1) == targets).sum())
@@ -312,8 +312,8 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
     ]
     for row, constant in zip(blocks, constants, strict=False):
         row.update(lipschitz_f=constant.f, lipschitz_g=constant.g)
-    # The smallest RevNets have one unit a stage, and that one keeps its input: nothing to judge.
     blocks += [_gradient_columns(part) for part in result.others]
+    # The smallest RevNets have one unit a stage, and that one keeps its input: nothing to judge.
     return (worst if rebuilds else {}), blocks
 
 

@@ -83,6 +83,12 @@ def test_one_seed_that_is_off_is_enough_to_be_unsafe():
     assert not precision_verdicts(trials(EXACT, lambda depth: 0.0))[0].scattered
 
 
+def test_trials_that_diverged_are_told():
+    rows = trials(BF16, lambda depth: 1.0)
+    rows[0]["outcome"] = "diverged"
+    assert precision_answer(rows).endswith("Diverged, and not judged: 1 trial in bf16.")
+
+
 def test_an_exact_coupling_tells_how_much_of_its_range_it_used():
     rows = trials(EXACT, lambda depth: 0.0, stream_max=25.6, stream_limit=1024.0)
     assert "exactly 0, streams within 2.5 % of their range" in precision_answer(rows)
