@@ -61,17 +61,17 @@ BEND = 0.5
 
 
 def power_text(fit: Fit, bend: Bend | None = None) -> str:
-    """A power with its interval and n, and how it changes if one power law will not do.
+    """A power with its 95 % interval and n, and how it changes if one power law will not do.
 
     >>> power_text(Fit(slope=1.2, intercept=0.0, low=0.9, high=1.5, n=8, distinct=4))
-    '1.20 (95 % interval 0.90 to 1.50, n = 8)'
+    '1.20 (0.90 to 1.50, n = 8)'
     """
     if fit.low is None or fit.high is None:
         text = f"{fit.slope:.2f} (n = {fit.n}, too few for an interval)"
     else:
-        text = f"{fit.slope:.2f} (95 % interval {fit.low:.2f} to {fit.high:.2f}, n = {fit.n})"
+        text = f"{fit.slope:.2f} ({fit.low:.2f} to {fit.high:.2f}, n = {fit.n})"
     if bend is not None and bend.significant:
-        text += f", which changes from {bend.first:.2f} at the small end to {bend.last:.2f} at the large one"
+        text += f" and no single power law: {bend.first:.2f} at the small end, {bend.last:.2f} at the large"
     return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -136,6 +137,10 @@ def figure(info: ErrorDepthInfo) -> go.Figure | None:
         yaxis2={**axis_style(PANELS[1][1]), "domain": [0.0, 0.46]},
         xaxis2={**axis_style("depth / layers"), "anchor": "y2", "matches": "x"},
     )
+    # Both axes are logarithmic, so that a power law is a straight line.
+    depths = {p.x for one in info.series if one.role == "trials" for p in one.points}
+    for axis in (layout.xaxis, layout.xaxis2):
+        axis.update(type="log", **_depth_ticks(depths))
     layout.xaxis.update(anchor="y", showticklabels=False)
     result = draw(traces(info.series, x="depth %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
     for panel, floor in enumerate(info.floors, start=1):
@@ -143,6 +148,17 @@ def figure(info: ErrorDepthInfo) -> go.Figure | None:
         values = [p.y for one in info.series if one.panel == panel for p in one.points]
         set_error_axis(result, axis, values, floor)
     return result
+
+
+def _depth_ticks(depths: set[Any]) -> dict[str, Any]:
+    """A tick at every depth, or at a dozen of them from the smallest to the largest."""
+    ordered = sorted(depths)
+    shown = (
+        ordered
+        if len(ordered) <= 12
+        else sorted({ordered[round(i * (len(ordered) - 1) / 11)] for i in range(12)})
+    )
+    return {"tickmode": "array", "tickvals": shown, "ticktext": [f"{depth:g}" for depth in shown]}
 
 
 def zero_place(values: Sequence[float]) -> float | None:
@@ -216,21 +232,25 @@ def _notes(rows: list[Row], laws: list[Law], floors: list[float | None]) -> list
         f"{count_text(len(rows), 'trial')}, probed at the end of training; a point is the worst block or "
         "parameter of one trial."
     ]
+    if laws:
+        notes.append("Powers of the depth that errors grow with, with 95 % intervals:")
     for label, group in group_by(laws, lambda law: law.label).items():
-        notes.append(f"{label}: with depth, " + "; ".join(_growth(group)) + ".")
+        notes.append(f"{label}: {'; '.join(_growth(group))}.")
     if any(floor is not None for floor in floors):
         notes.append("Errors of exactly zero lie below the dashed line.")
     return notes
 
 
 def _growth(laws: Sequence[Law]) -> list[str]:
-    """What the laws of one precision say: each error at the end of training and, if probed, at its start."""
+    """What the laws of one precision say of each error, after training and, if probed, before."""
     found = []
     for column, title in PANELS:
-        name = title.partition(" /")[0]
-        for initial, when in ((False, ""), (True, " at initialization")):
+        parts = []
+        for initial, when in ((False, ""), (True, "at initialization ")):
             mine = [law for law in laws if law.column == column and law.initial == initial]
             if mine:
                 law = max(mine, key=lambda one: one.fit.n)
-                found.append(f"the {name}{when} grows to the power {power_text(law.fit, law.bend)}")
+                parts.append(f"{when}{power_text(law.fit, law.bend)}")
+        if parts:
+            found.append(f"{title.partition(' /')[0]} {', '.join(parts)}")
     return found

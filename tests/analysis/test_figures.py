@@ -179,7 +179,10 @@ def test_errors_follow_depth_by_precision(demo):
     assert all(law.fit.slope == pytest.approx(1.0) for law in info.laws)
     assert not any(law.bend.significant or law.initial for law in info.laws)
     (note,) = (n for n in info.notes if n.startswith("fp32: "))
-    assert "with depth, the reconstruction error grows to the power 1.00 (95 % interval 1.00 to 1.00" in note
+    assert note.startswith("fp32: reconstruction error 1.00 (1.00 to 1.00, n = 9); gradient error 1.00 (1.00")
+    drawn = error_depth.figure(info)
+    assert drawn.layout.xaxis.type == drawn.layout.xaxis2.type == "log"
+    assert drawn.layout.xaxis2.tickvals == (14, 26, 38)
     assert info.floors == (None, None)
 
 
@@ -412,7 +415,7 @@ def test_laws_at_initialization_are_told_beside_those_after_training(tmp_path, n
         ("gradient_rel_error", True): 1,
     }
     (note,) = (n for n in info.notes if n.startswith("fp32: "))
-    assert "the reconstruction error at initialization grows to the power 2.00" in note
+    assert "reconstruction error 1.00 (1.00 to 1.00, n = 8), at initialization 2.00 (2.00" in note
 
 
 def test_errors_in_training_begin_at_initialization(tmp_path, new_trial, write, write_file):
