@@ -60,6 +60,21 @@ BEND = 0.5
 """Powers that differ by less are one regime: sums of rounding errors grow with the power 0.5 to 1."""
 
 
+def power_text(fit: Fit, bend: Bend | None = None) -> str:
+    """A power with its 95 % interval and n, and how it changes if one power law will not do.
+
+    >>> power_text(Fit(slope=1.2, intercept=0.0, low=0.9, high=1.5, n=8, distinct=4))
+    '1.20 (0.90 to 1.50, n = 8)'
+    """
+    if fit.low is None or fit.high is None:
+        text = f"{fit.slope:.2f} (n = {fit.n}, too few for an interval)"
+    else:
+        text = f"{fit.slope:.2f} ({fit.low:.2f} to {fit.high:.2f}, n = {fit.n})"
+    if bend is not None and bend.significant:
+        text += f" and no single power law: {bend.first:.2f} at the small end, {bend.last:.2f} at the large"
+    return text
+
+
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     """Fits a line by least squares; None with fewer than two different finite x."""
     pairs = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]

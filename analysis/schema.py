@@ -116,6 +116,12 @@ TRIALS = Table(
         _int("epochs_done", "epochs finished"),
         _int("steps_done", "optimizer steps finished"),
         _int("steps_skipped", "of those, steps whose fp16 gradients overflowed; null if not fp16"),
+        _int(
+            "steps_out_of_range",
+            "of those, steps whose exact streams left the grid's range; null if additive",
+        ),
+        _real("stream_max", "largest magnitude of an exact stream in any training step; null if additive"),
+        _real("stream_limit", "the magnitude below which exact streams are exact; null if additive"),
         # memory of one training step
         _int("memory_peak_bytes", "peak of all categories together in one training step", "bytes"),
         _int("memory_activation_bytes", "peak of activations and temporaries in that step", "bytes"),
@@ -134,6 +140,7 @@ TRIALS = Table(
         _int("concurrent_trials", "trials that may have shared the machine while this one was timed"),
         # fidelity of the rebuilt activations, at the end of training; null where nothing is rebuilt
         _real("reconstruction_rel_error", "worst relative error of a rebuilt pair over blocks"),
+        _real("end_to_end_rel_error", "relative error of the pair that is rebuilt last, the first of all"),
         _real("gradient_rel_error", "worst relative error of a parameter's gradient against stored mode"),
         _real("gradient_angle_deg", "worst angle between a parameter's gradient and stored mode's", "deg"),
         # provenance
@@ -166,9 +173,12 @@ EPOCHS = Table(
         _real("learning_rate", "learning rate of the epoch's last step"),
         _real("gradient_norm", "norm of all gradients at the epoch's last step"),
         _int("steps_skipped", "steps in which fp16 gradients overflowed; null if not fp16"),
+        _int("steps_out_of_range", "steps whose exact streams left the grid's range; null if additive"),
+        _real("stream_max", "largest magnitude of an exact stream in the epoch; null if additive"),
         _real("epoch_s", "time of its training steps", "s"),
         _real("examples_per_s", "training examples per second", "examples/s"),
         _real("reconstruction_rel_error", "worst over blocks, if this epoch was probed"),
+        _real("end_to_end_rel_error", "of the pair that is rebuilt last, if this epoch was probed"),
         _real("gradient_rel_error", "worst over parameters, if this epoch was probed"),
         _real("gradient_angle_deg", "worst over parameters, if this epoch was probed", "deg"),
     ),
@@ -176,12 +186,12 @@ EPOCHS = Table(
 
 BLOCKS = Table(
     name="blocks",
-    meaning="one row per reversible block and fidelity probe",
+    meaning="one row per fidelity probe and reversible block, or other group of parameters (stem, head)",
     columns=(
         *_KEY,
         _int("epoch", "epochs of training before the probe; 0 is at initialisation"),
-        _int("block", "position of the block in the network, 0 first"),
-        _text("name", "module path of the block"),
+        _int("block", "position of the block in the network, 0 first; null for stem and head"),
+        _text("name", "module path of the block, or of the part of the network"),
         _real("reconstruction_rel_error", "relative error of the block's rebuilt input pair"),
         _real("reconstruction_rel_error_x1", "relative error of its first stream"),
         _real("reconstruction_rel_error_x2", "relative error of its second stream"),
@@ -189,7 +199,11 @@ BLOCKS = Table(
         _real("gradient_cosine", "cosine between the block's gradient and stored mode's"),
         _real("gradient_angle_deg", "angle between the block's gradient and stored mode's", "deg"),
         _real("reference_rel_error", "relative error of the block's gradient against a float64 copy"),
-        _real("stored_reference_rel_error", "the same of stored mode's gradient"),
+        _real("reference_cosine", "cosine between the block's gradient and the float64 copy's"),
+        _real("reference_angle_deg", "angle between the block's gradient and the float64 copy's", "deg"),
+        _real("stored_reference_rel_error", "relative error of stored mode's gradient against the same copy"),
+        _real("stored_reference_cosine", "cosine between stored mode's gradient and the copy's"),
+        _real("stored_reference_angle_deg", "angle between stored mode's gradient and the copy's", "deg"),
         _real("lipschitz_f", "spectral norm of F's Jacobian on the probe batch, by power iteration"),
         _real("lipschitz_g", "spectral norm of G's Jacobian on the probe batch, by power iteration"),
     ),

@@ -4,33 +4,40 @@ Both networks live in one process and take turns, step by step, so that whatever
 on both; the figure is the median of the ratios of neighboring steps, with a bootstrap interval. On a CPU with
 one thread the clock is that of the process, which stands still while others have the processor. The memory is
 that of one training step, from `revmodels.measure`; and, for the streams alone, the bytes that the forward
-pass of the reversible units leaves behind.
+pass of the reversible units leaves behind. Every step is in the Parquet file.
 
-    python benchmarks/precision_cost.py --depth 38 --compute bf16
+    python benchmarks/precision_cost.py --depths 38 --compute bf16
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.results_file import FOLDER, table, write
 from revmodels import Precision, create_model
 from revmodels.measure import peak_memory
 
+WARMUP_STEPS = 2
 
-def build(arguments: argparse.Namespace, coupling: str) -> nn.Module:
+
+def build(arguments: argparse.Namespace, depth: int, precision: Precision) -> nn.Module:
     """A network of equal weights for either coupling."""
     torch.manual_seed(0)
-    precision = Precision(compute=arguments.compute, stream=arguments.stream, coupling=coupling)
     model = create_model(
-        arguments.model, num_classes=10, depth=arguments.depth, width=arguments.width, precision=precision
+        arguments.model, num_classes=10, depth=depth, width=arguments.width, precision=precision
     )
     return model.to(arguments.device, memory_format=torch.channels_last)
 
@@ -39,8 +46,7 @@ def step_time_s(
     model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[torch.Tensor, torch.Tensor]
 ) -> float:
     """Seconds of one training step, to the end of the device's work."""
-    alone = not batch[0].is_cuda and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
+    clock = time.process_time if _alone(batch[0]) else time.perf_counter
     began = clock()
     optimizer.zero_grad(set_to_none=True)
     F.cross_entropy(model(batch[0]), batch[1]).backward()
@@ -48,6 +54,11 @@ def step_time_s(
     if batch[0].is_cuda:
         torch.cuda.synchronize()
     return clock() - began
+
+
+def _alone(images: torch.Tensor) -> bool:
+    """Whether all work of a step is done by this process' one thread."""
+    return not images.is_cuda and torch.get_num_threads() == 1
 
 
 def kept_bytes(model: nn.Module, images: torch.Tensor) -> int:
@@ -66,53 +77,94 @@ def kept_bytes(model: nn.Module, images: torch.Tensor) -> int:
     return size
 
 
+def compared(arguments: argparse.Namespace, depth: int, compute: str, stream: str) -> list[dict[str, Any]]:
+    """A row for each coupling: bytes, and the time of every step; steps of equal place are neighbors."""
+    shape = (arguments.batch, 3, arguments.size, arguments.size)
+    dtype = torch.float64 if compute == "fp64" else torch.float32
+    images = torch.randn(shape, dtype=dtype, device=arguments.device).to(memory_format=torch.channels_last)
+    batch = images, torch.randint(10, (arguments.batch,), device=arguments.device)
+    models = {
+        coupling: build(arguments, depth, Precision(compute=compute, stream=stream, coupling=coupling))
+        for coupling in ("additive", "exact")
+    }
+    optimizers = {name: torch.optim.SGD(m.parameters(), 0.01, momentum=0.9) for name, m in models.items()}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for i in range(-WARMUP_STEPS, arguments.steps):
+        for name in list(models) if i % 2 else list(reversed(models)):
+            seconds = step_time_s(models[name], optimizers[name], batch)
+            if i >= 0:
+                times[name].append(seconds)
+    return [
+        {
+            "model": arguments.model,
+            "depth": depth,
+            "width": arguments.width,
+            "batch": arguments.batch,
+            "size": arguments.size,
+            "compute": compute,
+            "stream": stream,
+            "coupling": name,
+            "step_times_s": times[name],
+            "clock": "process" if _alone(batch[0]) else "wall",
+            "memory_activation_bytes": peak_memory(model, batch, optimizers[name]).activation_bytes,
+            "kept_bytes": kept_bytes(model, images),
+        }
+        for name, model in models.items()
+    ]
+
+
+def shown(pair: list[dict[str, Any]]) -> list[str]:
+    """A line of the table: exact over additive."""
+    additive, exact = pair
+    ratios = np.array(exact["step_times_s"]) / np.array(additive["step_times_s"])
+    draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return [
+        f"{additive['model']}, depth {additive['depth']}",
+        f"{additive['compute']} on {additive['stream']}",
+        *(f"{1000 * statistics.median(row['step_times_s']):.1f}" for row in pair),
+        f"{np.median(ratios):.3f} ({low:.3f} to {high:.3f}, n = {len(ratios)})",
+        f"{exact['kept_bytes'] / additive['kept_bytes']:.3f}",
+        f"{exact['memory_activation_bytes'] / additive['memory_activation_bytes']:.3f}",
+    ]
+
+
 def main() -> None:
-    """Measure and print; nothing is written."""
+    """Measure, print, and write one file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="revnet38")
-    parser.add_argument("--depth", type=int, default=38)
+    parser.add_argument("--depths", nargs="+", type=int, default=[38, 110])
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--compute", default="fp32")
+    parser.add_argument("--compute", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--stream", default="fp32")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=FOLDER / "precision_cost.parquet")
     arguments = parser.parse_args()
 
-    shape = (arguments.batch, 3, arguments.size, arguments.size)
-    dtype = torch.float64 if arguments.compute == "fp64" else torch.float32
-    images = torch.randn(shape, dtype=dtype, device=arguments.device).to(memory_format=torch.channels_last)
-    batch = images, torch.randint(10, (arguments.batch,), device=arguments.device)
-    models = {coupling: build(arguments, coupling) for coupling in ("additive", "exact")}
-    optimizers = {name: torch.optim.SGD(m.parameters(), 0.01, momentum=0.9) for name, m in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for i in range(arguments.steps + 2):
-        order = list(models) if i % 2 else list(reversed(models))
-        for name in order:
-            times[name].append(step_time_s(models[name], optimizers[name], batch))
-    ratios = np.array(times["exact"][2:]) / np.array(times["additive"][2:])
-    draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    step, kept = {}, {}
-    for name, model in models.items():
-        step[name] = peak_memory(model, batch, optimizers[name]).activation_bytes
-        kept[name] = kept_bytes(model, images)
-    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.machine()
-    print(f"{vars(arguments)}\n{machine}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name in models:
-        median = statistics.median(times[name][2:])
-        print(
-            f"{name:>8}: {1000 * median:.1f} ms a step, {step[name]:,} activation bytes at the peak, "
-            f"{kept[name]:,} kept by the units"
-        )
-    print(
-        f"exact / additive: time {np.median(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, "
-        f"n = {len(ratios)} pairs), activations {step['exact'] / step['additive']:.3f}, "
-        f"kept {kept['exact'] / kept['additive']:.3f}"
-    )
+    torch.set_num_threads(arguments.threads)
+    rows, lines = [], []
+    for depth in arguments.depths:
+        for compute in arguments.compute:
+            pair = compared(arguments, depth, compute, arguments.stream)
+            rows += pair
+            lines.append(shown(pair))
+    header = [
+        "network",
+        "arithmetic",
+        "additive, ms",
+        "exact, ms",
+        "time, exact / additive",
+        "streams",
+        "peak",
+    ]
+    print(table(lines, header))
+    print(f"written: {write(arguments.out, rows, device=arguments.device)}")
 
 
 if __name__ == "__main__":

@@ -130,6 +130,7 @@ class Extent:
         self._blocks: list[int] = []
         self._ends: list[Tensor] = []
         self._summary: Tensor | None = None
+        self._seen: Range | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Extent:
         """A copied network has seen nothing yet."""
@@ -138,6 +139,7 @@ class Extent:
     @torch.no_grad()
     def see(self, block: int, *streams: Tensor) -> None:
         """Take note of the pair that a block returns."""
+        self._seen = None
         for x in streams:
             self._blocks += [block, block]
             self._ends += torch.aminmax(_flat(x.detach()))
@@ -155,13 +157,16 @@ class Extent:
         self._summary = torch.stack((values.take(worst), first.to(values.dtype)))
 
     def read(self) -> Range | None:
-        """Everything seen, in one transfer from the device; None if nothing was, or nothing with values."""
+        """Everything seen, in one transfer from the device. None if nothing was, or nothing with values."""
         self.close()
+        if self._seen is not None:
+            return self._seen
         if self._summary is None or isinstance(self._summary, FakeTensor) or self._summary.is_meta:
             return None
         value, first = self._summary.tolist()
         limit = grid_limit(self.bits, self.dtype)
-        return Range(value=value, block=self._blocks[int(first)], limit=limit, grid_bits=self.bits)
+        self._seen = Range(value=value, block=self._blocks[int(first)], limit=limit, grid_bits=self.bits)
+        return self._seen
 
     def check(self) -> None:
         """Raise if anything seen left the range.

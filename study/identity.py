@@ -133,15 +133,20 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
         "data": _fragment(settings.data, ("name", "root", "download"), source=fingerprint(settings.data)),
         "memory": _fragment(memory, ("anchor_every",) if memory.anchor_every is None else ()),
         "model": _fragment(settings.model),
-        "precision": _fragment(
-            settings.precision, ("grid_bits",) if settings.precision.coupling == "additive" else ()
-        ),
+        "precision": _fragment(settings.precision, _unused(settings.precision)),
         "probe": _fragment(probe, ("enabled", *unused)) if probed else "null",
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
         "train": _fragment(settings.train, ("momentum",) if settings.train.optimizer != "sgd" else ()),
         "workers": json.dumps(settings.scaling.workers),
     }
+
+
+def _unused(precision: PrecisionSettings) -> tuple[str, ...]:
+    """Settings of a grid that there is none of, and the default of one that came later than the rest."""
+    if precision.coupling == "additive":
+        return "grid_bits", "on_overflow"
+    return ("on_overflow",) if precision.on_overflow == "raise" else ()
 
 
 def _fragment(section: Any, leave_out: tuple[str, ...] = (), source: str | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from revmodels import measure
 from study.augment import augment, draw
 from study.data import ImageData, Split
 from study.divergence import first_bad_block
 from study.optim import learning_rate
 from study.outcomes import DivergedError, TimeUpError
 from study.settings import TrainSettings, TrialSettings
+from study.stream_range import StreamRange
 
 EVALUATION_BATCH = 512
 WARMUP_STEPS = 10
@@ -102,6 +104,7 @@ class EpochResult:
     time_s: float
     examples: int
     skipped: int | None
+    streams: StreamRange | None
 
 
 def training_batches(session: Session, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -143,7 +146,7 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
     Raises
     ------
     DivergedError
-        A loss or the norm of the gradients is not finite, on any worker.
+        A loss or a gradient is not finite, on any worker; with fp16, at a loss scale below 1.
     TimeUpError
         The deadline passed.
 
@@ -153,8 +156,8 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
     totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, examples
     first, spent, norm, rate = (epoch - 1) * session.steps_per_epoch, 0.0, math.nan, math.nan
     skipped = 0
+    streams = StreamRange.of(session.settings.precision)
     for step, (inputs, targets) in enumerate(training_batches(session, epoch)):
-        last = step == session.steps_per_epoch - 1
         rate = learning_rate(train, first + step, session.steps_per_epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -164,16 +167,15 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing)
         scaler.scale(loss).backward()
         value = loss.item()  # waits for the device: weights are to move only by finite numbers
-        if last or train.clip_norm is not None:
-            scaler.unscale_(optimizer)
-            gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
-            total_norm = torch.nn.utils.get_total_norm(gradients)
-            if train.clip_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), train.clip_norm, total_norm)
-            norm = total_norm.item() if last else norm
-        wrong = _not_finite(value, norm if last and not scaler.is_enabled() else 0.0)
+        scaler.unscale_(optimizer)
+        gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
+        total_norm = torch.nn.utils.get_total_norm(gradients)
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), train.clip_norm, total_norm)
+        norm, scale = total_norm.item(), scaler.get_scale()
+        # A scaler skips gradients that overflowed and halves its scale; below 1 the scale is not to blame.
+        wrong = _not_finite(value, 0.0 if scaler.is_enabled() and scale >= 1 else norm)
         if wrong is None:
-            scale = scaler.get_scale()
             scaler.step(optimizer)
             scaler.update()
             skipped += scaler.get_scale() < scale
@@ -182,6 +184,8 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         session.clock.step_times_s.append(time.perf_counter() - began)
         spent += session.clock.step_times_s[-1]
         _check(session, wrong, epoch, step, inputs)
+        if streams is not None:
+            streams.see(session.model)
         with torch.no_grad():
             plain = F.cross_entropy(logits, targets).item() if train.label_smoothing else value
             correct = int((logits.argmax(1) == targets).sum())
@@ -195,6 +199,7 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         time_s=spent,
         examples=int(examples),
         skipped=skipped if scaler.is_enabled() else None,
+        streams=streams,
     )
 
 
@@ -255,8 +260,6 @@ def evaluate(session: Session, split: Split) -> tuple[float, float]:
 
 def measure_memory(session: Session) -> dict[str, Any]:
     """The memory columns of a trial's row: one training step on its first batch, which leaves no trace."""
-    from revmodels import measure
-
     session.model.train()
     smoothing = session.settings.train.label_smoothing
     use = measure.peak_memory(
@@ -282,8 +285,6 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
 
     No figures for a model that rebuilds nothing.
     """
-    from revmodels import measure
-
     settings = session.settings
     if settings.memory.strategy != "reverse" or not settings.probe.enabled:
         return {}, []
@@ -295,25 +296,26 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
     constants = measure.lipschitz(session.model, inputs) if settings.probe.lipschitz else ()
     worst = {
         "reconstruction_rel_error": result.reconstruction_rel_error,
+        "end_to_end_rel_error": result.end_to_end_rel_error,
         "gradient_rel_error": result.gradient_rel_error,
         "gradient_angle_deg": result.gradient_angle_deg,
     }
     blocks = [
         {
             "block": block.index,
-            "name": block.name,
             "reconstruction_rel_error": block.reconstruction_rel_error,
-            "gradient_rel_error": block.gradient_rel_error,
-            "gradient_cosine": block.gradient_cosine,
-            "gradient_angle_deg": block.gradient_angle_deg,
             "reconstruction_rel_error_x1": block.stream_rel_errors[0] if block.stream_rel_errors else None,
             "reconstruction_rel_error_x2": block.stream_rel_errors[1] if block.stream_rel_errors else None,
-            "reference_rel_error": block.reference_rel_error,
-            "stored_reference_rel_error": block.stored_reference_rel_error,
+            **_gradient_columns(block),
         }
         for block in result.blocks
     ]
     for row, constant in zip(blocks, constants, strict=False):
         row.update(lipschitz_f=constant.f, lipschitz_g=constant.g)
+    blocks += [_gradient_columns(part) for part in result.others]
     # The smallest RevNets have one unit a stage, and that one keeps its input: nothing to judge.
     return (worst if rebuilds else {}), blocks
+
+
+def _gradient_columns(group: measure.GroupFidelity) -> dict[str, Any]:
+    return {column.name: getattr(group, column.name) for column in fields(measure.GroupFidelity)}

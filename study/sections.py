@@ -66,6 +66,7 @@ Compute = Annotated[str, OneOf(s.COMPUTE_DTYPES)]
 Stream = Annotated[str, OneOf(s.STREAM_DTYPES)]
 Coupling = Annotated[str, OneOf(s.COUPLINGS)]
 Matmul = Annotated[str, OneOf(s.MATMULS)]
+OnOverflow = Annotated[str, OneOf(s.ON_OVERFLOW)]
 Strategy = Annotated[str, OneOf(s.STRATEGIES)]
 Optimizer = Annotated[str, OneOf(s.OPTIMIZERS)]
 Schedule = Annotated[str, OneOf(s.SCHEDULES)]
@@ -107,6 +108,7 @@ class Precision(Section):
     coupling: Coupling = s.PrecisionSettings.coupling
     matmul: Matmul = s.PrecisionSettings.matmul
     grid_bits: Natural | None = s.PrecisionSettings.grid_bits
+    on_overflow: OnOverflow = s.PrecisionSettings.on_overflow
 
 
 class Memory(Section):

@@ -15,6 +15,7 @@ COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")
 MATMULS = ("ieee", "tf32")
+ON_OVERFLOW = ("raise", "record")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 EXECUTORS = ("auto", "tune", "train")
@@ -52,7 +53,8 @@ class ModelSettings:
 class PrecisionSettings:
     """The fields of `revmodels.Precision`: arithmetic of F and G, type of the streams, coupling, matmul.
 
-    `grid_bits` is the k of an exact coupling's multiples of 2^-k; None takes the stream's default.
+    `grid_bits` is the k of an exact coupling's multiples of 2^-k; None takes the stream's default. What a
+    stream beyond their range does is `on_overflow`: ``raise`` ends the trial, ``record`` counts the steps.
     """
 
     compute: str = "fp32"
@@ -60,6 +62,7 @@ class PrecisionSettings:
     coupling: str = "additive"
     matmul: str = "ieee"
     grid_bits: int | None = None
+    on_overflow: str = "raise"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -209,6 +209,7 @@ def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
         "learning_rate": result.learning_rate,
         "gradient_norm": result.gradient_norm,
         "steps_skipped": result.skipped,
+        **(result.streams.epoch_columns() if result.streams else {}),
         "epoch_s": result.time_s,
         "examples_per_s": result.examples / result.time_s,
         **worst,
@@ -217,6 +218,8 @@ def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
     progress.columns.update({name: row[name] for name in ("loss_train", "accuracy_train")})
     if result.skipped is not None:
         progress.columns["steps_skipped"] = progress.columns.get("steps_skipped", 0) + result.skipped
+    if result.streams is not None:
+        progress.columns.update(result.streams.after(progress.columns))
     progress.columns.update(loss_val=loss_val, accuracy_val=row["accuracy_val"])
     if last:
         progress.columns.update(worst)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.fits import Fit, fit_power
+from analysis.fits import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.labels import precision_label
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store import Store
@@ -24,11 +25,22 @@ PANELS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """How an error grows in one comparable group: proportional to depth^slope."""
+    """How an error grows in one comparable group: proportional to depth^slope.
+
+    Attributes:
+        label: the precision.
+        column: the error.
+        fit: its power.
+        bend: whether one power law will do; None with too few points to tell.
+        initial: whether the errors are those at initialization, and not at the end of training.
+
+    """
 
     label: str
     column: str
     fit: Fit
+    bend: Bend | None
+    initial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +87,44 @@ def info(store: Store) -> ErrorDepthInfo:
                 series.append(base)
             lines = []
             for group in group_by(look, lambda r: settings_key(r, "depth", "seed")).values():
-                positive = [r for r in group if finite(r[column]) and r[column] > 0]
-                fit = fit_power([r["depth"] for r in positive], [r[column] for r in positive])
-                if fit and fit.distinct >= 3:
-                    laws.append(Law(label=label, column=column, fit=fit))
-                    lines.append(_fit_line(fit, positive))
+                law = _law(label, column, group)
+                if law:
+                    laws.append(law)
+                    positive = [r for r in group if finite(r[column]) and r[column] > 0]
+                    lines.append(_fit_line(law.fit, positive))
             if lines:
                 series.append(
                     replace(base, lines=tuple(lines), role="fit", mode="lines", dash="dot", opacity=0.6)
                 )
+    laws += _initial_laws(store, rows)
     return ErrorDepthInfo(
         series=tuple(series), floors=tuple(floors), laws=tuple(laws), notes=tuple(_notes(rows, laws, floors))
     )
+
+
+def _law(label: str, column: str, group: Sequence[Row], *, initial: bool = False) -> Law | None:
+    """The power of the depth in one comparable group; None below three depths with a positive error."""
+    points = [(r["depth"], r[column]) for r in group if finite(r.get(column)) and r[column] > 0]
+    x, y = [p[0] for p in points], [p[1] for p in points]
+    fit = fit_power(x, y)
+    if fit is None or fit.distinct < 3:
+        return None
+    return Law(label=label, column=column, fit=fit, bend=fit_bend(x, y), initial=initial)
+
+
+def _initial_laws(store: Store, rows: Sequence[Row]) -> list[Law]:
+    """Laws of the probes before training: of each precision, the largest comparable group."""
+    columns = [column for column, _ in PANELS]
+    worst = ", ".join(f"max({column}) AS {column}" for column in columns)
+    probes = store.sql(f"SELECT trial_id, {worst} FROM blocks WHERE epoch = 0 GROUP BY trial_id").to_pylist()
+    by_trial = {p["trial_id"]: p for p in probes}
+    started = [{**r, **by_trial[r["trial_id"]]} for r in rows if r["trial_id"] in by_trial]
+    found = []
+    for label, look in sorted(group_by(started, precision_label).items()):
+        group = max(group_by(look, lambda r: settings_key(r, "depth", "seed")).values(), key=len)
+        laws = (_law(label, column, group, initial=True) for column in columns)
+        found += [law for law in laws if law is not None]
+    return found
 
 
 def figure(info: ErrorDepthInfo) -> go.Figure | None:
@@ -99,6 +137,10 @@ def figure(info: ErrorDepthInfo) -> go.Figure | None:
         yaxis2={**axis_style(PANELS[1][1]), "domain": [0.0, 0.46]},
         xaxis2={**axis_style("depth / layers"), "anchor": "y2", "matches": "x"},
     )
+    # Both axes are logarithmic, so that a power law is a straight line.
+    depths = {p.x for one in info.series if one.role == "trials" for p in one.points}
+    for axis in (layout.xaxis, layout.xaxis2):
+        axis.update(type="log", **_depth_ticks(depths))
     layout.xaxis.update(anchor="y", showticklabels=False)
     result = draw(traces(info.series, x="depth %{x}", y="<b>%{y:.2e}</b> relative error"), layout)
     for panel, floor in enumerate(info.floors, start=1):
@@ -106,6 +148,17 @@ def figure(info: ErrorDepthInfo) -> go.Figure | None:
         values = [p.y for one in info.series if one.panel == panel for p in one.points]
         set_error_axis(result, axis, values, floor)
     return result
+
+
+def _depth_ticks(depths: set[Any]) -> dict[str, Any]:
+    """A tick at every depth, or at a dozen of them from the smallest to the largest."""
+    ordered = sorted(depths)
+    shown = (
+        ordered
+        if len(ordered) <= 12
+        else sorted({ordered[round(i * (len(ordered) - 1) / 11)] for i in range(12)})
+    )
+    return {"tickmode": "array", "tickvals": shown, "ticktext": [f"{depth:g}" for depth in shown]}
 
 
 def zero_place(values: Sequence[float]) -> float | None:
@@ -179,15 +232,25 @@ def _notes(rows: list[Row], laws: list[Law], floors: list[float | None]) -> list
         f"{count_text(len(rows), 'trial')}, probed at the end of training; a point is the worst block or "
         "parameter of one trial."
     ]
-    for (label, column), group in group_by(laws, lambda law: (law.label, law.column)).items():
-        if column == PANELS[0][0]:
-            best = max(group, key=lambda law: law.fit.n)
-            low, high = best.fit.low, best.fit.high
-            interval = (
-                f" (95 % interval {low:.2f} to {high:.2f}, n = {best.fit.n})" if low is not None else ""
-            )
-            power = f"{best.fit.slope:.2f}{interval}"
-            notes.append(f"{label}: the reconstruction error grows with depth to the power {power}.")
+    if laws:
+        notes.append("Powers of the depth that errors grow with, with 95 % intervals:")
+    for label, group in group_by(laws, lambda law: law.label).items():
+        notes.append(f"{label}: {'; '.join(_growth(group))}.")
     if any(floor is not None for floor in floors):
         notes.append("Errors of exactly zero lie below the dashed line.")
     return notes
+
+
+def _growth(laws: Sequence[Law]) -> list[str]:
+    """What the laws of one precision say of each error, after training and, if probed, before."""
+    found = []
+    for column, title in PANELS:
+        parts = []
+        for initial, when in ((False, ""), (True, "at initialization ")):
+            mine = [law for law in laws if law.column == column and law.initial == initial]
+            if mine:
+                law = max(mine, key=lambda one: one.fit.n)
+                parts.append(f"{when}{power_text(law.fit, law.bend)}")
+        if parts:
+            found.append(f"{title.partition(' /')[0]} {', '.join(parts)}")
+    return found

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from analysis.figures.error_depth import set_error_axis, zero_place
 from analysis.figures.series import Series, draw, line_series, sample, traces
-from analysis.stats import finite, group_by
+from analysis.stats import Row, finite, group_by
 from analysis.store import Store
 from analysis.theme import base_layout, count_axis
 from analysis.units import count_text
@@ -16,7 +16,7 @@ from analysis.units import count_text
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorEpochInfo:
-    """Lines of (epoch, relative error) of trials probed in two epochs or more."""
+    """Lines of (epoch, relative error) of trials probed in two epochs or more, from initialization on."""
 
     series: tuple[Series, ...]
     floor: float | None
@@ -33,6 +33,7 @@ def info(store: Store) -> ErrorEpochInfo:
     trials = [r for r in store.rows("trials") if r["trial_id"] in probed]
     chosen = sample(trials)
     rows = store.rows_of("epochs", (r["trial_id"] for r in chosen))
+    rows = [*_at_initialization(store, {r["trial_id"] for r in chosen}), *rows]
     by_trial = group_by(
         (r for r in rows if finite(r["reconstruction_rel_error"]) and finite(r["epoch"])),
         lambda r: r["trial_id"],
@@ -50,8 +51,20 @@ def info(store: Store) -> ErrorEpochInfo:
     notes = []
     if chosen:
         which = "all" if len(chosen) == len(trials) else f"a sample of {len(chosen)} of"
-        notes.append(f"{which.capitalize()} {count_text(len(trials), 'trial')} probed in two epochs or more.")
+        notes.append(
+            f"{which.capitalize()} {count_text(len(trials), 'trial')} probed in two epochs or more; epoch 0 "
+            "is before the first step."
+        )
     return ErrorEpochInfo(series=tuple(series), floor=floor, notes=tuple(notes))
+
+
+def _at_initialization(store: Store, trials: set[str]) -> list[Row]:
+    """The worst block of each trial before its first step, as an epoch 0."""
+    worst = store.sql(
+        "SELECT trial_id, epoch, max(reconstruction_rel_error) AS reconstruction_rel_error "
+        "FROM blocks WHERE epoch = 0 AND reconstruction_rel_error IS NOT NULL GROUP BY trial_id, epoch"
+    )
+    return [row for row in worst.to_pylist() if row["trial_id"] in trials]
 
 
 def figure(info: ErrorEpochInfo) -> go.Figure | None:

@@ -1,6 +1,6 @@
 """Measurements of a training step: its memory, and how faithfully it rebuilds activations and gradients."""
 
-from revmodels.measure.fidelity import BlockFidelity, Fidelity, fidelity
+from revmodels.measure.fidelity import BlockFidelity, Fidelity, GroupFidelity, fidelity
 from revmodels.measure.lipschitz import BlockLipschitz, lipschitz
 from revmodels.measure.memory import MemoryUse, peak_memory, predict_memory
 
@@ -8,6 +8,7 @@ __all__ = [
     "BlockFidelity",
     "BlockLipschitz",
     "Fidelity",
+    "GroupFidelity",
     "MemoryUse",
     "fidelity",
     "lipschitz",

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,30 +30,48 @@ FP64 = Precision(compute="fp64", stream="fp64")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockFidelity:
-    """One unit of the network.
+class GroupFidelity:
+    """The gradient of one group of parameters: those of a unit, or of a part of the network around them.
 
     Attributes:
-        index: position, 0 first.
         name: module path.
-        reconstruction_rel_error: |x' - x| / |x| of its input pair; None for a unit that stores its input.
-        stream_rel_errors: the same of x1 and of x2, each by itself; None likewise.
         gradient_rel_error: worst |g' - g| / |g| over its parameters.
         gradient_cosine: cosine between its whole gradient and the stored twin's.
         gradient_angle_deg: the angle between them, in degrees.
         reference_rel_error: |g' - g| / |g| of its whole gradient against float64; None if not asked for.
-        stored_reference_rel_error: the same of the stored twin's gradient, which rounds but rebuilds nothing.
+        reference_cosine: cosine between its whole gradient and float64's; None likewise.
+        reference_angle_deg: the angle between them, in degrees; None likewise.
+        stored_reference_rel_error: as `reference_rel_error`, of the stored twin's gradient, which rounds but
+            rebuilds nothing.
+        stored_reference_cosine: likewise.
+        stored_reference_angle_deg: likewise.
     """
 
-    index: int
     name: str
-    reconstruction_rel_error: float | None
-    stream_rel_errors: tuple[float, float] | None
     gradient_rel_error: float
     gradient_cosine: float
     gradient_angle_deg: float
     reference_rel_error: float | None = None
+    reference_cosine: float | None = None
+    reference_angle_deg: float | None = None
     stored_reference_rel_error: float | None = None
+    stored_reference_cosine: float | None = None
+    stored_reference_angle_deg: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockFidelity(GroupFidelity):
+    """One unit of the network.
+
+    Attributes:
+        index: position, 0 first.
+        reconstruction_rel_error: |x' - x| / |x| of its input pair; None for a unit that stores its input.
+        stream_rel_errors: the same of x1 and of x2, each by itself; None likewise.
+    """
+
+    index: int
+    reconstruction_rel_error: float | None
+    stream_rel_errors: tuple[float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +84,7 @@ class Fidelity:
         gradient_rel_error: over all parameters, those of stem and head included.
         gradient_angle_deg: over all parameters, in degrees.
         blocks: every unit, first to last.
+        others: parameters outside the units, by the part of the network they belong to: stem, head.
     """
 
     reconstruction_rel_error: float
@@ -72,6 +92,7 @@ class Fidelity:
     gradient_rel_error: float
     gradient_angle_deg: float
     blocks: tuple[BlockFidelity, ...]
+    others: tuple[GroupFidelity, ...] = ()
 
 
 def fidelity(
@@ -107,31 +128,29 @@ def fidelity(
             rebuilt = _gradients(model, sequences.values(), "reverse", batch, loss)
         exact = _reference_gradients(model, batch, loss) if reference else None
 
-    blocks = []
-    for position, ((name, index), unit) in enumerate(units.items()):
-        mine = [id(p) for p in unit.parameters() if id(p) in stored]
-        u, v = _joined(stored[i] for i in mine), _joined(rebuilt[i] for i in mine)
-        angle = angle_deg(u, v)
-        blocks.append(
-            BlockFidelity(
-                index=position,
-                name=".".join(part for part in (name, "blocks", str(index)) if part),
-                reconstruction_rel_error=None if unit.stores_input else errors[name, index][0],
-                stream_rel_errors=None if unit.stores_input else errors[name, index][1:],
-                gradient_rel_error=_worst(rel_error(rebuilt[i], stored[i]) for i in mine),
-                gradient_cosine=math.cos(math.radians(angle)),
-                gradient_angle_deg=angle,
-                reference_rel_error=None if exact is None else _error_of_joined(rebuilt, exact, mine),
-                stored_reference_rel_error=None if exact is None else _error_of_joined(stored, exact, mine),
-            )
+    found = _Found(rebuilt=rebuilt, stored=stored, exact=exact)
+    blocks = tuple(
+        BlockFidelity(
+            index=position,
+            name=".".join(part for part in (name, "blocks", str(index)) if part),
+            reconstruction_rel_error=None if unit.stores_input else errors[name, index][0],
+            stream_rel_errors=None if unit.stores_input else errors[name, index][1:],
+            **found.compared(id(p) for p in unit.parameters()),
         )
+        for position, ((name, index), unit) in enumerate(units.items())
+    )
+    others = tuple(
+        GroupFidelity(name=name, **found.compared(keys))
+        for name, keys in _outside(model, units.values()).items()
+    )
     rebuilt_errors = [b.reconstruction_rel_error for b in blocks if b.reconstruction_rel_error is not None]
     return Fidelity(
         reconstruction_rel_error=_worst(rebuilt_errors),
         end_to_end_rel_error=rebuilt_errors[0] if rebuilt_errors else 0.0,
         gradient_rel_error=_worst(rel_error(rebuilt[i], stored[i]) for i in stored),
         gradient_angle_deg=_worst(angle_deg(rebuilt[i], stored[i]) for i in stored),
-        blocks=tuple(blocks),
+        blocks=blocks,
+        others=others,
     )
 
 
@@ -183,9 +202,42 @@ def _reference_gradients(model: nn.Module, batch: Batch, loss: Loss) -> dict[int
     return {id(p): exact[id(q)] for p, q in pairs if id(q) in exact}
 
 
-def _error_of_joined(found: dict[int, Tensor], exact: dict[int, Tensor], keys: Iterable[int]) -> float:
-    keys = list(keys)
-    return rel_error(_joined(found[i] for i in keys), _joined(exact[i] for i in keys))
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Gradients by parameter id: from rebuilt and from stored activations, and in float64."""
+
+    rebuilt: dict[int, Tensor]
+    stored: dict[int, Tensor]
+    exact: dict[int, Tensor] | None
+
+    def compared(self, keys: Iterable[int]) -> dict[str, Any]:
+        """The figures of `GroupFidelity` for one group of parameters, of those that have a gradient."""
+        keys = [key for key in keys if key in self.stored]
+        rebuilt, stored = (_joined(g[key] for key in keys) for g in (self.rebuilt, self.stored))
+        angle = angle_deg(rebuilt, stored)
+        figures: dict[str, Any] = {
+            "gradient_rel_error": _worst(rel_error(self.rebuilt[key], self.stored[key]) for key in keys),
+            "gradient_cosine": math.cos(math.radians(angle)),
+            "gradient_angle_deg": angle,
+        }
+        if self.exact is not None:
+            exact = _joined(self.exact[key] for key in keys)
+            for name, gradient in (("reference", rebuilt), ("stored_reference", stored)):
+                angle = angle_deg(gradient, exact)
+                figures[f"{name}_rel_error"] = rel_error(gradient, exact)
+                figures[f"{name}_cosine"] = math.cos(math.radians(angle))
+                figures[f"{name}_angle_deg"] = angle
+        return figures
+
+
+def _outside(model: nn.Module, units: Iterable[ReversibleBlock]) -> dict[str, list[int]]:
+    """Ids of the parameters that no unit has, by the child of `model` they are under."""
+    inside = {id(p) for unit in units for p in unit.parameters()}
+    groups: dict[str, list[int]] = {}
+    for name, p in model.named_parameters():
+        if id(p) not in inside and p.requires_grad:
+            groups.setdefault(name.partition(".")[0], []).append(id(p))
+    return groups
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import statistics
@@ -176,6 +177,12 @@ def test_errors_follow_depth_by_precision(demo):
     info = error_depth.info(demo)
     assert {law.label for law in info.laws} == {"fp32", "bf16"}
     assert all(law.fit.slope == pytest.approx(1.0) for law in info.laws)
+    assert not any(law.bend.significant or law.initial for law in info.laws)
+    (note,) = (n for n in info.notes if n.startswith("fp32: "))
+    assert note.startswith("fp32: reconstruction error 1.00 (1.00 to 1.00, n = 9); gradient error 1.00 (1.00")
+    drawn = error_depth.figure(info)
+    assert drawn.layout.xaxis.type == drawn.layout.xaxis2.type == "log"
+    assert drawn.layout.xaxis2.tickvals == (14, 26, 38)
     assert info.floors == (None, None)
 
 
@@ -389,3 +396,36 @@ def test_a_large_store_draws_points_that_the_browser_can_carry(tmp_path, new_tri
     drawn = overhead.figure(overhead.info(open_store(tmp_path)))
     assert [trace.type for trace in drawn.data] == ["scattergl"]
     assert len(drawn.data[0].x) == 4_100
+
+
+def test_laws_at_initialization_are_told_beside_those_after_training(tmp_path, new_trial, write, write_file):
+    for depth, seed in itertools.product((26, 50, 98, 194), (0, 1)):
+        trial = new_trial(depth=depth, seed=seed)
+        write(tmp_path, [trial])
+        key = {name: trial[name] for name in ("trial_id", "study", "attempt")}
+        errors = {"reconstruction_rel_error": 1e-9 * depth**2, "gradient_rel_error": 1e-7 * depth}
+        probe = [{**key, "epoch": 0, "block": b, "name": f"blocks.{b}", **errors} for b in range(2)]
+        write_file(tmp_path, "blocks", probe, stem=f"{trial['trial_id']}-first")
+    info = error_depth.info(open_store(tmp_path))
+    slopes = {(law.column, law.initial): round(law.fit.slope, 3) for law in info.laws}
+    assert slopes == {
+        ("reconstruction_rel_error", False): 1,
+        ("reconstruction_rel_error", True): 2,
+        ("gradient_rel_error", False): 1,
+        ("gradient_rel_error", True): 1,
+    }
+    (note,) = (n for n in info.notes if n.startswith("fp32: "))
+    assert "reconstruction error 1.00 (1.00 to 1.00, n = 8), at initialization 2.00 (2.00" in note
+
+
+def test_errors_in_training_begin_at_initialization(tmp_path, new_trial, write, write_file):
+    trial = new_trial()
+    write(tmp_path, [trial])
+    key = {name: trial[name] for name in ("trial_id", "study", "attempt")}
+    probe = [{**key, "epoch": 0, "block": b, "reconstruction_rel_error": (1 + b) * 1e-9} for b in range(3)]
+    probe.append({**key, "epoch": 0, "block": None, "name": "stem"})
+    write_file(tmp_path, "blocks", probe, stem=f"{trial['trial_id']}-first")
+    (series,) = error_epoch.info(open_store(tmp_path)).series
+    (line,) = series.lines
+    assert [p.x for p in line] == [0, 1, 2, 3, 4]
+    assert line[0].y == pytest.approx(3e-9)

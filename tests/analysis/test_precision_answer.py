@@ -56,6 +56,7 @@ def test_safe_and_unsafe_precisions_with_their_cost():
     assert text.startswith(
         "A reversible network of depth 194 may be trained in fp32 (gradient error 1.9e-5); or"
     )
+    assert "Measured on digits with revnet38 at width 1, 24 trials of 2 seeds." in text
     assert "bf16 on fp32 stream, exact (gradient error exactly 0, 1.05" in text
     assert "Not shown to be safe at that depth: bf16 (safe to depth 98, gradient error 1.9e-2" in text
     assert "to the power 1.00" in text
@@ -68,6 +69,39 @@ def test_nothing_safe_and_nothing_measured():
     assert "revstudy run precision" in precision_answer([])
     stored = trials(FP32, lambda depth: 0.0, strategy="store")
     assert precision_verdicts(stored) == []
+
+
+def test_one_seed_that_is_off_is_enough_to_be_unsafe():
+    """A rounding boundary is crossed in some seeds only; a median over them would not tell."""
+    rows = trials(("bf16", "fp32", "additive"), lambda depth: 1e-9 * depth)
+    rows[-1]["gradient_rel_error"] = 0.0152
+    (verdict,) = precision_verdicts(rows)
+    assert verdict.safe_to == 98
+    assert verdict.scattered
+    assert "gradient error 1.5e-2 at depth 194 in one seed and 1.9e-7 in another" in precision_answer(rows)
+    assert not precision_verdicts(trials(FP32, lambda depth: 1e-7 * depth))[0].scattered
+    assert not precision_verdicts(trials(EXACT, lambda depth: 0.0))[0].scattered
+
+
+def test_trials_that_diverged_are_told():
+    rows = trials(BF16, lambda depth: 1.0)
+    rows[0]["outcome"] = "diverged"
+    assert precision_answer(rows).endswith("Diverged, and not judged: 1 trial in bf16.")
+
+
+def test_an_exact_coupling_tells_how_much_of_its_range_it_used():
+    rows = trials(EXACT, lambda depth: 0.0, stream_max=25.6, stream_limit=1024.0)
+    assert "exactly 0, streams within 2.5 % of their range" in precision_answer(rows)
+
+
+def test_the_set_that_spans_most_is_judged_not_the_one_with_most_trials():
+    many = [row for number in range(3) for row in trials(FP32, lambda depth: 1.0, learning_rate=0.5)]
+    for number, row in enumerate(many):
+        row["seed"] = number
+    few = [*trials(FP32, lambda depth: 1e-6), *trials(EXACT, lambda depth: 0.0)]
+    verdicts = precision_verdicts([*many, *few])
+    assert [v.label for v in verdicts] == ["fp32", "bf16 on fp32 stream, exact"]
+    assert verdicts[0].safe_to == 194
 
 
 def test_a_precision_that_was_not_measured_so_deep_is_not_called_unsafe():

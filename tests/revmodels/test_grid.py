@@ -58,6 +58,20 @@ def off(net, x):
     return differ, compared
 
 
+def train(net, x, target, *, steps, lr):
+    """Minimize the mean square; the parameters before, and the loss before each step."""
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        loss = (net(x) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return before, losses
+
+
 COMPUTE = [("fp64", "fp64"), ("fp32", "fp32"), ("bf16", "fp32"), ("bf16", "fp64")]
 
 
@@ -72,10 +86,15 @@ def test_convolutions_are_rebuilt_bit_for_bit(compute, stream, depth):
 
 
 @pytest.mark.parametrize(("compute", "stream"), COMPUTE[:3])
-def test_1024_blocks_are_rebuilt_bit_for_bit(compute, stream):
+def test_1024_blocks_are_rebuilt_bit_for_bit_before_and_after_training(compute, stream):
     precision = Precision(compute=compute, stream=stream, coupling="exact")
     net = network(mlp, 1024, precision)
-    assert off(net, torch.randn(4, 2 * WIDTH, dtype=precision.stream_dtype)) == (0, 1024)
+    x = torch.randn(4, 2 * WIDTH, dtype=precision.stream_dtype)
+    assert off(net, x) == (0, 1024)
+    before, losses = train(net, x, torch.randn_like(x), steps=3, lr=1e-3)
+    assert losses[-1] < losses[0]
+    assert all((p != q).any() for p, q in zip(net.parameters(), before, strict=True))
+    assert off(net, x) == (0, 1024)
 
 
 def test_fp16_arithmetic_is_rebuilt_bit_for_bit():
@@ -93,15 +112,8 @@ def test_additive_coupling_is_not_exact():
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
 def test_rebuilding_stays_exact_through_training(compute):
     net = network(conv, 12, Precision(compute=compute, coupling="exact"))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     x, target = torch.randn(8, 2 * WIDTH, 6, 6), torch.randn(8, 2 * WIDTH, 6, 6)
-    losses = []
-    for _ in range(12):
-        loss = (net(x) - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    _, losses = train(net, x, target, steps=12, lr=0.05)
     assert losses[-1] < 0.7 * losses[0], "the network learns through the rounding"
     assert off(net, x) == (0, 12)
 

@@ -125,6 +125,10 @@ def test_a_grid_counts_only_where_there_is_one():
     assert trial_id(exact) == trial_id(default), "the default spelled out is the same trial"
     assert len({trial_id(s) for s in (BASE, exact, other)}) == 3
     assert "grid_bits" not in canonical_json(BASE)
+    recording = replace(BASE, precision=PrecisionSettings(coupling="exact", on_overflow="record"))
+    assert trial_id(recording) != trial_id(exact)
+    assert "on_overflow" not in canonical_json(exact), "trials from before there was a choice stay the same"
+    assert trial_id(replace(BASE, precision=PrecisionSettings(on_overflow="record"))) == trial_id(BASE)
 
 
 def test_anchors_count_only_where_something_is_rebuilt():

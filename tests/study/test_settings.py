@@ -6,6 +6,7 @@ from study.settings import (
     COMPUTE_DTYPES,
     COUPLINGS,
     MATMULS,
+    ON_OVERFLOW,
     STRATEGIES,
     STREAM_DTYPES,
     DataSettings,
@@ -39,3 +40,4 @@ def test_choices_are_those_of_revmodels():
     assert set(COMPUTE_DTYPES) == set(STREAM_DTYPES) == set(precision.DTYPES)
     assert set(COUPLINGS) == set(precision.COUPLINGS)
     assert set(MATMULS) == set(precision.MATMULS)
+    assert set(ON_OVERFLOW) == set(precision.ON_OVERFLOW)

@@ -1,6 +1,7 @@
 import copy
 import io
 import math
+import re
 import subprocess
 import sys
 import time
@@ -9,8 +10,8 @@ import pytest
 import torch
 
 from analysis.schema import BLOCKS, EPOCHS, TRIALS
-from revmodels import create_model
-from study.build import trial_cost
+from revmodels import create_model, measure
+from study.build import build_model, trial_cost
 from study.divergence import first_bad_block
 from study.settings import trial_from_dict
 from study.train import train_trial
@@ -57,7 +58,7 @@ def test_unknown_values_are_null_and_everything_else_is_filled(make_trial):
     empty = {name for name, value in row.items() if value is None}
     assert empty <= {
         *("error_class", "error_message", "memory_predicted_bytes", "ray_version", "git_commit", "git_dirty"),
-        *("grid_bits", "anchor_every", "steps_skipped"),
+        *("grid_bits", "anchor_every", "steps_skipped", "steps_out_of_range", "stream_max", "stream_limit"),
     }
 
 
@@ -71,12 +72,37 @@ def test_the_same_trial_gives_the_same_bits_and_another_seed_does_not(make_trial
     assert other.epochs[0]["loss_train"] != first.epochs[0]["loss_train"]
 
 
-def test_measuring_and_probing_change_nothing(make_trial):
-    bare = train_trial(make_trial(probe={"enabled": False}))
-    probed = train_trial(make_trial(probe={"every": 1}))
+def final_state(trial):
+    """Rows, and the last state that is saved: weights, running statistics, momenta and generators."""
+    states = []
+    result = train_trial(trial, save=lambda state, epoch: states.append(copy.deepcopy(state)))
+    last = states[-1]
+    momenta = [m["momentum_buffer"] for m in last["optimizer"]["state"].values()]
+    return result, [*last["model"].values(), *momenta, last["rng"]["cpu"]]
+
+
+@pytest.mark.parametrize("precision", [{}, {"compute": "bf16", "coupling": "exact"}])
+def test_measuring_and_probing_change_nothing(make_trial, precision):
+    every = {"every": 1, "reference": True, "lipschitz": True}
+    bare, without = final_state(make_trial(precision=precision, probe={"enabled": False}))
+    probed, with_probes = final_state(make_trial(precision=precision, probe=every))
+    assert len(without) == len(with_probes) > 100
+    assert all(torch.equal(a, b) for a, b in zip(without, with_probes, strict=True))
     assert [r["loss_val"] for r in bare.epochs] == [r["loss_val"] for r in probed.epochs]
     assert bare.blocks == [] and bare.trial["reconstruction_rel_error"] is None
-    assert probed.trial["reconstruction_rel_error"] > 0
+    assert probed.trial["reconstruction_rel_error"] is not None
+
+
+def test_a_probe_that_is_off_is_not_evaluated(make_trial, monkeypatch):
+    """It costs nothing: neither the probe's measurements nor an observer in the backward pass."""
+    calls = []
+    for name in ("fidelity", "lipschitz"):
+        whole = getattr(measure, name)
+        monkeypatch.setattr(measure, name, lambda *a, _w=whole, _n=name, **k: calls.append(_n) or _w(*a, **k))
+    train_trial(make_trial(probe={"enabled": False, "every": 1, "lipschitz": True}))
+    assert calls == []
+    train_trial(make_trial(probe={"every": 1, "lipschitz": True}))
+    assert calls == ["fidelity", "lipschitz"] * 3
 
 
 def test_the_callers_random_state_is_left_alone(make_trial):
@@ -334,6 +360,19 @@ def test_a_range_that_is_too_small_is_named(make_trial):
     assert "would fit" in result.trial["error_message"]
 
 
+def test_a_range_that_is_too_small_can_be_recorded_instead(make_trial):
+    precision = {"coupling": "exact", "grid_bits": 23, "on_overflow": "record"}
+    row = train_trial(make_trial(precision=precision)).trial
+    assert (row["outcome"], row["stream_limit"]) == ("ok", 2), row["error_message"]
+    assert row["steps_out_of_range"] == row["steps_done"] == 8
+    assert row["stream_max"] > 2
+    assert row["reconstruction_rel_error"] > 0, "and it is not exact there"
+    wide = train_trial(make_trial(precision={**precision, "grid_bits": 14}))
+    assert (wide.trial["steps_out_of_range"], wide.trial["reconstruction_rel_error"]) == (0, 0)
+    assert wide.trial["stream_max"] == max(e["stream_max"] for e in wide.epochs) < wide.trial["stream_limit"]
+    assert [e["steps_out_of_range"] for e in wide.epochs] == [0, 0]
+
+
 def test_an_exact_stream_that_is_not_finite_has_diverged(make_trial):
     trial = make_trial(precision={"coupling": "exact"}, train={"learning_rate": 1e30})
     result = train_trial(trial)
@@ -366,26 +405,66 @@ def test_every_block_of_a_probe_has_its_streams_its_reference_and_its_constants(
         rebuilt = block["reconstruction_rel_error"] is not None
         assert (block["reconstruction_rel_error_x1"] is not None) == rebuilt
         assert (block["reconstruction_rel_error_x2"] is not None) == rebuilt
-        assert 0 < block["stored_reference_rel_error"] < 1
-        assert 0 < block["reference_rel_error"] < 1
-        assert block["lipschitz_f"] > 0 and block["lipschitz_g"] > 0
+        for whose in ("reference", "stored_reference"):
+            assert 0 < block[f"{whose}_rel_error"] < 1
+            assert 0.9 < block[f"{whose}_cosine"] <= 1
+            assert 0 < block[f"{whose}_angle_deg"] < 20
+        assert 0.9 < block["gradient_cosine"] <= 1
+        if block["block"] is not None:
+            assert block["lipschitz_f"] > 0 and block["lipschitz_g"] > 0
+    others = [(b["name"], b["epoch"]) for b in result.blocks if b["block"] is None]
+    assert others == [("stem", 0), ("head", 0), ("stem", 2), ("head", 2)]
+    first = next(b for b in result.blocks if b["epoch"] == 2 and b["reconstruction_rel_error"] is not None)
+    assert result.trial["end_to_end_rel_error"] == first["reconstruction_rel_error"]
     assert {block["lipschitz_f"] for block in plain.blocks} == {None}
 
 
+class Edge(torch.autograd.Function):
+    """Finite values, infinite gradients."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, d):
+        return d * math.inf
+
+
+class Bad(torch.nn.Module):
+    """An identity at first; from call `after` on, its gradient is not finite."""
+
+    def __init__(self, after=0):
+        super().__init__()
+        self.calls, self.after = 0, after
+
+    def forward(self, x):
+        self.calls += torch.is_grad_enabled()
+        return Edge.apply(x) if self.calls > self.after else x
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16", "fp16"])
+def test_a_gradient_that_is_not_finite_ends_the_trial_where_it_arose(make_trial, monkeypatch, compute):
+    def with_a_flaw(settings, shape):
+        model = build_model(settings, shape)
+        # After memory measurement and two steps: one evaluation in each of their backward passes.
+        model.body.blocks[1].f.append(Bad(after=3))
+        return model
+
+    monkeypatch.setattr("study.train.build_model", with_a_flaw)
+    # The scaler of fp16 takes the first ones for overflow: 17 halvings until its scale is below 1.
+    train = {"epochs": 1, "batch_size": 8 if compute == "fp16" else 64}
+    trial = make_trial(precision={"compute": compute}, probe={"enabled": False}, train=train)
+    result = train_trial(trial)
+    assert outcome(result) == ("diverged", "DivergedError")
+    message = result.trial["error_message"]
+    assert "norm of the gradients is" in message
+    assert "the gradient first is not in block 1" in message
+    step = int(re.search(r"at epoch 1, step (\d+):", message)[1])
+    assert 17 < step <= 20 if compute == "fp16" else step == 3
+
+
 def test_a_bad_gradient_is_traced_to_its_block():
-    class Edge(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, d):
-            return d * math.inf
-
-    class Bad(torch.nn.Module):
-        def forward(self, x):
-            return Edge.apply(x)
-
     model = create_model("revnet38", num_classes=10, depth=26, width=0.25)
     model.body.blocks[3].f.append(Bad())
     inputs = torch.randn(2, 3, 8, 8)

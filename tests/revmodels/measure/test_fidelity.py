@@ -129,7 +129,24 @@ def test_float64_reference_tells_rounding_from_rebuilding(precision):
     for block in result.blocks:
         assert 0 < block.stored_reference_rel_error < 2
         assert block.reference_rel_error > 0
-    assert fidelity(model, batch).blocks[0].reference_rel_error is None
+        for cosine, angle in (
+            (block.reference_cosine, block.reference_angle_deg),
+            (block.stored_reference_cosine, block.stored_reference_angle_deg),
+        ):
+            assert 0 < angle < 180
+            assert cosine == pytest.approx(math.cos(math.radians(angle)))
+    assert fidelity(model, batch).blocks[0].reference_angle_deg is None
+
+
+def test_every_parameter_belongs_to_one_group():
+    torch.manual_seed(0)
+    model = create_model("revnet38", num_classes=10, width=0.5)
+    result = fidelity(model, (torch.randn(16, 3, 8, 8), torch.randint(10, (16,))))
+    assert [part.name for part in result.others] == ["stem", "head"]
+    groups = (*result.blocks, *result.others)
+    assert max(group.gradient_rel_error for group in groups) == result.gradient_rel_error
+    assert result.others[1].gradient_rel_error == 0, "no rebuilt activation reaches the head's gradient"
+    assert result.others[0].gradient_angle_deg > 0
 
 
 def test_reference_of_a_float64_network_is_itself():
