@@ -53,6 +53,7 @@ class Recommendation:
         candidates: configurations that fit the budget.
         faithful: where the choice's gradients are off by more than `GRADIENT_ERROR_LIMIT`, the most accurate
             of the candidates whose gradients are not, if there is one.
+        stored: where the choice does not store, the most accurate of the candidates that do, if there is one.
 
     """
 
@@ -61,6 +62,7 @@ class Recommendation:
     choice: Configuration
     candidates: int
     faithful: Configuration | None = None
+    stored: Configuration | None = None
 
 
 def accuracy_column(rows: Iterable[Row]) -> str:
@@ -135,6 +137,7 @@ def recommend(
         for budget, choice in chosen:
             fit = [c for c in group if c.peak_bytes <= budget]
             faithful = [c for c in fit if not c.unfaithful] if choice.unfaithful else []
+            stored = [] if _stores(choice) else [c for c in fit if _stores(c)]
             found.append(
                 Recommendation(
                     data=data,
@@ -142,6 +145,7 @@ def recommend(
                     choice=choice,
                     candidates=len(fit),
                     faithful=max(faithful, key=_score, default=None),
+                    stored=max(stored, key=_score, default=None),
                 )
             )
     return found
@@ -156,6 +160,10 @@ def round_up(value: float) -> float:
         if value <= step * scale * (1 + 1e-12):
             return step * scale
     return 10 * scale
+
+
+def _stores(choice: Configuration) -> bool:
+    return choice.rows[0]["strategy"] == "store"
 
 
 def _score(choice: Configuration) -> float:

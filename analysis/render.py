@@ -32,9 +32,19 @@ def render(table: pa.Table, format: str = "table") -> str | bytes:
     In JSON a number that is not finite becomes null, as the format has no word for it.
 
     Raises:
-        QueryError: an unknown format.
+        QueryError: an unknown format, or a value that the format has no place for.
 
     """
+    try:
+        return _render(table, format)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise QueryError(
+            f"the format {format} cannot hold this answer ({str(error).partition(chr(10))[0]}): cast the "
+            "column in the query, as in select x::varchar"
+        ) from None
+
+
+def _render(table: pa.Table, format: str) -> str | bytes:
     if format == "parquet":
         sink = io.BytesIO()
         pq.write_table(table, sink)
@@ -68,7 +78,15 @@ def cells(table: pa.Table) -> list[list[str]]:
 
 
 def _values(table: pa.Table) -> list[tuple[Any, ...]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return list(zip(*map(_cells, table.columns), strict=True))
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; as text where they are beyond Python's, such as a date in the year 200,000."""
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError):
+        return column.cast(pa.string()).to_pylist()
 
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from analysis.sections import SECTIONS
 from analysis.stats import Row, finite
 from analysis.store import Store, open_store
 from analysis.units import count_text, seconds_text
+from analysis.verdict import near_text, nearest, verdict
 
 _FILTERS = ("study", "data", "family", "model", "strategy", "precision", "depth", "width", "outcome", "seed")
 _TABLE = (
@@ -91,16 +92,10 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
 
     """
     rows = store.rows("trials")
+    store.read_ahead("blocks", "epochs")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
     picks = recommend(rows, points=configurations_of(store))
     common = {describe([row]): index for index, row in enumerate(rows)}
-    figures, notes, infos = {}, {}, {}
-    for name, module in FIGURES.items():
-        infos[name] = module.info(store)
-        notes[name] = infos[name].notes
-        drawn = module.figure(infos[name])
-        if drawn is not None:
-            figures[name] = embeddable(drawn.to_plotly_json(), position, common)
     documents = settings(rows)
     shown = rows if documents is None else [{**row, "config_json": None} for row in rows]
     payload = {
@@ -111,6 +106,14 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         "table": _TABLE,
         "refresh_s": refresh_s,
     }
+    data = json_for_html(payload)
+    figures, notes, infos = {}, {}, {}
+    for name, module in FIGURES.items():
+        infos[name] = module.info(store)
+        notes[name] = infos[name].notes
+        drawn = module.figure(infos[name])
+        if drawn is not None:
+            figures[name] = embeddable(drawn.to_plotly_json(), position, common)
     script, plotly = inline("report.js"), get_plotlyjs()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
@@ -119,6 +122,8 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
         facts=_facts(rows),
+        verdict=verdict(rows),
+        nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
         answer=[answer(r, position) for r in picks],
         enough=enough(picks, rows),
         several_data=len({r["data"] for r in rows}) > 1,
@@ -147,7 +152,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         style=inline("report.css"),
         plotly=Markup(plotly),
         script=script,
-        payload=Markup(json_for_html(payload)),
+        payload=Markup(data),
         figures=Markup(json_for_html(figures)),
         hashes=[hashed(plotly), hashed(script)],
         console=console,

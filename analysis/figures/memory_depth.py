@@ -101,6 +101,7 @@ def _extrapolations(growth: list[Growth], rows: list[Row]) -> list[Series]:
     series = []
     for strategy, laws in sorted(group_by(growth, lambda g: g.strategy).items()):
         lines = []
+        bands = tuple(_band(law, [depths[i] for i in law.ids]) for law in laws if law.fit.low is not None)
         for law in laws:
             deepest = max(depths[i] for i in law.ids)
             text = f"extrapolated from n = {law.fit.n}: depth to the power {law.fit.slope + 0.0:.2f}"
@@ -121,7 +122,34 @@ def _extrapolations(growth: list[Growth], rows: list[Row]) -> list[Series]:
                 opacity=0.55,
             )
         )
+        if bands:
+            series.append(
+                Series(
+                    name=f"{strategy} · extrapolated",
+                    lines=bands,
+                    color=strategy_color(strategy),
+                    role="band",
+                    mode="lines",
+                    opacity=0.35,
+                )
+            )
     return series
+
+
+def _band(law: Growth, depths: list[int]) -> tuple[Point, ...]:
+    """The outline of what the 95 % interval of the power allows, from the deepest trial on.
+
+    The lines of both ends of the interval go through the mean of the points, as the fitted one does.
+    """
+    middle = sum(map(math.log10, depths)) / len(depths)
+    deepest = max(depths)
+    ends = (law.fit.low or 0.0, law.fit.high or 0.0)
+    corners = [(deepest, ends[0]), (FURTHER * deepest, ends[0])]
+    corners += [(FURTHER * deepest, ends[1]), (deepest, ends[1]), corners[0]]
+    return tuple(
+        Point(x=x, y=10 ** (law.fit.at(middle) + power * (math.log10(x) - middle)) / MB, ids=law.ids)
+        for x, power in corners
+    )
 
 
 def _label(row: Row) -> str:
@@ -133,7 +161,10 @@ def _notes(growth: list[Growth], rows: list[Row]) -> list[str]:
         return []
     notes = ["Lines join trials that differ in depth and seed alone."]
     if growth:
-        notes.append("Dotted lines are not measured: they extrapolate a fitted power law to twice the depth.")
+        notes.append(
+            "Dotted lines are not measured: they extrapolate a fitted power law to twice the depth, within "
+            "the 95 % interval of its power (shaded)."
+        )
     for strategy, group in sorted(group_by(growth, lambda g: g.strategy).items()):
         slopes = sorted({f"{g.fit.slope + 0.0:.2f}".replace("-0.00", "0.00") for g in group}, key=float)
         most = max(group, key=lambda g: g.fit.n)

@@ -136,7 +136,7 @@
         continue;
       }
       const left = rows.filter((row) => inFigure(row, figure));
-      const shown = role === "pair" ? inFigure(rows[0], figure) : role === "fit" ? left.length === rows.length : left.length > 0;
+      const shown = role === "pair" ? inFigure(rows[0], figure) : role === "fit" || role === "band" ? left.length === rows.length : left.length > 0;
       if (!shown) continue;
       gap = false;
       kept.push(p);
@@ -175,6 +175,7 @@
   function drawFront(traces) {
     const front = traces.find((trace) => trace.meta.role === "front");
     if (!front) return;
+    const sign = front.meta.better === "down" ? -1 : 1;
     const groups = new Map();
     for (const trace of traces.filter((t) => t.meta.front)) {
       trace.marker.opacity = trace.x.map(() => 0.5);
@@ -187,12 +188,12 @@
     }
     front.x = []; front.y = []; front.customdata = []; front.text = [];
     for (const points of groups.values()) {
-      points.sort((a, b) => a.x - b.x || b.y - a.y);
+      points.sort((a, b) => a.x - b.x || sign * (b.y - a.y));
       let best = -Infinity, last = null;
       for (const point of points) {
         const equal = last && point.x === last.x && point.y === last.y;
-        if (point.y <= best && !equal) continue;
-        best = point.y; last = point;
+        if (sign * point.y <= best && !equal) continue;
+        best = sign * point.y; last = point;
         point.trace.marker.opacity[point.i] = 1;
         front.x.push(point.x); front.y.push(point.y);
       }
