@@ -181,7 +181,10 @@ class Store:
             answer = self._views.sql(query)
             return (answer if limit is None else answer.limit(limit)).to_arrow_table()
         except duckdb.Error as error:
-            raise QueryError(str(error)) from None
+            message = str(error)
+            if isinstance(error, duckdb.PermissionException):
+                message += f". A query reads the store's views alone: {', '.join(TABLES)}"
+            raise QueryError(message) from None
 
 
 def open_store(path: str | Path, study: str | None = None) -> Store:

@@ -137,10 +137,10 @@ def near_text(near: Near) -> str:
     first, *others = near.needs
     parts = [f"{_doing(first.rows[0])} needs {bytes_text(first.peak_bytes)} of peak memory ({_what(first)})"]
     for other in others:
-        more = factor_text(other.peak_bytes / first.peak_bytes)
-        parts.append(
-            f"{_doing(other.rows[0])} {bytes_text(other.peak_bytes)}, {more} as much ({_what(other)})"
-        )
+        part = f"{_doing(other.rows[0])} {bytes_text(other.peak_bytes)}"
+        if first.peak_bytes > 0:
+            part += f", {factor_text(other.peak_bytes / first.peak_bytes)} as much"
+        parts.append(f"{part} ({_what(other)})")
     text = f"To come within one point of the best validation accuracy on {near.data}, "
     text += f"{percent_text(near.best)}, {'; '.join(parts)}."
     if near.short:

@@ -121,6 +121,13 @@ def test_every_format_writes_an_empty_answer(demo):
     assert render(empty, "json") == "[]"
 
 
+def test_values_beyond_python_are_written_and_others_told(demo):
+    far = demo.sql("select date '29000-01-01' as d")
+    assert json.loads(render(far, "json")) == [{"d": "29000-01-01"}]
+    with pytest.raises(QueryError, match=r"the format parquet cannot hold this answer .*cast the column"):
+        render(demo.sql("select interval '1 year' as i"), "parquet")
+
+
 def test_an_unknown_format_is_told(answer):
     with pytest.raises(QueryError, match="did you mean 'markdown'"):
         render(answer, "markdwn")

@@ -179,6 +179,31 @@ def test_read_only_statements_are_answered(demo, query):
         "copy trials to 'x'",
         "attach 'y'",
         "select * from read_csv('any.csv')",
+        "from 'any.csv'",
+        'select * from "any.csv"',
+        "select * from trials, 'any.csv'",
+        "select (select count(*) from 'any.csv')",
+        "with a as (select * from read_csv('any.csv')) select * from a",
+        "with a as materialized (from 'any.csv') from a",
+        "describe select * from 'any.csv'",
+        "summarize 'any.csv'",
+        "pivot 'any.csv' on a using count(*)",
+        "select * from query_table('any.csv')",
+        "select * from query('copy trials to x')",
+        "select * from query('from \"any.csv\"')",
+        "select * from read_json('any.csv')",
+        "select * from read_blob('any.csv')",
+        "select * from sniff_csv('any.csv')",
+        "select * from sqlite_scan('a', 'b')",
+        "select * from duckdb_secrets()",
+        "select getenv('HOME')",
+        "create secret s (type s3)",
+        "prepare p as select 1",
+        "set variable a = 1",
+        "use memory",
+        "detach memory",
+        "comment on view trials is 'x'",
+        "create macro m(a) as a",
         "select * from read_text('/etc/passwd')",
         "select * from '/etc/passwd'",
         "select * from 'other.parquet'",
@@ -210,10 +235,11 @@ def test_read_only_statements_are_answered(demo, query):
 def test_everything_else_is_refused_and_leaves_no_trace(demo, tmp_path, monkeypatch, query):
     monkeypatch.chdir(tmp_path)
     frame = pa.table({"a": [1]})  # a local variable that DuckDB would otherwise read
+    (tmp_path / "any.csv").write_text("a\n1\n")
     with pytest.raises(QueryError) as caught:
         demo.sql(query)
     assert caught.value.exit_code == 2
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["any.csv"]
     assert demo.sql("select count(*) as n from trials").to_pylist() == [{"n": 92}]
     assert frame.num_rows == 1
 
