@@ -32,7 +32,7 @@ def points(page, name: str) -> int:
     show(page, name)
     return page.evaluate(
         """name => document.getElementById('figure-' + name).data
-            .filter(t => !['legend', 'front', 'fit'].includes(t.meta.role))
+            .filter(t => !['legend', 'front', 'fit', 'band'].includes(t.meta.role))
             .reduce((n, t) => n + (t.x || t.y).filter(v => v !== null).length, 0)""",
         name,
     )
