@@ -126,6 +126,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
         answer=[answer(r, position) for r in picks],
         enough=enough(picks, rows),
+        left_out=_left_out(rows),
         several_data=len({r["data"] for r in rows}) > 1,
         comparisons=compare_studies(store) if store.study is None else [],
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
@@ -164,10 +165,20 @@ def _headline(rows: Sequence[Row]) -> str:
         return "This store holds no trial yet. `revstudy run quickstart` writes the first."
     outcomes = Counter(row["outcome"] or "unknown" for row in rows)
     ok = outcomes.pop("ok", 0)
-    text = f"{count_text(len(rows), 'trial')}, {ok} ended ok"
+    text = f"{count_text(len(rows), 'trial')}, {ok:,} ended ok"
     if outcomes:
-        text += ", " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items()))
+        text += ", " + ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
     return text + "."
+
+
+def _left_out(rows: Sequence[Row]) -> str:
+    """Says which trials no recommendation, mean, pair, front or fit holds; nothing if all ended ok."""
+    outcomes = Counter(row["outcome"] or "unknown" for row in rows if row["outcome"] != "ok")
+    if not outcomes:
+        return ""
+    listed = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
+    n = count_text(sum(outcomes.values()), "trial")
+    return f"{n} cut short or failed ({listed}) and in none of these numbers."
 
 
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import analysis
 from analysis.errors import QueryError, StoreError, UnknownStudyError
 from analysis.schema import SCHEMA_VERSION, TABLES, TRIALS, VERSION_KEY
 from analysis.store import open_store
@@ -14,6 +15,14 @@ def test_views_hold_every_row_and_every_column(demo):
     assert demo.sql("select count(distinct trial_id) as n from epochs").to_pylist() == [{"n": 91}]
     assert demo.sql("select max(block) as last from blocks").to_pylist() == [{"last": 8}]
     assert demo.skipped == ()
+
+
+def test_the_package_opens_a_store_for_arrow_and_pandas(demo_store):
+    answer = analysis.open_store(demo_store).sql("select depth, count(*) as n from trials group by all")
+    assert isinstance(answer, pa.Table)
+    assert answer.to_pandas()["n"].sum() == 92
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = analysis.nothing
 
 
 def test_an_empty_store_has_empty_typed_views(tmp_path):

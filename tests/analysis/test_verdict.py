@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from analysis.recommend import configurations
+from analysis.report import render_report
+from analysis.store import open_store
 from analysis.verdict import near_text, nearest, twins, verdict
 
 
@@ -48,6 +50,20 @@ def test_without_pairs_there_is_no_verdict(new_trial):
     assert verdict([{**row, "outcome": "oom"} for row in both(new_trial)]) == ("", "")
     other_source = [{**r, "memory_source": r["strategy"]} for r in both(new_trial)]
     assert verdict(other_source) == ("", "")  # the two were not measured alike
+
+
+def test_trials_cut_short_are_left_out_and_counted(tmp_path, new_trial, write):
+    cut = [
+        new_trial(seed=9 + i, outcome=outcome, accuracy_val=1.0, accuracy_test=1.0, memory_peak_bytes=1)
+        for i, outcome in enumerate(("pruned", "timeout", "timeout"))
+    ]
+    whole = both(new_trial)
+    store = open_store(write(tmp_path, [*whole, *cut]))
+    assert verdict(store.rows("trials")) == verdict(whole)
+    page = render_report(store)
+    assert "3 trials cut short or failed (1 pruned, 2 timeout)" in page
+    assert "up to</span> 1 bytes" not in page
+    assert "3 trials not drawn" in page
 
 
 def test_the_smallest_that_comes_near_is_named_by_strategy(demo):
