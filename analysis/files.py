@@ -25,7 +25,7 @@ from analysis.footers import Layout, SkippedFile, VanishedError, by_layout, fore
 from analysis.manifest import MERGED, read_manifest
 from analysis.schema import TABLES, VERSION_KEY, Table
 
-BATCH = 512
+BATCH = 1024
 """Files that one query reads: a file that spoils it has only so many others read one at a time with it."""
 
 MOST_READERS = 4
@@ -182,11 +182,14 @@ def _read_bulk(table: Table, layout: Layout, paths: Sequence[str], *, single_thr
     if any(character in path for path in paths for character in "*?["):
         raise pa.ArrowInvalid("DuckDB would take the path for a pattern")
     connection = connect()
+    connection.execute("SET enable_external_file_cache=false")  # each file is read once
     if single_thread:
         connection.execute("SET threads=1")
     have = set(layout.columns)
     columns = ", ".join(f'"{c.name}"' if c.name in have else f'NULL AS "{c.name}"' for c in table.columns)
-    part = connection.sql(f"SELECT {columns} FROM read_parquet($files)", params={"files": list(paths)})
+    part = connection.sql(
+        f"SELECT {columns} FROM read_parquet($files, hive_partitioning=false)", params={"files": list(paths)}
+    )
     return _conform(part.to_arrow_table(), table)
 
 

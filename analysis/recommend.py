@@ -73,7 +73,12 @@ def accuracy_column(rows: Iterable[Row]) -> str:
 def configurations(rows: Iterable[Row], *, column: str = "accuracy_test") -> list[Configuration]:
     """Averages the seeds of every configuration that ended ok with finite accuracy and peak memory."""
     usable = [
-        r for r in rows if r["outcome"] == "ok" and finite(r[column]) and finite(r["memory_peak_bytes"])
+        r
+        for r in rows
+        if r["outcome"] == "ok"
+        and finite(r[column])
+        and finite(r["memory_peak_bytes"])
+        and r["memory_peak_bytes"] > 0
     ]
     found = []
     for group in group_by(usable, lambda r: settings_key(r, "seed", same=("memory_source",))).values():

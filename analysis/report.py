@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis.answer import answer, enough
@@ -118,6 +118,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["commands"] = _commands
     return environment.get_template("report.html.j2").render(
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
@@ -160,6 +161,11 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
     )
 
 
+def _commands(text: str) -> Markup:
+    """Text as HTML, what stands between backticks as code; the text itself is escaped first."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _headline(rows: Sequence[Row]) -> str:
     if not rows:
         return "This store holds no trial yet. `revstudy run quickstart` writes the first."
@@ -178,7 +184,7 @@ def _left_out(rows: Sequence[Row]) -> str:
         return ""
     listed = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
     n = count_text(sum(outcomes.values()), "trial")
-    return f"{n} cut short or failed ({listed}) and in none of these numbers."
+    return f"Left out of these numbers: {n} cut short or failed ({listed})."
 
 
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -186,12 +192,13 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         values = sorted({str(r[name]) for r in rows if r[name] is not None})
         return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
 
+    times = [r["wall_s"] for r in rows if finite(r["wall_s"])]
     finished = [r["finished_at"] for r in rows if r["finished_at"] is not None]
     facts = [
         ("Data", distinct("data")),
         ("Models", distinct("model")),
         ("Device", distinct("device")),
-        ("Trial time", seconds_text(sum(r["wall_s"] for r in rows if finite(r["wall_s"])) if rows else None)),
+        ("Trial time", seconds_text(sum(times) if times else None)),
         ("Last row", f"{max(finished):%Y-%m-%d %H:%M} UTC" if finished else ""),
     ]
     return [(name, value) for name, value in facts if value and value != "unknown"]

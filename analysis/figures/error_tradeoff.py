@@ -49,11 +49,19 @@ _EXACT = ("store", "checkpoint")
 
 def info(store: Store) -> ErrorTradeoffInfo:
     """Collects the trials that ended ok; there must be one that reverses and was probed."""
-    ok = [r for r in store.rows("trials") if r["outcome"] == "ok" and finite(r["memory_peak_bytes"])]
-    probed = [r for r in ok if finite(r["gradient_rel_error"]) and r["gradient_rel_error"] >= 0]
+    ok = [
+        r
+        for r in store.rows("trials")
+        if r["outcome"] == "ok" and finite(r["memory_peak_bytes"]) and r["memory_peak_bytes"] > 0
+    ]
+    exact = [r for r in ok if r["strategy"] in _EXACT]
+    probed = [
+        r
+        for r in ok
+        if r["strategy"] not in _EXACT and finite(r["gradient_rel_error"]) and r["gradient_rel_error"] >= 0
+    ]
     if not probed:
         return ErrorTradeoffInfo(series=(), on_front=frozenset(), floor=1e-17, notes=())
-    exact = [r for r in ok if r["strategy"] in _EXACT]
     floor = zero_place([0.0, *(r["gradient_rel_error"] for r in probed)]) or 1e-17
     points = [_Mark(row=r, error=r["gradient_rel_error"] or floor, ids=(r["trial_id"],)) for r in probed]
     # seeds of a configuration that rebuilds nothing share their place

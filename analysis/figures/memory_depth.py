@@ -45,7 +45,10 @@ def info(store: Store) -> MemoryDepthInfo:
     rows = [
         r
         for r in store.rows("trials")
-        if r["outcome"] == "ok" and finite(r["memory_activation_bytes"]) and finite(r["depth"])
+        if r["outcome"] == "ok"
+        and finite(r["memory_activation_bytes"])
+        and finite(r["depth"])
+        and r["memory_activation_bytes"] > 0
     ]
     series, growth = [], []
     for (strategy, family), look in sorted(

@@ -61,7 +61,7 @@ def test_trials_cut_short_are_left_out_and_counted(tmp_path, new_trial, write):
     store = open_store(write(tmp_path, [*whole, *cut]))
     assert verdict(store.rows("trials")) == verdict(whole)
     page = render_report(store)
-    assert "3 trials cut short or failed (1 pruned, 2 timeout)" in page
+    assert "Left out of these numbers: 3 trials cut short or failed (1 pruned, 2 timeout)." in page
     assert "up to</span> 1 bytes" not in page
     assert "3 trials not drawn" in page
 
