@@ -56,7 +56,7 @@ SECTIONS = (
     ),
     Section(
         anchor="memory",
-        heading="Depth and scaling",
+        heading="Depth, width, scaling",
         panels=(
             Panel(
                 figure="memory_depth",
@@ -72,6 +72,13 @@ SECTIONS = (
                 lead="Whether the layers that reversing makes affordable are worth having.",
                 if_empty="It takes trials of two depths or more that ended ok with an accuracy. A study with "
                 "several values in space.model.depth fills this.",
+            ),
+            Panel(
+                figure="memory_width",
+                heading="Activation memory against width",
+                lead="Wider activations are larger, whether they are stored or rebuilt.",
+                if_empty="It takes trials of two widths or more that ended ok with measured activation "
+                "memory. A study with several values in space.model.width fills this.",
             ),
             Panel(
                 figure="scaling",

@@ -19,6 +19,7 @@ from analysis.figures import (
     failures,
     importance,
     memory_depth,
+    memory_width,
     overhead,
     parallel,
     precision_map,
@@ -190,6 +191,21 @@ def test_memory_beyond_the_deepest_trial_is_marked_as_extrapolated(demo):
         assert low < line[1].y < high
         near = [p.y for p in outline if p.x == 38]
         assert max(near) / min(near) < high / low  # the further out, the less is known
+
+
+def test_memory_grows_with_width_under_every_strategy(demo, tmp_path, new_trial, write):
+    info = memory_width.info(demo)
+    for one in info.series:
+        for line in one.lines:
+            assert [p.x for p in line] == [0.5, 1.0]
+            assert line[1].y == pytest.approx(2 * line[0].y, rel=0.01)
+    assert info.growth == ()  # two widths make no law
+    assert memory_width.figure(info) is not None
+    write(tmp_path, [new_trial(width=w, seed=i) for w in (0.5, 1.0, 2.0) for i in range(2)])
+    (law,) = memory_width.info(open_store(tmp_path)).growth
+    assert law.fit.slope == pytest.approx(1)
+    write(tmp_path / "one", [new_trial()])
+    assert memory_width.figure(memory_width.info(open_store(tmp_path / "one"))) is None
 
 
 def test_the_front_of_error_and_memory_is_that_of_the_definition(demo):

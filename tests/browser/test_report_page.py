@@ -347,7 +347,7 @@ def test_paper_is_white_and_holds_every_figure(report, visit):
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     figures = page.locator("[data-figure]").count()
-    assert page.locator("[data-figure] .plot-container").count() == figures == 14
+    assert page.locator("[data-figure] .plot-container").count() == figures == 15
     assert page.locator(".bar").is_hidden()
     widths = page.eval_on_selector_all(
         "[data-figure] .main-svg:first-of-type", "all => all.map(e => e.getBoundingClientRect().width)"
