@@ -193,7 +193,8 @@ def _notes(growth: list[Growth], rows: list[Row], factor: Factor) -> list[str]:
             interval = f", 95 % interval {ends[0]} to {ends[1]}"
         notes.append(
             f"{strategy}: memory grows with {factor} to the power {spread} "
-            f"({count_text(len(group), 'line')}; {most.label}: {most.fit.slope + 0.0:.2f}{interval}, n = {most.fit.n})."
+            f"({count_text(len(group), 'line')}; {most.label}: "
+            f"{most.fit.slope + 0.0:.2f}{interval}, n = {most.fit.n})."
         )
     sources = sorted({r["memory_source"] or "unknown" for r in rows})
     notes.append(f"{count_text(len(rows), 'trial')}, measured by {' and '.join(sources)}.")
