@@ -101,6 +101,15 @@
     return escape(parts.join(" · ")) + "<br>trial " + escape(ids);
   }
 
+  /** The two trials of a pair: the treated one, its control, and what bears on comparing them. */
+  function describePair([treated, control]) {
+    const [own, other] = [treated, control].map((row) => cell("memory_activation_bytes", row));
+    const crowded = [treated, control].some((row) => cell("concurrent_trials", row) > 1);
+    return describe([treated]) + "<br>against " + escape(cell("trial_id", control))
+      + (own > 0 && other > 0 ? `<br>${(own / other).toPrecision(3)}× its activation memory` : "")
+      + (crowded ? "<br>timed while other trials ran" : "");
+  }
+
   /** A heat map whose cells are medians over the trials left in them. */
   function filteredCells(trace, figure) {
     const { column, scale, log } = trace.meta;
@@ -165,7 +174,8 @@
     const given = result.text;
     result.text = kept.map((p, i) => {
       const rows = trace.customdata[p].filter((row) => role === "pair" || inFigure(row, figure));
-      return (given && given[i]) || (rows.length ? describe(rows) : "");
+      if (given && given[i]) return given[i];
+      return role === "pair" && rows.length === 2 ? describePair(rows) : rows.length ? describe(rows) : "";
     });
     if (trace.type === "histogram") delete result.text;
     result.customdata = kept.map((p) => trace.customdata[p].filter((row) => role === "pair" || inFigure(row, figure)));

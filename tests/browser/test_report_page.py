@@ -267,6 +267,8 @@ def test_a_click_on_a_point_opens_its_trials(page):
     hover = page.text_content("#figure-overhead .hoverlayer")
     assert "× the step time of storing" in hover
     assert re.search(r"trial [0-9a-f]{16}", hover)
+    assert re.search(r"against [0-9a-f]{16}", hover)
+    assert re.search(r"0\.\d+× its activation memory", hover)
     page.mouse.down()
     page.mouse.up()
     page.wait_for_selector("#card[open]")
