@@ -33,6 +33,7 @@ def answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
         "peak": bytes_text(pick.choice.peak_bytes),
         "time": seconds_text(time.mean) if time else "–",
         "error": _error(pick.choice.gradient_error),
+        "stored": _stored(pick),
         "cautions": cautions(pick),
         "candidates": pick.candidates,
         "rows": [position[i] for i in pick.choice.ids],
@@ -76,6 +77,13 @@ def cautions(pick: Recommendation) -> list[str]:
     if pick.choice.accuracy.n == 1:
         found.append("One seed: how much of this is luck is unknown. Add seeds to the study to know.")
     return found
+
+
+def _stored(pick: Recommendation) -> str:
+    """What storing reaches under the same budget; nothing where the choice stores."""
+    if pick.choice.rows[0]["strategy"] == "store":
+        return ""
+    return percent_text(pick.stored.accuracy.mean) if pick.stored else "none fits"
 
 
 def _error(value: float | None) -> str:

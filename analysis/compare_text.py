@@ -107,8 +107,18 @@ def pairing_text(comparison: Comparison) -> str:
 
 def values_text(values: Sequence[str], *, at_most: int = 6) -> str:
     """The values of a setting in one line."""
-    shown = ", ".join(value if len(value) <= 40 else value[:39] + "…" for value in values[:at_most])
+    shown = ", ".join(map(_short, values[:at_most]))
     return _line(shown + (f" and {len(values) - at_most} more" if len(values) > at_most else ""))
+
+
+def _short(value: str) -> str:
+    """A value as people read it: numbers to four digits, long texts cut."""
+    if len(value) > 8:
+        try:
+            return f"{float(value):.4g}"
+        except ValueError:
+            pass
+    return value if len(value) <= 40 else value[:39] + "…"
 
 
 def effect_cells(effect: Effect) -> tuple[str, str, str, str]:

@@ -13,6 +13,7 @@ from analysis.figures import FIGURES
 from analysis.store import Store
 
 FORMATS = ("png", "svg", "pdf")
+_TITLE_HEIGHT = 40
 
 
 def export_figures(
@@ -31,7 +32,7 @@ def export_figures(
         folder: where to write ``NAME.FORMAT``; it is made where it does not exist.
         format: png, svg or pdf.
         names: figures to draw; all by default.
-        width: in pixels; the height is the figure's own.
+        width: in pixels; the height is the figure's own, and a line for the title.
         scale: pixels of a PNG per pixel of width.
 
     Returns:
@@ -56,6 +57,8 @@ def export_figures(
             "images of figures need kaleido: pip install 'revstudy[export]'. The report saves any figure as "
             "SVG without it: the camera above the figure"
         ) from None
+    for figure in drawn.values():
+        _for_paper(figure, width)
     target = Path(folder)
     paths = [target / f"{name}.{format}" for name in drawn]
     try:
@@ -63,7 +66,7 @@ def export_figures(
         kaleido.write_fig_from_object_sync(
             [
                 {
-                    "fig": figure.update_layout(paper_bgcolor="white", width=width),
+                    "fig": figure,
                     "path": path,
                     "opts": {
                         "format": format,
@@ -87,6 +90,17 @@ def export_figures(
             ) from None
         raise
     return paths
+
+
+def _for_paper(figure: go.Figure, width: int) -> None:
+    """White ground, and a line of its own for the title, which the page writes above the figure."""
+    figure.update_layout(
+        paper_bgcolor="white",
+        width=width,
+        height=figure.layout.height + _TITLE_HEIGHT,
+        margin={"t": (figure.layout.margin.t or 0) + _TITLE_HEIGHT},
+        title={"yref": "container", "y": 1, "yanchor": "top", "pad": {"t": 14}},
+    )
 
 
 def _known(word: str, allowed: Iterable[str], what: str) -> None:

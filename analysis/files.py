@@ -1,15 +1,16 @@
 """Finds and reads the Parquet files of a store; a bad file is set aside with its reason, never fatal.
 
-Local files are read in bulk by DuckDB, grouped by their physical schema. Whenever that fails, and for
-object storage, the files are read one at a time by pyarrow, so that the culprit is known by name.
+Local files are read in bulk by DuckDB, in batches of one layout (see `analysis.footers`). Where a batch
+fails, and for object storage, files are read one at a time by pyarrow, so that the culprit is known by name.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +21,18 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from analysis.errors import StoreError
+from analysis.footers import Layout, SkippedFile, VanishedError, by_layout, foreign
 from analysis.manifest import MERGED, read_manifest
-from analysis.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Table
+from analysis.schema import TABLES, VERSION_KEY, Table
 
-_MAGIC = b"PAR1"
+BATCH = 1024
+"""Files that one query reads: a file that spoils it has only so many others read one at a time with it."""
+
+MOST_READERS = 4
+"""Batches read at a time, at most."""
+
 _TRIAL = re.compile(r"-a\d+\.parquet$")
 _FOLDER = re.compile(r"study=(?P<study>[^/]+)/(?P<table>trials|epochs|blocks)/(?P<file>[^/.][^/]*\.parquet)$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkippedFile:
-    """A file under the store that was left out, and why."""
-
-    path: str
-    reason: str
-
-
-class VanishedError(Exception):
-    """A listed file is gone: it was merged into another after the listing. List again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,76 +152,45 @@ def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> tuple[pa
     """Reads these files of one table; raises as `read_table` does."""
     if not paths:
         return table.arrow.empty_table(), []
-    if listing.local:
-        paths, skipped = _whole_files(paths)
-        try:
-            good, foreign = _read_bulk(table, paths)
-            return good, skipped + foreign
-        except (duckdb.Error, pa.ArrowException):
-            good, bad = _read_each(table, paths, listing.filesystem)
-            return good, skipped + bad
-    return _read_each(table, paths, listing.filesystem)
-
-
-def _whole_files(paths: Iterable[str]) -> tuple[list[str], list[SkippedFile]]:
-    """Sets aside files whose first or last bytes show that they are torn or not Parquet (40 µs a file)."""
-    whole, skipped = [], []
-    for path in paths:
-        try:
-            with Path(path).open("rb") as file:
-                head = file.read(4)
-                size = file.seek(0, 2)
-                file.seek(max(size - 4, 0))
-                tail = file.read(4)
-        except FileNotFoundError:
-            raise VanishedError(path) from None
-        except OSError as error:
-            skipped.append(SkippedFile(path=path, reason=f"cannot be read: {error.strerror or error}"))
-            continue
-        if head == _MAGIC and tail == _MAGIC and size > 12:
-            whole.append(path)
+    if not listing.local:
+        return _read_each(table, paths, listing.filesystem)
+    layouts, skipped = by_layout(paths)
+    groups: list[tuple[Layout, list[str]]] = []
+    for layout, members in layouts.items():
+        if reason := foreign(members[0], layout.version):
+            skipped += [SkippedFile(path=path, reason=reason) for path in members]
         else:
-            reason = (
-                "torn: it does not end as a Parquet file does" if head == _MAGIC else "not a Parquet file"
-            )
-            skipped.append(SkippedFile(path=path, reason=reason))
-    return whole, skipped
+            starts = range(0, len(members), BATCH)
+            groups += [(layout, members[start : start + BATCH]) for start in starts]
+    # One thread to a batch: DuckDB's own threads take turns where files hold a row each.
+    single = len(groups) > 1
+
+    def read(group: tuple[Layout, list[str]]) -> tuple[pa.Table, list[SkippedFile]]:
+        layout, members = group
+        try:
+            return _read_bulk(table, layout, members, single_thread=single), []
+        except (duckdb.Error, pa.ArrowException):
+            return _read_each(table, members, listing.filesystem)
+
+    with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(read, groups))
+    parts = [table.arrow.empty_table(), *(part for part, _ in results)]
+    return pa.concat_tables(parts), [*skipped, *(file for _, bad in results for file in bad)]
 
 
-def _read_bulk(table: Table, paths: Sequence[str]) -> tuple[pa.Table, list[SkippedFile]]:
-    if not paths:
-        return table.arrow.empty_table(), []
+def _read_bulk(table: Table, layout: Layout, paths: Sequence[str], *, single_thread: bool) -> pa.Table:
+    if any(character in path for path in paths for character in "*?["):
+        raise pa.ArrowInvalid("DuckDB would take the path for a pattern")
     connection = connect()
-    connection.execute("SET parquet_metadata_cache=true")
-    versions = dict(
-        connection.execute(
-            "SELECT file_name, max(decode(value)) FROM parquet_kv_metadata($files) "
-            "WHERE decode(key) = $key GROUP BY file_name",
-            {"files": list(paths), "key": VERSION_KEY.decode()},
-        ).fetchall()
+    connection.execute("SET enable_external_file_cache=false")  # each file is read once
+    if single_thread:
+        connection.execute("SET threads=1")
+    have = set(layout.columns)
+    columns = ", ".join(f'"{c.name}"' if c.name in have else f'NULL AS "{c.name}"' for c in table.columns)
+    part = connection.sql(
+        f"SELECT {columns} FROM read_parquet($files, hive_partitioning=false)", params={"files": list(paths)}
     )
-    skipped = []
-    for path in paths:
-        if reason := _foreign(path, versions.get(path)):
-            skipped.append(SkippedFile(path=path, reason=reason))
-    left_out = {file.path for file in skipped}
-    own = [path for path in paths if path not in left_out]
-    if not own:
-        return table.arrow.empty_table(), skipped
-    layouts: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for path, names, types in connection.execute(
-        "SELECT file_name, string_agg(name, chr(0)), string_agg(coalesce(type, ''), chr(0)) "
-        "FROM parquet_schema($files) GROUP BY file_name ORDER BY file_name",
-        {"files": own},
-    ).fetchall():
-        layouts[names, types].append(path)
-    parts = []
-    for (names, _), group in layouts.items():
-        have = set(names.split("\0")[1:])
-        columns = ", ".join(f'"{c.name}"' if c.name in have else f'NULL AS "{c.name}"' for c in table.columns)
-        part = connection.sql(f"SELECT {columns} FROM read_parquet($files)", params={"files": group})
-        parts.append(_conform(part.to_arrow_table(), table))
-    return pa.concat_tables(parts), skipped
+    return _conform(part.to_arrow_table(), table)
 
 
 def _read_each(
@@ -238,7 +202,7 @@ def _read_each(
             with filesystem.open_input_file(path) as source:
                 file = pq.ParquetFile(source)
                 version = (file.schema_arrow.metadata or {}).get(VERSION_KEY)
-                reason = _foreign(path, version.decode(errors="replace") if version else None)
+                reason = foreign(path, version.decode(errors="replace") if version else None)
                 if reason is None:
                     parts.append(_conform(file.read(use_threads=False), table))
         except FileNotFoundError:
@@ -249,25 +213,6 @@ def _read_each(
         if reason is not None:
             skipped.append(SkippedFile(path=path, reason=reason))
     return pa.concat_tables(parts), skipped
-
-
-def _foreign(path: str, version: str | None) -> str | None:
-    """Says why a file with this schema version is left out, or None.
-
-    Raises:
-        StoreError: the version is newer than this reader.
-
-    """
-    if version is None:
-        return "foreign: it carries no schema version of this project"
-    if not version.isdecimal():
-        return f"foreign: its schema version {version!r} is not a number"
-    if int(version) > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} was written under schema version {version}, and this revstudy reads versions up to "
-            f"{SCHEMA_VERSION}: update revstudy"
-        )
-    return None
 
 
 def _conform(part: pa.Table, table: Table) -> pa.Table:

@@ -41,7 +41,11 @@ def reverse_against_store(ok: Iterable[Row], *, same: tuple[str, ...] = ()) -> l
 
 def memory_finding(ok: list[Row]) -> str:
     """How much activation memory reversing saves at the largest depth, how it grows, and what it costs."""
-    measured = [r for r in ok if finite(r["memory_activation_bytes"]) and finite(r["depth"])]
+    measured = [
+        r
+        for r in ok
+        if finite(r["memory_activation_bytes"]) and r["memory_activation_bytes"] > 0 and finite(r["depth"])
+    ]
     twins = reverse_against_store(measured, same=("memory_source", "device"))
     if not twins:
         return (

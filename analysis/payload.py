@@ -144,7 +144,7 @@ def embeddable(figure: dict[str, Any], position: dict[str, int], common: dict[st
         trace["customdata"] = [_rows_of(ids, position) for ids in trace["customdata"]]
         role = trace["meta"]["role"]
         texts = None if role == "cell" else trace.pop("text", None)
-        if texts and role not in ("curve", "mean", "front"):
+        if texts and role not in ("curve", "mean", "pair", "front", "band"):
             own = ["" if text in common else text for text in texts]
             if any(own):
                 trace["text"] = own

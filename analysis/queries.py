@@ -23,23 +23,31 @@ class NamedQuery:
 
 _SETTINGS = "data, model, depth, width, strategy, compute_dtype, stream_dtype, coupling"
 
-_T_SETTINGS = ", ".join(f"t.{name}" for name in _SETTINGS.split(", "))
+_TRAINING = "learning_rate, batch_size, epochs"
+"""How it was trained: settings that differ here are no seeds of one another, so they stand in the answer."""
+
+_GROUP = f"{_SETTINGS}, {_TRAINING}, optimizer, weight_decay, schedule, workers, matmul, examples_train"
+
+
+def _of(table: str, names: str) -> str:
+    return ", ".join(f"{table}.{name}" for name in names.split(", "))
+
 
 _QUERIES = (
     NamedQuery(
         name="best",
         meaning="the settings with the highest validation accuracy, seeds averaged, at most 20",
         sql=f"""
-SELECT {_SETTINGS},
-       count(*) AS seeds,
+SELECT {_SETTINGS}, {_TRAINING},
+       count(DISTINCT seed) AS seeds,
        avg(accuracy_val) AS accuracy_val,
        avg(accuracy_test) AS accuracy_test,
        max(memory_peak_bytes) AS memory_peak_bytes,
        median(step_time_s) AS step_time_s
 FROM trials
 WHERE outcome = 'ok' AND isfinite(accuracy_val)
-GROUP BY ALL
-ORDER BY accuracy_val DESC, memory_peak_bytes, model, depth, width, strategy, compute_dtype
+GROUP BY {_GROUP}
+ORDER BY accuracy_val DESC, memory_peak_bytes, model, depth, width, strategy, compute_dtype, learning_rate
 LIMIT 20""",
     ),
     NamedQuery(
@@ -61,7 +69,7 @@ ORDER BY ALL""",
         name="convergence",
         meaning="epochs until validation accuracy is within one point of the trial's best, seeds averaged",
         sql=f"""
-SELECT {_T_SETTINGS},
+SELECT {_of("t", _SETTINGS)}, {_of("t", _TRAINING)},
        count(*) AS trials,
        avg(c.epochs_needed) AS epochs_needed,
        avg(c.best) AS accuracy_val_best
@@ -72,7 +80,7 @@ FROM (
     GROUP BY trial_id
 ) c JOIN trials t USING (trial_id)
 WHERE t.outcome = 'ok'
-GROUP BY ALL
+GROUP BY {_of("t", _GROUP)}
 ORDER BY epochs_needed, model, depth, width, strategy, compute_dtype, stream_dtype, coupling, data""",
     ),
     NamedQuery(
@@ -153,7 +161,7 @@ ORDER BY ALL""",
         name="seeds",
         meaning="how far seeds spread: settings run with more than one seed",
         sql=f"""
-SELECT {_SETTINGS},
+SELECT {_SETTINGS}, {_TRAINING},
        count(DISTINCT seed) AS seeds,
        avg(accuracy_test) AS accuracy_test,
        stddev_samp(accuracy_test) AS accuracy_test_std,
@@ -161,7 +169,7 @@ SELECT {_SETTINGS},
        max(accuracy_test) AS accuracy_test_max
 FROM trials
 WHERE outcome = 'ok' AND isfinite(accuracy_test)
-GROUP BY {_SETTINGS}, epochs, batch_size, learning_rate, optimizer
+GROUP BY {_GROUP}
 HAVING count(DISTINCT seed) > 1
 ORDER BY seeds DESC, accuracy_test DESC, model, depth, width, strategy, compute_dtype""",
     ),

@@ -53,6 +53,7 @@ class Recommendation:
         candidates: configurations that fit the budget.
         faithful: where the choice's gradients are off by more than `GRADIENT_ERROR_LIMIT`, the most accurate
             of the candidates whose gradients are not, if there is one.
+        stored: where the choice does not store, the most accurate of the candidates that do, if there is one.
 
     """
 
@@ -61,6 +62,7 @@ class Recommendation:
     choice: Configuration
     candidates: int
     faithful: Configuration | None = None
+    stored: Configuration | None = None
 
 
 def accuracy_column(rows: Iterable[Row]) -> str:
@@ -71,7 +73,12 @@ def accuracy_column(rows: Iterable[Row]) -> str:
 def configurations(rows: Iterable[Row], *, column: str = "accuracy_test") -> list[Configuration]:
     """Averages the seeds of every configuration that ended ok with finite accuracy and peak memory."""
     usable = [
-        r for r in rows if r["outcome"] == "ok" and finite(r[column]) and finite(r["memory_peak_bytes"])
+        r
+        for r in rows
+        if r["outcome"] == "ok"
+        and finite(r[column])
+        and finite(r["memory_peak_bytes"])
+        and r["memory_peak_bytes"] > 0
     ]
     found = []
     for group in group_by(usable, lambda r: settings_key(r, "seed", same=("memory_source",))).values():
@@ -135,6 +142,7 @@ def recommend(
         for budget, choice in chosen:
             fit = [c for c in group if c.peak_bytes <= budget]
             faithful = [c for c in fit if not c.unfaithful] if choice.unfaithful else []
+            stored = [] if _stores(choice) else [c for c in fit if _stores(c)]
             found.append(
                 Recommendation(
                     data=data,
@@ -142,6 +150,7 @@ def recommend(
                     choice=choice,
                     candidates=len(fit),
                     faithful=max(faithful, key=_score, default=None),
+                    stored=max(stored, key=_score, default=None),
                 )
             )
     return found
@@ -156,6 +165,10 @@ def round_up(value: float) -> float:
         if value <= step * scale * (1 + 1e-12):
             return step * scale
     return 10 * scale
+
+
+def _stores(choice: Configuration) -> bool:
+    return choice.rows[0]["strategy"] == "store"
 
 
 def _score(choice: Configuration) -> float:

@@ -26,15 +26,30 @@ _LATEX = {
 }
 
 
-def render(table: pa.Table, format: str = "table") -> str | bytes:
+def render(table: pa.Table, format: str = "table", *, widest: int = 60) -> str | bytes:
     """Writes an answer as text, or as the bytes of a Parquet file.
 
     In JSON a number that is not finite becomes null, as the format has no word for it.
 
+    Args:
+        table: the answer.
+        format: one of `FORMATS`.
+        widest: characters of a cell in the format ``table``; what is longer is cut.
+
     Raises:
-        QueryError: an unknown format.
+        QueryError: an unknown format, or a value that the format has no place for.
 
     """
+    try:
+        return _render(table, format, widest)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise QueryError(
+            f"the format {format} cannot hold this answer ({str(error).partition(chr(10))[0]}): cast the "
+            "column in the query, as in select x::varchar"
+        ) from None
+
+
+def _render(table: pa.Table, format: str, widest: int) -> str | bytes:
     if format == "parquet":
         sink = io.BytesIO()
         pq.write_table(table, sink)
@@ -56,7 +71,7 @@ def render(table: pa.Table, format: str = "table") -> str | bytes:
     if format == "latex":
         return _latex(table)
     if format == "table":
-        return _aligned(table)
+        return _aligned(table, widest=widest)
     near = difflib.get_close_matches(format, FORMATS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise QueryError(f"no format {format!r}: choose {', '.join(FORMATS)}{hint}")
@@ -68,7 +83,15 @@ def cells(table: pa.Table) -> list[list[str]]:
 
 
 def _values(table: pa.Table) -> list[tuple[Any, ...]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return list(zip(*map(_cells, table.columns), strict=True))
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column; as text where they are beyond Python's, such as a date in the year 200,000."""
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError):
+        return column.cast(pa.string()).to_pylist()
 
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:
@@ -109,7 +132,7 @@ def _text(value: Any) -> str:
     return _one_line(str(value))
 
 
-def _aligned(table: pa.Table, *, widest: int = 60) -> str:
+def _aligned(table: pa.Table, *, widest: int) -> str:
     lines = [[_one_line(name) for name in table.column_names]]
     lines += cells(table)
     lines = [[cell if len(cell) <= widest else cell[: widest - 1] + "…" for cell in row] for row in lines]

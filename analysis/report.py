@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis.answer import answer, enough
@@ -28,6 +28,7 @@ from analysis.sections import SECTIONS
 from analysis.stats import Row, finite
 from analysis.store import Store, open_store
 from analysis.units import count_text, seconds_text
+from analysis.verdict import near_text, nearest, verdict
 
 _FILTERS = ("study", "data", "family", "model", "strategy", "precision", "depth", "width", "outcome", "seed")
 _TABLE = (
@@ -90,17 +91,12 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         console: address of a SQL console to link to.
 
     """
+    store.table("trials")
+    store.read_ahead("blocks", "epochs")  # beside what follows, which needs the trials alone at first
     rows = store.rows("trials")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
     picks = recommend(rows, points=configurations_of(store))
     common = {describe([row]): index for index, row in enumerate(rows)}
-    figures, notes, infos = {}, {}, {}
-    for name, module in FIGURES.items():
-        infos[name] = module.info(store)
-        notes[name] = infos[name].notes
-        drawn = module.figure(infos[name])
-        if drawn is not None:
-            figures[name] = embeddable(drawn.to_plotly_json(), position, common)
     documents = settings(rows)
     shown = rows if documents is None else [{**row, "config_json": None} for row in rows]
     payload = {
@@ -111,16 +107,28 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         "table": _TABLE,
         "refresh_s": refresh_s,
     }
+    data = json_for_html(payload)
+    figures, notes, infos = {}, {}, {}
+    for name, module in FIGURES.items():
+        infos[name] = module.info(store)
+        notes[name] = infos[name].notes
+        drawn = module.figure(infos[name])
+        if drawn is not None:
+            figures[name] = embeddable(drawn.to_plotly_json(), position, common)
     script, plotly = inline("report.js"), get_plotlyjs()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["commands"] = _commands
     return environment.get_template("report.html.j2").render(
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
         facts=_facts(rows),
+        verdict=verdict(rows),
+        nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
         answer=[answer(r, position) for r in picks],
         enough=enough(picks, rows),
+        left_out=_left_out(rows),
         several_data=len({r["data"] for r in rows}) > 1,
         comparisons=compare_studies(store) if store.study is None else [],
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
@@ -147,11 +155,16 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         style=inline("report.css"),
         plotly=Markup(plotly),
         script=script,
-        payload=Markup(json_for_html(payload)),
+        payload=Markup(data),
         figures=Markup(json_for_html(figures)),
         hashes=[hashed(plotly), hashed(script)],
         console=console,
     )
+
+
+def _commands(text: str) -> Markup:
+    """Text as HTML, what stands between backticks as code; the text itself is escaped first."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _headline(rows: Sequence[Row]) -> str:
@@ -159,10 +172,20 @@ def _headline(rows: Sequence[Row]) -> str:
         return "This store holds no trial yet. `revstudy run quickstart` writes the first."
     outcomes = Counter(row["outcome"] or "unknown" for row in rows)
     ok = outcomes.pop("ok", 0)
-    text = f"{count_text(len(rows), 'trial')}, {ok} ended ok"
+    text = f"{count_text(len(rows), 'trial')}, {ok:,} ended ok"
     if outcomes:
-        text += ", " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items()))
+        text += ", " + ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
     return text + "."
+
+
+def _left_out(rows: Sequence[Row]) -> str:
+    """Says which trials no recommendation, mean, pair, front or fit holds; nothing if all ended ok."""
+    outcomes = Counter(row["outcome"] or "unknown" for row in rows if row["outcome"] != "ok")
+    if not outcomes:
+        return ""
+    listed = ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(outcomes.items()))
+    n = count_text(sum(outcomes.values()), "trial")
+    return f"Left out of these numbers: {n} cut short or failed ({listed})."
 
 
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -170,12 +193,13 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         values = sorted({str(r[name]) for r in rows if r[name] is not None})
         return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
 
+    times = [r["wall_s"] for r in rows if finite(r["wall_s"])]
     finished = [r["finished_at"] for r in rows if r["finished_at"] is not None]
     facts = [
         ("Data", distinct("data")),
         ("Models", distinct("model")),
         ("Device", distinct("device")),
-        ("Trial time", seconds_text(sum(r["wall_s"] for r in rows if finite(r["wall_s"])) if rows else None)),
+        ("Trial time", seconds_text(sum(times) if times else None)),
         ("Last row", f"{max(finished):%Y-%m-%d %H:%M} UTC" if finished else ""),
     ]
     return [(name, value) for name, value in facts if value and value != "unknown"]

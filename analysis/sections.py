@@ -37,6 +37,13 @@ SECTIONS = (
                 "real images fills this: revstudy run quickstart.",
             ),
             Panel(
+                figure="error_tradeoff",
+                heading="Gradient error against peak memory",
+                lead="Down and to the left is better: faithful gradients in little memory.",
+                if_empty="No trial here reversed and was probed. A study with memory.strategy: reverse and "
+                "probing on fills this.",
+            ),
+            Panel(
                 figure="parallel",
                 heading="Trials over parallel axes",
                 lead="One line per trial, from its settings to what they cost and gain. Drag along an axis "
@@ -49,7 +56,7 @@ SECTIONS = (
     ),
     Section(
         anchor="memory",
-        heading="Memory and depth",
+        heading="Depth, width, scaling",
         panels=(
             Panel(
                 figure="memory_depth",
@@ -58,6 +65,27 @@ SECTIONS = (
                 "be flat.",
                 if_empty="No trial here ended ok with measured activation memory. A study with several "
                 "depths in space.model.depth, and store and reverse in space.memory.strategy, fills this.",
+            ),
+            Panel(
+                figure="accuracy_depth",
+                heading="Accuracy against depth",
+                lead="Whether the layers that reversing makes affordable are worth having.",
+                if_empty="It takes trials of two depths or more that ended ok with an accuracy. A study with "
+                "several values in space.model.depth fills this.",
+            ),
+            Panel(
+                figure="memory_width",
+                heading="Activation memory against width",
+                lead="Wider activations are larger, whether they are stored or rebuilt.",
+                if_empty="It takes trials of two widths or more that ended ok with measured activation "
+                "memory. A study with several values in space.model.width fills this.",
+            ),
+            Panel(
+                figure="scaling",
+                heading="Throughput against workers",
+                lead="What data-parallel workers bring, against one worker of equal settings and seed.",
+                if_empty="No trial here ran on several workers and has a counterpart on one. A study with 1 "
+                "and 2 in space.scaling.workers fills this.",
             ),
         ),
     ),

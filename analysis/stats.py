@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
@@ -37,6 +38,7 @@ _FACTORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "width": (("width",), ("model.width",)),
     "depth": (("depth", "model"), ("model.depth", "model.name")),
     "model": (("model", "family", "depth"), ("model.name", "model.depth")),
+    "workers": (("workers", "batch_size"), ("scaling", "train.batch_size")),
 }
 
 
@@ -83,25 +85,46 @@ def estimate(
         None if no value is finite.
 
     """
-    kept = np.array([float(v) for v in values if finite(v)])
+    kept = tuple(float(v) for v in values if finite(v))
+    return _estimate(kept, statistic, resamples, level) if kept else None
+
+
+@functools.lru_cache(maxsize=16_384)
+def _estimate(
+    values: tuple[float, ...], statistic: Callable[..., Any], resamples: int, level: float
+) -> Estimate:
+    """As `estimate`, of finite values; the figures of a report ask for the same configurations."""
+    kept = np.array(values)
     n = len(kept)
-    if n == 0:
-        return None
     mean = float(statistic(kept, axis=0))
     if n < MIN_FOR_INTERVAL:
         return Estimate(mean=mean, low=None, high=None, n=n)
     if (kept == kept[0]).all():
         return Estimate(mean=mean, low=mean, high=mean, n=n)
-    found = np.sort(statistic(kept[_draws(n, resamples)], axis=1))
+    if statistic is np.mean and n <= _FEW:
+        found = _weights(n, resamples) @ kept
+    else:
+        found = statistic(kept[_draws(n, resamples)], axis=1)
+    found.sort()
     tail = (1 - level) / 2
     low, high = (_quantile(found, share) for share in (tail, 1 - tail))
     return Estimate(mean=mean, low=low, high=high, n=n)
+
+
+_FEW = 64  # values up to which the weights of all resamples are kept
 
 
 @functools.lru_cache(maxsize=64)
 def _draws(n: int, resamples: int) -> np.ndarray:
     """Seeded resamples of n places, shape (resamples, n); a report asks for the same n thousands of times."""
     return np.random.default_rng(0).integers(n, size=(resamples, n))
+
+
+@functools.lru_cache(maxsize=_FEW)
+def _weights(n: int, resamples: int) -> np.ndarray:
+    """The weight of each value in the mean of each resample, shape (resamples, n)."""
+    draws = _draws(n, resamples)
+    return np.stack([(draws == place).mean(axis=1) for place in range(n)], axis=1)
 
 
 def _quantile(ordered: np.ndarray, share: float) -> float:
@@ -116,7 +139,7 @@ def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
 
     Args:
         row: a row of the trials view.
-        free: factors that may differ: seed, strategy, precision, width, depth or model.
+        free: factors that may differ: seed, strategy, precision, width, depth, model or workers.
         same: further columns that must agree, such as ``device`` where times are compared.
 
     """
@@ -217,8 +240,24 @@ def _config_without(text: str | None, roots: frozenset[str]) -> str:
 
     A text remembers its hash, and a large store asks for it a hundred thousand times.
     """
-    kept = (f"{path} {value}" for path, value in flat_config(text) if _starts(path).isdisjoint(roots))
-    return "\n".join(kept)
+    paths, values = _columns_of(text)
+    return "\n".join(_picker(paths, roots)(values))
+
+
+@functools.lru_cache(maxsize=65_536)
+def _columns_of(text: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The paths of `flat_config`, and with each path its value."""
+    flat = flat_config(text)
+    return tuple(path for path, _ in flat), tuple(f"{path} {value}" for path, value in flat)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _picker(paths: tuple[str, ...], roots: frozenset[str]) -> Callable[[tuple[str, ...]], Iterable[str]]:
+    """Takes the values whose paths are none of `roots` and under none of them."""
+    kept = [i for i, path in enumerate(paths) if _starts(path).isdisjoint(roots)]
+    if len(kept) < 2:
+        return lambda values: [values[i] for i in kept]
+    return operator.itemgetter(*kept)
 
 
 @functools.lru_cache(maxsize=4_096)

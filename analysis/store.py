@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,9 +57,13 @@ class Store:
         self._tables: dict[str, pa.Table] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._derived: dict[Hashable, Any] = {}
+        self._ahead: dict[str, Future[tuple[pa.Table, list[SkippedFile]]]] = {}
         self._skipped: list[SkippedFile] = []
         self._views = connect()
-        self._views.execute("SET temp_directory=''; SET python_enable_replacements=false")
+        self._views.execute(
+            "SET temp_directory=''; SET python_enable_replacements=false; "
+            "SET autoinstall_known_extensions=false; SET autoload_known_extensions=false"
+        )
         for name, table in TABLES.items():
             self._views.register(name, table.arrow.empty_table())
         self._views.execute("SET enable_external_access=false; SET lock_configuration=true")
@@ -83,7 +88,8 @@ class Store:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise QueryError(f"no table {name!r}: a store has {', '.join(TABLES)}{hint}")
         if name not in self._tables:
-            read, skipped = self._read(name)
+            ahead = self._ahead.pop(name, None)
+            read, skipped = self._read(name) if ahead is None else ahead.result()
             self._skipped += skipped
             workspace = connect()
             if name == "trials":
@@ -97,6 +103,13 @@ class Store:
             self._tables[name] = result
             self._views.register(name, result)
         return self._tables[name]
+
+    def read_ahead(self, *names: str) -> None:
+        """Begins to read these tables in the background, for a caller that has other work to do first."""
+        wanted = [name for name in names if name not in self._tables and name not in self._ahead]
+        pool = ThreadPoolExecutor(1)
+        self._ahead |= {name: pool.submit(self._read, name) for name in wanted}
+        pool.shutdown(wait=False)
 
     def _read(self, name: str) -> tuple[pa.Table, list[SkippedFile]]:
         """Reads the files of a table; lists them anew where some were merged since they were listed."""
@@ -168,7 +181,10 @@ class Store:
             answer = self._views.sql(query)
             return (answer if limit is None else answer.limit(limit)).to_arrow_table()
         except duckdb.Error as error:
-            raise QueryError(str(error)) from None
+            message = str(error)
+            if isinstance(error, duckdb.PermissionException):
+                message += f". A query reads the store's views alone: {', '.join(TABLES)}"
+            raise QueryError(message) from None
 
 
 def open_store(path: str | Path, study: str | None = None) -> Store:

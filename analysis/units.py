@@ -52,10 +52,10 @@ def seconds_text(value: float | None) -> str:
 
 def points_text(estimate: Estimate) -> str:
     """A difference of fractions in percentage points, with interval and n."""
-    mean = f"{100 * estimate.mean:+.2f} points"
+    mean = f"{_points(estimate.mean)} points"
     if estimate.low is None or estimate.high is None:
         return f"{mean} (n = {estimate.n}, too few for an interval)"
-    return f"{mean} (95 % interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f}, n = {estimate.n})"
+    return f"{mean} (95 % interval {_points(estimate.low)} to {_points(estimate.high)}, n = {estimate.n})"
 
 
 def ratio_text(estimate: Estimate) -> str:
@@ -69,6 +69,11 @@ def ratio_text(estimate: Estimate) -> str:
 def count_text(n: int, noun: str) -> str:
     """A count with its noun in the right number."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _points(fraction: float) -> str:
+    text = f"{100 * fraction:+.2f}"
+    return "0.00" if float(text) == 0 else text
 
 
 def _three(value: float) -> str:

@@ -12,7 +12,10 @@ What is measured, each in a fresh process or page, as medians of `--repeats`:
 * named queries on the largest store (10,000 trials hold 1,000,000 epoch rows), opened and read before: the
   median over all named queries of each one's median of seven.
 
-The stores are made by `benchmarks.sweep_store`; their numbers mean nothing, their shape does.
+The stores are made by `benchmarks.sweep_store`; their numbers mean nothing, their shape does. They lie in the
+page cache of the operating system when they are read. Sizes may be measured one at a time into one file:
+those that it has already, and that are not measured again, stay in it. `--prepare` makes the stores and
+measures nothing.
 
     python -m benchmarks.report_scale --stores /tmp/scale --out benchmarks/results/report_scale.json
 """
@@ -110,7 +113,6 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "cpus": os.cpu_count(),
-        "load_1_min": os.getloadavg()[0],
         "platform": platform.platform(),
         "python": platform.python_version(),
         "duckdb": duckdb.__version__,
@@ -119,19 +121,29 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measure(trials: int, folder: Path, repeats: int) -> dict[str, Any]:
-    """All figures of one size; stores that are there already are used as they are."""
-    store, merged, page = folder / f"s{trials}", folder / f"c{trials}", folder / f"{trials}.html"
+def prepare(trials: int, folder: Path) -> tuple[Path, Path]:
+    """The store of one size, and a merged copy; those that are there already are used as they are."""
+    store, merged = folder / f"s{trials}", folder / f"c{trials}"
     if not store.exists():
         write_store(store, trials=trials, epochs=EPOCHS)
     if not merged.exists():
         shutil.copytree(store, merged)
         compact(merged)
+    return store, merged
+
+
+def measure(trials: int, folder: Path, repeats: int) -> dict[str, Any]:
+    """All figures of one size."""
+    store, merged = prepare(trials, folder)
+    page = folder / f"{trials}.html"
+    load = os.getloadavg()[0]
     limits = LIMITS.get(trials)
     builds = {s: [build_s(s, page) for _ in range(repeats)] for s in (store, merged)}
     result: dict[str, Any] = {
         "trials": trials,
         "epoch_rows": trials * EPOCHS,
+        "repeats": repeats,
+        "load_1_min": load,
         "build_s": statistics.median(wall for wall, _ in builds[store]),
         "build_cpu_s": statistics.median(cpu for _, cpu in builds[store]),
         "build_compacted_s": statistics.median(wall for wall, _ in builds[merged]),
@@ -151,10 +163,14 @@ def main() -> None:
     parser.add_argument("--stores", type=Path, default=Path("scale-stores"), help="where the stores are made")
     parser.add_argument("--trials", type=int, nargs="+", default=list(LIMITS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prepare", action="store_true", help="make the stores and measure nothing")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
     arguments.stores.mkdir(parents=True, exist_ok=True)
-    before = machine()
+    if arguments.prepare:
+        for trials in arguments.trials:
+            prepare(trials, arguments.stores.absolute())
+        return
     results = []
     for trials in arguments.trials:
         results.append(measure(trials, arguments.stores.absolute(), arguments.repeats))
@@ -163,8 +179,7 @@ def main() -> None:
     queries = queries_s(arguments.stores / f"c{largest}")
     median = statistics.median(queries.values())
     answer = {
-        "machine": before,
-        "repeats": arguments.repeats,
+        "machine": machine(),
         "stores": results,
         "queries": {
             "epoch_rows": largest * EPOCHS,
@@ -176,7 +191,20 @@ def main() -> None:
     print(json.dumps(answer["queries"]), flush=True)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(answer, indent=1) + "\n")
+        known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+        arguments.out.write_text(json.dumps(joined(known, answer), indent=1) + "\n")
+
+
+def joined(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The new figures, and the known ones of other sizes; the queries are those of the larger store."""
+    again = {store["trials"] for store in new["stores"]}
+    stores = [store for store in known.get("stores", []) if store["trials"] not in again] + new["stores"]
+    queries = [q["queries"] for q in (new, known) if q]
+    return {
+        **new,
+        "stores": sorted(stores, key=lambda store: store["trials"]),
+        "queries": max(queries, key=lambda q: q["epoch_rows"]),
+    }
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from study.cli_options import STORE, JsonOption, StoreOption, study_name
 from study.output import print_json, print_rows, say, tell
 
 MANY_FILES = 2_000
+WHOLE = 1_000
+"""Characters of a cell where the words are the answer."""
 FORMAT_HELP = "table, json, csv, parquet, markdown or latex."
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORMAT", help=FORMAT_HELP)]
 OfStudy = Annotated[
@@ -50,7 +52,10 @@ def query(
     from analysis.queries import list_queries, run_query
     from analysis.store import open_store
 
-    _write(list_queries() if sql is None or listed else run_query(open_store(store), sql), format, as_json)
+    if sql is None or listed:
+        _write(list_queries(), format, as_json, widest=WHOLE)
+    else:
+        _write(run_query(open_store(store), sql), format, as_json)
 
 
 def describe(
@@ -61,7 +66,7 @@ def describe(
     """Describe every table and column of a store: type, unit and meaning."""
     from analysis.queries import describe as columns_of
 
-    _write(columns_of(table), format, as_json)
+    _write(columns_of(table), format, as_json, widest=WHOLE)
 
 
 def report(
@@ -257,10 +262,10 @@ def _advise(store: str) -> None:
         tell(f"{files} files were read; `revstudy compact --store {store}` makes this several times as fast")
 
 
-def _write(table: object, format: str, as_json: bool) -> None:
+def _write(table: object, format: str, as_json: bool, *, widest: int = 60) -> None:
     from analysis.render import render
 
-    answer = render(table, "json" if as_json else format)
+    answer = render(table, "json" if as_json else format, widest=widest)
     if isinstance(answer, bytes):
         sys.stdout.buffer.write(answer)
     else:

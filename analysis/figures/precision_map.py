@@ -105,7 +105,11 @@ def figure(info: PrecisionMapInfo) -> go.Figure | None:
         layout[f"xaxis{suffix}"] = {
             **style,
             "anchor": f"y{suffix}",
-            "title": {"text": "depth / layers" if number == count - 1 else "", "standoff": 8},
+            "title": {
+                "text": "depth / layers" if number == count - 1 else "",
+                "standoff": 8,
+                "font": {"size": 13},
+            },
         }
         traces.append(_heatmap(info, panel, suffix, middle=top - share / 2, length=share))
         layout.annotations += (

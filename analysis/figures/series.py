@@ -16,6 +16,9 @@ from analysis.theme import precision_look, safe
 MAX_LINES = 120
 """Learning curves and probes drawn at most; the caption says when this is a sample."""
 
+SILENT = ("front", "band")
+"""Roles that say nothing under the pointer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -37,7 +40,8 @@ class Series:
     Attributes:
         role: how a filter treats the points. ``trials``: each shows while its trial does. ``mean``: it is
             recomputed from `column` over the trials left. ``pair``: it shows while its first trial does.
-            ``fit``: it shows while every trial behind it does. ``front``: it is found anew.
+            ``fit``: it shows while every trial behind it does. ``band``: the same, its lines are outlines of
+            areas. ``front``: it is found anew.
         keys: the (column, value) pairs that a click on the legend filters by.
 
     """
@@ -104,14 +108,15 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                 _validate=False,
                 name=safe(one.name),
                 legendgroup=one.name,
-                showlegend=one.name not in named,
+                showlegend=one.name not in named and one.role != "band",
                 mode=one.mode,
                 x=[None if p is None else p.x for p in points],
                 y=[None if p is None else significant(p.y) for p in points],
                 text=["" if p is None else p.text for p in points],
                 customdata=["" if p is None else " ".join(p.ids) for p in points],
-                hovertemplate=None if one.role == "front" else hover,
-                hoverinfo="skip" if one.role == "front" else None,
+                hovertemplate=None if one.role in SILENT else hover,
+                hoverinfo="skip" if one.role in SILENT else None,
+                fill="toself" if one.role == "band" else None,
                 connectgaps=False,
                 **({} if many else {"cliponaxis": False}),
                 opacity=one.opacity,
@@ -121,7 +126,7 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                     "size": one.size,
                     "line": {"width": 1, "color": one.color},
                 },
-                line={"color": one.color, "dash": one.dash, "width": 1.8},
+                line={"color": one.color, "dash": one.dash, "width": 0 if one.role == "band" else 1.8},
                 error_y={
                     "type": "data",
                     "symmetric": False,
@@ -138,7 +143,8 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                 meta={"role": one.role, "column": one.column, "scale": one.scale, "keys": one.keys},
             )
         )
-        named.add(one.name)
+        if one.role != "band":
+            named.add(one.name)
     return result
 
 

@@ -126,4 +126,6 @@ def figure(info: TradeoffInfo) -> go.Figure | None:
             ]
             trace.meta = {**trace.meta, "front": True}
             trace.showlegend = False
+        else:
+            trace.line.shape = "hv"  # what a budget buys, up to the next point
     return draw([*legend_entries(info.series, role="mean"), *drawn], layout)

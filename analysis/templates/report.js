@@ -50,6 +50,7 @@
     const ids = (hash.get("sel") || "").split(",").filter((id) => rowOf.has(id));
     state.selection = ids.length ? new Set(ids.map((id) => rowOf.get(id))) : null;
     state.origin = null;
+    forgetBoxes();
     const [column, direction] = (hash.get("sort") || "").split(":");
     state.sort = columns.has(column) ? { column, descending: direction === "desc" } : null;
     state.theme = ["light", "dark"].includes(hash.get("theme")) ? hash.get("theme") : null;
@@ -100,6 +101,15 @@
     return escape(parts.join(" · ")) + "<br>trial " + escape(ids);
   }
 
+  /** The two trials of a pair: the treated one, its control, and what bears on comparing them. */
+  function describePair([treated, control]) {
+    const [own, other] = [treated, control].map((row) => cell("memory_activation_bytes", row));
+    const crowded = [treated, control].some((row) => cell("concurrent_trials", row) > 1);
+    return describe([treated]) + "<br>against " + escape(cell("trial_id", control))
+      + (own > 0 && other > 0 ? `<br>${(own / other).toPrecision(3)}× its activation memory` : "")
+      + (crowded ? "<br>timed while other trials ran" : "");
+  }
+
   /** A heat map whose cells are medians over the trials left in them. */
   function filteredCells(trace, figure) {
     const { column, scale, log } = trace.meta;
@@ -136,7 +146,7 @@
         continue;
       }
       const left = rows.filter((row) => inFigure(row, figure));
-      const shown = role === "pair" ? inFigure(rows[0], figure) : role === "fit" ? left.length === rows.length : left.length > 0;
+      const shown = role === "pair" ? inFigure(rows[0], figure) : role === "fit" || role === "band" ? left.length === rows.length : left.length > 0;
       if (!shown) continue;
       gap = false;
       kept.push(p);
@@ -164,7 +174,8 @@
     const given = result.text;
     result.text = kept.map((p, i) => {
       const rows = trace.customdata[p].filter((row) => role === "pair" || inFigure(row, figure));
-      return (given && given[i]) || (rows.length ? describe(rows) : "");
+      if (given && given[i]) return given[i];
+      return role === "pair" && rows.length === 2 ? describePair(rows) : rows.length ? describe(rows) : "";
     });
     if (trace.type === "histogram") delete result.text;
     result.customdata = kept.map((p) => trace.customdata[p].filter((row) => role === "pair" || inFigure(row, figure)));
@@ -175,6 +186,7 @@
   function drawFront(traces) {
     const front = traces.find((trace) => trace.meta.role === "front");
     if (!front) return;
+    const sign = front.meta.better === "down" ? -1 : 1;
     const groups = new Map();
     for (const trace of traces.filter((t) => t.meta.front)) {
       trace.marker.opacity = trace.x.map(() => 0.5);
@@ -187,12 +199,12 @@
     }
     front.x = []; front.y = []; front.customdata = []; front.text = [];
     for (const points of groups.values()) {
-      points.sort((a, b) => a.x - b.x || b.y - a.y);
+      points.sort((a, b) => a.x - b.x || sign * (b.y - a.y));
       let best = -Infinity, last = null;
       for (const point of points) {
         const equal = last && point.x === last.x && point.y === last.y;
-        if (point.y <= best && !equal) continue;
-        best = point.y; last = point;
+        if (sign * point.y <= best && !equal) continue;
+        best = sign * point.y; last = point;
         point.trace.marker.opacity[point.i] = 1;
         front.x.push(point.x); front.y.push(point.y);
       }
@@ -200,8 +212,22 @@
     }
   }
 
+  // the palette is made for white paper: on a dark page the same hues are drawn lighter
+  const LIGHTER = { "#0072B2": "#4AA8E8", "#D55E00": "#F08A3C", "#009E73": "#2BC39A", "#CC79A7": "#E39CC6", "#8A8F98": "#A6ADB8" };
+  const isDark = () => (state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+  function recolored(value) {
+    if (typeof value === "string") return LIGHTER[value] || value;
+    if (!value || typeof value !== "object" || Array.isArray(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recolored(v)]));
+  }
+  function colored(trace) {
+    if (printing || !isDark()) return trace;
+    const parts = ["marker", "line", "error_y"].filter((part) => trace[part]);
+    return { ...trace, ...Object.fromEntries(parts.map((part) => [part, recolored(trace[part])])) };
+  }
+
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  function themed(layout) {
+  function themed(layout, name) {
     const copy = structuredClone(layout);
     copy.font = { ...copy.font, color: style("--ink") };
     copy.hoverlabel = { ...copy.hoverlabel, bgcolor: style("--panel"), bordercolor: style("--rule"), font: { ...copy.hoverlabel?.font, color: style("--ink") } };
@@ -210,8 +236,9 @@
     copy.uirevision = "keep";
     for (const mark of copy.annotations || []) mark.bgcolor = style("--panel");
     copy.margin = { ...copy.margin, t: 34 };
-    copy.width = undefined;
+    copy.width = printing ? PAPER_WIDTH : undefined;
     if (!state.selection) copy.selections = [];
+    copy.selectionrevision = boxes.get(name) || 0; // plotly keeps the box of a brush until this changes
     return copy;
   }
   const config = {
@@ -235,6 +262,13 @@
     }
   }
 
+  const holders = [...document.querySelectorAll("[data-figure]")];
+  const PAPER_WIDTH = 690; // pixels between the margins of A4
+  let printing = false;
+  const boxes = new Map();
+  const forgetBoxes = (except) => {
+    for (const { dataset } of holders) if (dataset.figure !== except) boxes.set(dataset.figure, (boxes.get(dataset.figure) || 0) + 1);
+  };
   const drawn = new Set();
   const drawing = new Set();
   function drawFigure(holder) {
@@ -248,7 +282,7 @@
     holder.nextElementSibling.hidden = !empty;
     if (empty) return;
     drawing.add(name); // while it draws, plotly reports selections that no reader made
-    Plotly.react(holder, traces, themed(source.layout), config).then(() => setTimeout(() => drawing.delete(name)));
+    Plotly.react(holder, traces.map(colored), themed(source.layout, name), config).then(() => setTimeout(() => drawing.delete(name)));
     if (!drawn.has(holder)) listen(holder, name);
     drawn.add(holder);
   }
@@ -273,6 +307,7 @@
       const rows = rowsOf(event);
       state.selection = rows.size ? rows : null;
       state.origin = rows.size ? name : null;
+      forgetBoxes(state.origin);
       update({ except: rows.size ? name : null });
     });
     holder.on("plotly_deselect", () => { if (!drawing.has(name)) clearSelection(); });
@@ -289,6 +324,7 @@
   function clearSelection() {
     if (!state.selection) return;
     state.selection = null; state.origin = null;
+    forgetBoxes();
     update();
   }
 
@@ -303,7 +339,6 @@
     },
     { rootMargin: "500px" },
   );
-  const holders = [...document.querySelectorAll("[data-figure]")];
   const drawAll = (except) => {
     for (const holder of holders) if (drawn.has(holder) && holder.dataset.figure !== except) drawFigure(holder);
   };
@@ -326,7 +361,7 @@
     memory_activation_bytes: "activations", step_time_s: "step time", reconstruction_rel_error: "reconstruction error",
     gradient_rel_error: "gradient error",
   };
-  const title = (name) => titles[name] || name.replaceAll("_", " ");
+  const title = (name) => titles[name] || name.replace(/_(bytes|s|deg)$/, "").replace("_rel_", "_").replaceAll("_", " ");
 
   // ── table ────────────────────────────────────────────────────────────────────────────────────────
   const table = $("table");
@@ -450,26 +485,38 @@
       const select = node("button", "Select these everywhere", { type: "button", class: "tool" });
       select.addEventListener("click", () => {
         state.selection = new Set(rows); state.origin = null;
+        forgetBoxes();
         $("card").close();
         update();
       });
       body.append(list, select);
     } else {
-      const list = node("dl");
-      for (const [name, column] of columns) {
-        if (name === "config_json" || cell(name, rows[0]) === null) continue;
-        const unit = unitOf(name)[0];
-        list.append(node("dt", title(name), { title: column.meaning }), node("dd", shown(name, rows[0]) + (unit && unit !== "UTC" && column.type !== "string" ? " " + unit : "")));
-      }
-      body.append(list);
+      const id = cell("trial_id", rows[0]);
+      const names = [...columns.keys()].filter((name) => name !== "config_json" && cell(name, rows[0]) !== null);
+      const place = (name) => names.indexOf(name);
+      const isResult = (name) => /^(outcome|error_|accuracy_|loss_|memory_|reconstruction_|gradient_)/.test(name) || /(_s|_done|_skipped|concurrent_trials)$/.test(name);
+      const isOrigin = (name) => place(name) >= place("device") && place("device") >= 0 && name !== "precision";
+      const listOf = (heading, wanted) => {
+        const list = node("dl");
+        for (const name of names.filter(wanted)) {
+          const column = columns.get(name);
+          const unit = unitOf(name)[0];
+          const told = unit && unit !== "UTC" && unit !== "numbers" && column.type !== "string";
+          list.append(node("dt", title(name), { title: column.meaning }), node("dd", shown(name, rows[0]) + (told ? " " + unit : "")));
+        }
+        if (list.childElementCount) body.append(node("h3", heading), list);
+      };
+      body.append(node("h3", "Train it again"), node("pre", `revstudy rerun ${id}`));
+      listOf("Result", (name) => isResult(name) && !isOrigin(name));
+      listOf("Configuration", (name) => !isResult(name) && !isOrigin(name));
       const settings = cell("config_json", rows[0]);
       if (settings) {
         let text = settings;
         try { text = JSON.stringify(JSON.parse(settings), null, 2); } catch { /* shown as it is */ }
-        body.append(node("h3", "Settings"), node("pre", text));
+        body.append(node("h3", "Every setting"), node("pre", text));
       }
-      body.append(node("h3", "Train it again"), node("pre", `revstudy rerun ${cell("trial_id", rows[0])}`));
-      body.append(node("h3", "Its rows"), node("pre", `revstudy query "select * from epochs where trial_id = ${quoted(cell("trial_id", rows[0]))}"`));
+      listOf("Provenance", isOrigin);
+      body.append(node("h3", "Its epochs"), node("pre", `revstudy query "select * from epochs where trial_id = ${quoted(id)}"`));
     }
     if (!$("card").open) $("card").showModal();
   }
@@ -513,11 +560,11 @@
   });
   $("clear").addEventListener("click", () => {
     state.filters.clear(); state.search = ""; state.selection = null; state.origin = null;
+    forgetBoxes();
     update();
   });
   $("theme").addEventListener("click", () => {
-    const dark = state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    state.theme = dark ? "light" : "dark";
+    state.theme = isDark() ? "light" : "dark";
     applyTheme();
     drawAll();
     writeHash();
@@ -543,7 +590,12 @@
     });
   }
   addEventListener("hashchange", () => { readHash(); applyTheme(); update(); });
-  addEventListener("beforeprint", () => { for (const holder of holders) if (!drawn.has(holder)) drawFigure(holder); });
+  addEventListener("beforeprint", () => { // paper is white and narrow, whatever the screen is
+    printing = true;
+    document.documentElement.dataset.theme = "light";
+    holders.forEach(drawFigure);
+  });
+  addEventListener("afterprint", () => { printing = false; applyTheme(); drawAll(); });
   if (payload.refresh_s) {
     // a reader's place and filters survive: the browser keeps the one, the address the other
     setInterval(() => {

@@ -1,7 +1,7 @@
 import pytest
 
 from analysis.compare import compare, open_side
-from analysis.compare_text import comparison_text
+from analysis.compare_text import comparison_text, values_text
 from analysis.errors import StoreError, UnknownStudyError
 
 
@@ -120,3 +120,8 @@ def test_a_side_is_a_study_or_a_store(tmp_path, new_trial, write):
     with pytest.raises(UnknownStudyError, match="folder of another store, got 'one'"):
         open_side("one", tmp_path / "nowhere")
     assert UnknownStudyError.exit_code == 2 and StoreError.exit_code == 3
+
+
+def test_values_are_short_enough_to_read():
+    values = ("0.02073193041363065", "0.1", "12345678", "bf16 on fp32 stream", "x" * 50)
+    assert values_text(values) == f"0.02073, 0.1, 12345678, bf16 on fp32 stream, {'x' * 39}…"

@@ -1,4 +1,5 @@
 import builtins
+import re
 import shutil
 
 import pytest
@@ -47,3 +48,11 @@ def test_figures_are_written_as_images(demo, tmp_path, monkeypatch):
     text = svg.read_text()
     assert text.startswith("<svg")
     assert "peak memory of a training step / MB" in text
+    height, legend = (
+        float(re.search(pattern, text)[1])
+        for pattern in (
+            r'class="gtitle"[^>]* y="([\d.]+)"',
+            r'class="legend"[^>]*translate\([\d.]+, ?([\d.]+)\)',
+        )
+    )
+    assert height + 5 < legend  # the title has a line of its own

@@ -9,18 +9,22 @@ import pytest
 
 from analysis.figures import (
     FIGURES,
+    accuracy_depth,
     contour,
     curves,
     error_block,
     error_depth,
     error_epoch,
+    error_tradeoff,
     failures,
     importance,
     memory_depth,
+    memory_width,
     overhead,
     parallel,
     precision_map,
     precision_width,
+    scaling,
     search_history,
     time_memory,
     tradeoff,
@@ -81,9 +85,28 @@ def searched(searched_store):
     return open_store(searched_store)
 
 
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory, stores):
+    """Four seeds on one worker and on two: with the batch of each worker kept, and with the whole kept."""
+    folder = tmp_path_factory.mktemp("scaled")
+    rows = []
+    for seed, (workers, batch, speed) in itertools.product(
+        range(4), ((1, 64, 100.0), (2, 128, 180.0), (2, 64, 150.0))
+    ):
+        row = stores.trial_row(seed=seed, workers=workers, batch_size=batch, examples_per_s=speed + seed)
+        config = json.loads(row["config_json"])
+        config["train"]["batch_size"] = batch
+        config["scaling"] = {"workers": workers}
+        row |= {"config_json": json.dumps(config), "trial_id": f"{len(rows):016x}"}
+        rows.append(row)
+    lone = stores.trial_row(seed=9, workers=4, batch_size=256, trial_id="f" * 16)  # nothing to compare with
+    return open_store(stores.write_trials(folder, [*rows, lone]))
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searched, name):
+def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searched, scaled, name):
     store = searched if name in ("search_history", "importance", "contour") else demo
+    store = scaled if name == "scaling" else store
     known = {row["trial_id"] for row in store.rows("trials")}
     drawn = FIGURES[name].figure(FIGURES[name].info(store))
     layout = drawn.layout.to_plotly_json()
@@ -97,7 +120,9 @@ def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searc
         assert ids <= known
         if trace.meta["role"] == "fixed":  # it speaks of the whole search, whatever the filters say
             continue
-        if trace.meta["role"] not in ("legend", "front"):
+        if trace.meta["role"] in ("front", "band"):
+            assert trace.hoverinfo == "skip"
+        elif trace.meta["role"] != "legend":
             assert ids
             assert "<extra></extra>" in str(trace.hovertemplate)
 
@@ -154,12 +179,83 @@ def test_memory_lines_join_comparable_trials_and_carry_slopes(demo):
 
 def test_memory_beyond_the_deepest_trial_is_marked_as_extrapolated(demo):
     info = memory_depth.info(demo)
-    beyond = {one.name: one for one in info.series if "extrapolated" in one.name}
+    beyond = {one.name: one for one in info.series if one.role == "fit"}
     assert {one.dash for one in beyond.values()} == {"dot"}
     for line in beyond["store · extrapolated"].lines:
         assert [p.x for p in line] == [38, 76]
         assert line[0].y < line[1].y < 2 * line[0].y
     assert any("not measured" in note for note in info.notes)
+    (band,) = (one for one in info.series if one.role == "band" and one.name == "store · extrapolated")
+    for outline, line in zip(band.lines, beyond["store · extrapolated"].lines, strict=True):
+        low, high = (f([p.y for p in outline if p.x == 76]) for f in (min, max))
+        assert low < line[1].y < high
+        near = [p.y for p in outline if p.x == 38]
+        assert max(near) / min(near) < high / low  # the further out, the less is known
+
+
+def test_memory_grows_with_width_under_every_strategy(demo, tmp_path, new_trial, write):
+    info = memory_width.info(demo)
+    for one in info.series:
+        for line in one.lines:
+            assert [p.x for p in line] == [0.5, 1.0]
+            assert line[1].y == pytest.approx(2 * line[0].y, rel=0.01)
+    assert info.growth == ()  # two widths make no law
+    assert memory_width.figure(info) is not None
+    write(tmp_path, [new_trial(width=w, seed=i) for w in (0.5, 1.0, 2.0) for i in range(2)])
+    (law,) = memory_width.info(open_store(tmp_path)).growth
+    assert law.fit.slope == pytest.approx(1)
+    write(tmp_path / "one", [new_trial()])
+    assert memory_width.figure(memory_width.info(open_store(tmp_path / "one"))) is None
+
+
+def test_the_front_of_error_and_memory_is_that_of_the_definition(demo):
+    info = error_tradeoff.info(demo)
+    ok = [r for r in demo.rows("trials") if r["outcome"] == "ok"]
+
+    def place(row):
+        return row["memory_peak_bytes"], row["gradient_rel_error"] or 0.0
+
+    def beaten(row):
+        (x, y) = place(row)
+        return any(a <= x and b <= y and (a, b) != (x, y) for a, b in map(place, ok))
+
+    assert info.on_front == {r["trial_id"] for r in ok if not beaten(r)}
+    assert {"store", "fp32", "bf16"} < {one.name for one in info.series}
+    stored = next(one for one in info.series if one.name == "store")
+    assert {p.value_text for p in stored.points} == {"nothing rebuilt"}
+    assert sum(len(p.ids) for p in stored.points) == sum(r["strategy"] == "store" for r in ok)
+    drawn = error_tradeoff.figure(info)
+    assert {t.meta.get("better") for t in drawn.data if t.meta["role"] == "front"} == {"down"}
+
+
+def test_a_reversed_trial_without_a_finite_error_is_counted_not_drawn(tmp_path, new_trial, write):
+    write(tmp_path, [new_trial(seed=i, gradient_rel_error=e) for i, e in enumerate((1e-6, math.nan, None))])
+    info = error_tradeoff.info(open_store(tmp_path))
+    assert [len(one.points) for one in info.series if one.role == "trials"] == [1]
+    assert any("2 trials not drawn" in note for note in info.notes)
+
+
+def test_accuracy_by_depth_joins_trials_that_differ_in_depth_and_seed_alone(demo):
+    info = accuracy_depth.info(demo)
+    assert info.depths == (14, 26, 38)
+    for one in info.series:
+        for line in one.lines:
+            assert len(line) == 3
+            assert all(p.low < p.y < p.high and len(p.ids) == 3 for p in line)
+    # two widths in two precisions reversed, as many stored, two widths of ResNets
+    lines = {one.name: len(one.lines) for one in info.series}
+    assert lines == {"reverse · revnet": 4, "store · revnet": 4, "store · resnet": 2}
+
+
+def test_workers_are_paired_by_the_batch_of_each_and_by_that_of_all(scaled):
+    info = scaling.info(scaled)
+    found = {one.name: [p.y for p in one.points] for one in info.series}
+    assert found == {
+        "equal batch per worker": pytest.approx([(180 + s) / (100 + s) for s in range(4)]),
+        "equal batch in all": pytest.approx([(150 + s) / (100 + s) for s in range(4)]),
+    }
+    assert info.most == 2
+    assert "n = 4" in info.notes[0]
 
 
 def test_every_strategy_is_placed_by_what_it_costs_and_saves(demo):

@@ -4,9 +4,10 @@ import pytest
 
 from analysis.findings import findings
 from analysis.labels import precision_label
-from analysis.recommend import recommend, round_up
+from analysis.recommend import configurations, recommend, round_up
+from analysis.stats import Estimate
 from analysis.store import open_store
-from analysis.units import bytes_text, error_text, factor_text, seconds_text
+from analysis.units import bytes_text, error_text, factor_text, points_text, seconds_text
 
 
 def test_the_three_findings_carry_their_numbers_and_n(demo):
@@ -116,6 +117,16 @@ def test_nothing_finished_recommends_nothing(new_trial):
     assert recommend([new_trial(accuracy_test=float("nan"), accuracy_val=float("nan"))]) == []
 
 
+def test_storing_under_the_same_budget_stands_beside_a_recommendation(demo):
+    stored = [c for c in configurations(demo.rows("trials")) if c.rows[0]["strategy"] == "store"]
+    for pick in recommend(demo.rows("trials")):
+        fits = [c.accuracy_val for c in stored if c.peak_bytes <= pick.budget_bytes]
+        if pick.choice.rows[0]["strategy"] == "store" or not fits:
+            assert pick.stored is None
+        else:
+            assert pick.stored.accuracy_val == max(fits)
+
+
 def test_numbers_read_well():
     assert [round_up(v) for v in (1_172_000, 2_000_000, 999, 8.1)] == [1.5e6, 2e6, 1000, 10]
     assert [bytes_text(v) for v in (0, 999, 12_340, 5e6, 1.5e9, None)] == [
@@ -123,4 +134,7 @@ def test_numbers_read_well():
     ]
     assert [error_text(v) for v in (0, 2.28e-6, 0.15, 3e-16)] == ["exactly 0", "2.3e-6", "1.5e-1", "3.0e-16"]
     assert [factor_text(v) for v in (1.333, 12.34, 130.2)] == ["1.33×", "12.3×", "130×"]
+    assert points_text(Estimate(mean=-1e-9, low=-1e-3, high=1e-9, n=3)) == (
+        "0.00 points (95 % interval -0.10 to 0.00, n = 3)"
+    )
     assert [seconds_text(v) for v in (0.0123, 5, 600, 8000)] == ["12.3 ms", "5.00 s", "10 min", "2.2 h"]

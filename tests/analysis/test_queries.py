@@ -42,6 +42,20 @@ def test_best_averages_seeds(demo):
     assert scores == sorted(scores, reverse=True)
 
 
+def test_trials_that_differ_in_training_are_no_seeds_of_one_another(tmp_path, new_trial, write):
+    rows = [
+        new_trial(seed=0, learning_rate=rate, accuracy_val=value, trial_id=f"{value}")
+        for rate, value in ((0.1, 0.9), (0.01, 0.5))
+    ]
+    store = open_store(write(tmp_path, [*rows, new_trial(seed=1, learning_rate=0.1, accuracy_val=0.8)]))
+    found = run_query(store, "best").to_pylist()
+    assert [(r["learning_rate"], r["seeds"]) for r in found] == [(0.1, 2), (0.01, 1)]
+    assert found[0]["accuracy_val"] == pytest.approx(0.85)
+    assert {r["learning_rate"]: r["trials"] for r in run_query(store, "convergence").to_pylist()} == {
+        0.1: 2, 0.01: 1
+    }  # fmt: skip
+
+
 def test_a_name_nearly_right_is_told_the_right_one(demo):
     with pytest.raises(QueryError, match="did you mean 'pareto'"):
         run_query(demo, "paretto")
@@ -119,6 +133,13 @@ def test_every_format_writes_an_empty_answer(demo):
     for format in FORMATS:
         assert render(empty, format)
     assert render(empty, "json") == "[]"
+
+
+def test_values_beyond_python_are_written_and_others_told(demo):
+    far = demo.sql("select date '29000-01-01' as d")
+    assert json.loads(render(far, "json")) == [{"d": "29000-01-01"}]
+    with pytest.raises(QueryError, match=r"the format parquet cannot hold this answer .*cast the column"):
+        render(demo.sql("select interval '1 year' as i"), "parquet")
 
 
 def test_an_unknown_format_is_told(answer):

@@ -8,6 +8,7 @@ import pytest
 from analysis.errors import AnalysisError, StoreError, UnknownStudyError
 from analysis.payload import json_for_html, settings
 from analysis.report import render_report, write_report
+from analysis.schema import TRIALS
 from analysis.sections import SECTIONS
 from analysis.store import open_store
 
@@ -66,7 +67,8 @@ def test_rows_are_there_once_and_complete(page):
         "search_history",
         "importance",
         "contour",
-    }  # no search in this store
+        "scaling",
+    }  # no search in this store, and one worker
 
 
 def test_every_id_is_there_once(page):
@@ -128,6 +130,19 @@ def test_an_empty_store_says_what_would_fill_every_section(tmp_path):
 def test_odd_rows_are_reported(tmp_path, new_trial, write, changes):
     write(tmp_path, [{**new_trial(), **changes}])
     assert _payload(write_report(tmp_path).read_text())["n"] == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 0.0])
+def test_columns_of_nothing_but_odd_numbers_are_reported(tmp_path, new_trial, write, value):
+    metrics = [c.name for c in TRIALS.columns if c.type == "double" and c.name != "width"]
+    counted = {} if value else {"memory_peak_bytes": 0, "memory_activation_bytes": 0}
+    rows = [
+        {**new_trial(depth=d, strategy=s, seed=i), **dict.fromkeys(metrics, value), **counted}
+        for d in (14, 26, 38)
+        for s in ("store", "reverse")
+        for i in range(3)
+    ]
+    assert _payload(write_report(write(tmp_path, rows)).read_text())["n"] == 18
 
 
 def test_settings_travel_by_path_and_come_back_to_the_letter(new_trial):

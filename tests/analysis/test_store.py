@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import analysis
 from analysis.errors import QueryError, StoreError, UnknownStudyError
 from analysis.schema import SCHEMA_VERSION, TABLES, TRIALS, VERSION_KEY
 from analysis.store import open_store
@@ -14,6 +15,14 @@ def test_views_hold_every_row_and_every_column(demo):
     assert demo.sql("select count(distinct trial_id) as n from epochs").to_pylist() == [{"n": 91}]
     assert demo.sql("select max(block) as last from blocks").to_pylist() == [{"last": 8}]
     assert demo.skipped == ()
+
+
+def test_the_package_opens_a_store_for_arrow_and_pandas(demo_store):
+    answer = analysis.open_store(demo_store).sql("select depth, count(*) as n from trials group by all")
+    assert isinstance(answer, pa.Table)
+    assert answer.to_pandas()["n"].sum() == 92
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = analysis.nothing
 
 
 def test_an_empty_store_has_empty_typed_views(tmp_path):
@@ -179,6 +188,31 @@ def test_read_only_statements_are_answered(demo, query):
         "copy trials to 'x'",
         "attach 'y'",
         "select * from read_csv('any.csv')",
+        "from 'any.csv'",
+        'select * from "any.csv"',
+        "select * from trials, 'any.csv'",
+        "select (select count(*) from 'any.csv')",
+        "with a as (select * from read_csv('any.csv')) select * from a",
+        "with a as materialized (from 'any.csv') from a",
+        "describe select * from 'any.csv'",
+        "summarize 'any.csv'",
+        "pivot 'any.csv' on a using count(*)",
+        "select * from query_table('any.csv')",
+        "select * from query('copy trials to x')",
+        "select * from query('from \"any.csv\"')",
+        "select * from read_json('any.csv')",
+        "select * from read_blob('any.csv')",
+        "select * from sniff_csv('any.csv')",
+        "select * from sqlite_scan('a', 'b')",
+        "select * from duckdb_secrets()",
+        "select getenv('HOME')",
+        "create secret s (type s3)",
+        "prepare p as select 1",
+        "set variable a = 1",
+        "use memory",
+        "detach memory",
+        "comment on view trials is 'x'",
+        "create macro m(a) as a",
         "select * from read_text('/etc/passwd')",
         "select * from '/etc/passwd'",
         "select * from 'other.parquet'",
@@ -210,10 +244,11 @@ def test_read_only_statements_are_answered(demo, query):
 def test_everything_else_is_refused_and_leaves_no_trace(demo, tmp_path, monkeypatch, query):
     monkeypatch.chdir(tmp_path)
     frame = pa.table({"a": [1]})  # a local variable that DuckDB would otherwise read
+    (tmp_path / "any.csv").write_text("a\n1\n")
     with pytest.raises(QueryError) as caught:
         demo.sql(query)
     assert caught.value.exit_code == 2
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["any.csv"]
     assert demo.sql("select count(*) as n from trials").to_pylist() == [{"n": 92}]
     assert frame.num_rows == 1
 

@@ -32,7 +32,7 @@ def points(page, name: str) -> int:
     show(page, name)
     return page.evaluate(
         """name => document.getElementById('figure-' + name).data
-            .filter(t => !['legend', 'front', 'fit'].includes(t.meta.role))
+            .filter(t => !['legend', 'front', 'fit', 'band'].includes(t.meta.role))
             .reduce((n, t) => n + (t.x || t.y).filter(v => v !== null).length, 0)""",
         name,
     )
@@ -145,6 +145,48 @@ def test_brushing_one_figure_filters_the_others_and_the_table(report, visit):
     assert page.locator(ROWS).count() == 92
 
 
+def brush(page, name: str, *, right: float, bottom: float = 0.99) -> None:
+    """Drags a box from the upper left corner of a figure."""
+    show(page, name)
+    box = page.locator(f"#figure-{name} .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * right, box["y"] + box["height"] * bottom, steps=4)
+    page.mouse.up()
+
+
+def test_the_box_of_a_brush_goes_with_its_selection(page):
+    boxes = "name => document.querySelectorAll('#figure-' + name + ' .selectionlayer path').length"
+    muted = """() => document.getElementById('figure-tradeoff').data.some(t => t.selectedpoints)"""
+    brush(page, "tradeoff", right=0.45)
+    page.wait_for_function("document.querySelector('#count').textContent.includes(' of ')")
+    first = page.inner_text("#count")
+    assert page.evaluate(boxes, "tradeoff") > 0
+    brush(page, "error_tradeoff", right=0.6)
+    page.wait_for_function("text => document.querySelector('#count').textContent !== text", arg=first)
+    assert page.evaluate(boxes, "tradeoff") == 0
+    assert page.evaluate(boxes, "error_tradeoff") > 0
+    page.click("#clear")
+    assert page.inner_text("#count") == "92 trials"
+    page.wait_for_function(f"() => ({boxes})('error_tradeoff') === 0")
+    assert page.evaluate(boxes, "tradeoff") == 0
+    assert page.evaluate(muted) is False
+
+
+def test_the_front_of_error_and_memory_runs_downwards(page):
+    show(page, "error_tradeoff")
+    press_chip(page, "strategy", "reverse")
+    front, shown = page.evaluate(
+        """() => { const data = document.getElementById('figure-error_tradeoff').data;
+            const front = data.find(t => t.meta.role === 'front');
+            const all = data.filter(t => t.meta.front).flatMap(t => t.x.map((x, i) => [x, t.y[i]]));
+            return [front.x.map((x, i) => [x, front.y[i]]).filter(p => p[0] !== null), all] }"""
+    )
+    best = {tuple(p) for p in shown if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in shown)}
+    assert {tuple(p) for p in front} == best
+    assert len(best) > 1
+
+
 def test_the_legend_filters_everywhere(page):
     show(page, "error_depth")
     entry = page.locator("#figure-error_depth .legendtoggle").first
@@ -205,6 +247,12 @@ def test_the_card_shows_the_trial_and_a_query_for_it(page):
     assert f"where trial_id = '{trial}'" in text
     assert f"revstudy rerun {trial}" in text
     assert '"strategy"' in text  # the full settings
+    parts = page.eval_on_selector_all("#card-body h3", "all => all.map(e => e.textContent)")
+    assert parts == ["Train it again", "Result", "Configuration", "Every setting", "Provenance", "Its epochs"]
+    told = page.eval_on_selector_all("#card-body dt", "all => all.length")
+    columns = page.evaluate("JSON.parse(document.getElementById('payload').textContent).columns.length")
+    assert columns * 0.8 < told < columns  # every column with a value, each in one part
+    assert len(set(page.eval_on_selector_all("#card-body dt", "all => all.map(e => e.title)"))) == told
     page.keyboard.press("Escape")
     assert page.locator("#card").is_hidden()
     page.locator(".answer button").first.click()
@@ -219,6 +267,8 @@ def test_a_click_on_a_point_opens_its_trials(page):
     hover = page.text_content("#figure-overhead .hoverlayer")
     assert "× the step time of storing" in hover
     assert re.search(r"trial [0-9a-f]{16}", hover)
+    assert re.search(r"against [0-9a-f]{16}", hover)
+    assert re.search(r"0\.\d+× its activation memory", hover)
     page.mouse.down()
     page.mouse.up()
     page.wait_for_selector("#card[open]")
@@ -294,14 +344,46 @@ def test_a_phone_needs_no_sideways_scrolling(report, visit):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_printing_draws_every_figure(report, visit):
-    page = visit(report)
-    page.emulate_media(media="print")
+def test_paper_is_white_and_holds_every_figure(report, visit):
+    page = visit(report, scheme="dark", width=720)
+    page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert (
-        page.locator("[data-figure] .plot-container").count() == page.locator("[data-figure]").count() == 12
-    )
+    figures = page.locator("[data-figure]").count()
+    assert page.locator("[data-figure] .plot-container").count() == figures == 15
     assert page.locator(".bar").is_hidden()
+    widths = page.eval_on_selector_all(
+        "[data-figure] .main-svg:first-of-type", "all => all.map(e => e.getBoundingClientRect().width)"
+    )
+    assert max(widths) <= 690
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    ink = page.evaluate("() => getComputedStyle(document.querySelector('.statement')).color")
+    assert _luminance(ink) < 0.05
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen", color_scheme="dark")
+    assert _luminance(page.evaluate("() => getComputedStyle(document.body).color")) > 0.5
+
+
+def test_a_pdf_is_printed_without_an_error(report, visit):
+    page = visit(report, scheme="dark")
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_colors_are_lighter_on_a_dark_page_and_tell_the_same_apart(report, visit):
+    read = """() => document.getElementById('figure-tradeoff').data
+        .filter(t => t.meta.role === 'legend').map(t => t.marker.color)"""
+    colors = {}
+    for scheme in ("light", "dark"):
+        page = visit(report, scheme=scheme)
+        show(page, "tradeoff")
+        colors[scheme] = page.evaluate(read)
+        page.click("#theme")
+    assert len(set(colors["dark"])) == len(set(colors["light"])) == 2
+    for light, dark in zip(colors["light"], colors["dark"], strict=True):
+        ends = [
+            _luminance(" ".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))) for color in (light, dark)
+        ]
+        assert ends[0] < ends[1]
+        assert (ends[1] + 0.05) / (_luminance("27 30 36") + 0.05) > 4.5
 
 
 def test_a_filter_that_leaves_nothing_says_so(page):

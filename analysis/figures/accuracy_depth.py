@@ -1,0 +1,96 @@
+"""Accuracy against depth: what more layers bring, by strategy, family and width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from analysis.figures.series import Point, Series, describe, draw, traces
+from analysis.recommend import accuracy_column
+from analysis.stats import estimate, finite, group_by, settings_key
+from analysis.store import Store
+from analysis.theme import base_layout, family_symbol, strategy_color
+from analysis.units import count_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyDepthInfo:
+    """Mean accuracy in percent by depth, one line per group that differs in depth and seed alone."""
+
+    metric: str
+    series: tuple[Series, ...]
+    depths: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def info(store: Store) -> AccuracyDepthInfo:
+    """Averages seeds, keeps their intervals, and joins equal settings over depth."""
+    trials = store.rows("trials")
+    column = accuracy_column(trials)
+    rows = [r for r in trials if r["outcome"] == "ok" and finite(r[column]) and finite(r["depth"])]
+    depths = tuple(sorted({r["depth"] for r in rows}))
+    if len(depths) < 2:
+        return AccuracyDepthInfo(metric="", series=(), depths=depths, notes=())
+    series = []
+    looks = sorted(group_by(rows, lambda r: (r["strategy"] or "", r["family"] or "")).items())
+    for number, ((strategy, family), look) in enumerate(looks):
+        # strategies stand side by side at each depth, so that their intervals can be told apart
+        shift = 0.06 * (number - (len(looks) - 1) / 2)
+        lines = []
+        for group in group_by(look, lambda r: settings_key(r, "depth", "seed")).values():
+            line = []
+            for depth, same in sorted(group_by(group, lambda r: r["depth"]).items()):
+                mean = estimate(r[column] for r in same)
+                if mean is not None:
+                    line.append(
+                        Point(
+                            x=depths.index(depth) + shift,
+                            y=100 * mean.mean,
+                            low=None if mean.low is None else 100 * mean.low,
+                            high=None if mean.high is None else 100 * mean.high,
+                            ids=tuple(r["trial_id"] for r in same),
+                            text=describe(same),
+                        )
+                    )
+            lines.append(tuple(line))
+        series.append(
+            Series(
+                name=f"{strategy} · {family}",
+                lines=tuple(lines),
+                color=strategy_color(strategy),
+                symbol=family_symbol(family),
+                role="mean",
+                column=column,
+                scale=100,
+                mode="lines+markers",
+                opacity=0.8,
+                keys=(("strategy", strategy), ("family", family)),
+            )
+        )
+    notes = (
+        f"{count_text(len(rows), 'trial')}; bars are 95 % bootstrap intervals over three or more seeds; "
+        "lines join trials that differ in depth and seed alone. Depths stand at equal distances.",
+    )
+    return AccuracyDepthInfo(
+        metric="test" if column == "accuracy_test" else "validation",
+        series=tuple(series),
+        depths=depths,
+        notes=notes,
+    )
+
+
+def figure(info: AccuracyDepthInfo) -> go.Figure | None:
+    """Draws it; None with fewer than two depths."""
+    if not info.series:
+        return None
+    layout = base_layout(title="Accuracy against depth", x="depth / layers", y=f"{info.metric} accuracy / %")
+    layout.xaxis.update(
+        tickmode="array",
+        tickvals=list(range(len(info.depths))),
+        ticktext=[str(depth) for depth in info.depths],
+        range=[-0.5, len(info.depths) - 0.5],
+    )
+    return draw(
+        traces(info.series, x="at this depth", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy"), layout
+    )
