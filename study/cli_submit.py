@@ -11,11 +11,13 @@ import typer
 
 from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument
 from study.output import print_json, say, tell
-from study.submission import MAX_UPLOAD_MB, Submission
+from study.sizing import CLAIM, DEFAULT_NODES, Place
 
 if TYPE_CHECKING:
     from study.executors.jobs import Jobs, Started
+    from study.submission import Submission
 
+MAX_UPLOAD_MB = 100
 CLUSTER, MANIFEST, UPLOAD = "Cluster", "Manifests", "Upload"
 
 
@@ -77,6 +79,73 @@ def submit(
     max_upload_mb: Annotated[
         float, typer.Option(min=0, metavar="MB", help="Refuse to send more.", rich_help_panel=UPLOAD)
     ] = MAX_UPLOAD_MB,
+    kuberay: Annotated[
+        bool,
+        typer.Option(
+            "--kuberay", help="Print a RayJob (ray.io/v1) for `kubectl apply` instead.", rich_help_panel=MANIFEST
+        ),
+    ] = False,
+    cluster_yaml: Annotated[
+        bool,
+        typer.Option(
+            "--cluster-yaml", help="Print a cluster file for `ray up` (AWS) instead.", rich_help_panel=MANIFEST
+        ),
+    ] = False,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="Container image with revstudy.", rich_help_panel=MANIFEST),
+    ] = None,
+    cpus_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, help="8, or what a worker needs, if not given.", rich_help_panel=MANIFEST),
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option(min=0, help="What a worker needs if not given.", rich_help_panel=MANIFEST),
+    ] = None,
+    memory_per_node_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="GB",
+            help="The predicted memory of a node's workers if not given.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = None,
+    max_nodes: Annotated[
+        int, typer.Option(min=1, help="Ask for no more worker nodes.", rich_help_panel=MANIFEST)
+    ] = DEFAULT_NODES,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of Kubernetes.", rich_help_panel=MANIFEST)
+    ] = None,
+    claim: Annotated[
+        str,
+        typer.Option(
+            "--pvc",
+            metavar="NAME",
+            help="The ReadWriteMany volume claim to mount at the store's path.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = CLAIM,
+    token_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A Secret with Ray's token under auth_token; KubeRay makes one if not given.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = None,
+    region: Annotated[
+        str, typer.Option(metavar="NAME", help="Of AWS.", rich_help_panel=MANIFEST)
+    ] = Place.region,
+    instance_type: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Of the worker nodes on AWS; the smallest that fits if not given.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study on a Ray cluster, follow it, and exit with its exit code.
@@ -93,10 +162,14 @@ def submit(
     started twice; submitted again after it ended, what is left is trained. Ctrl-C lets go of the log and
     leaves the study running; `--stop` ends it.
 
+    `--kuberay` and `--cluster-yaml` print what makes a cluster for the study: worker nodes that hold its trials
+    side by side, as many as `--max-nodes` allows, with the memory that the plan predicts. With `--json` too.
+
     The token that clusters ask for is read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or
     `~/.ray/auth_token`.
     """
     from study.spec import load_study
+    from study.submission import Submission
 
     submission = Submission(
         study=load_study(study),
@@ -106,6 +179,21 @@ def submit(
         max_upload_mb=max_upload_mb,
         python=python,
     )
+    if kuberay or cluster_yaml:
+        if kuberay and cluster_yaml:
+            raise typer.BadParameter("--kuberay and --cluster-yaml are two kinds of file; give one of them")
+        place = Place(
+            image=image,
+            namespace=namespace,
+            claim=claim,
+            token_secret=token_secret,
+            region=region,
+            instance_type=instance_type,
+        )
+        _print_manifest(
+            submission, place, cpus_per_node, gpus_per_node, memory_per_node_gb, max_nodes, kuberay, as_json
+        )
+        return
     from study.executors.jobs import Jobs
 
     jobs = Jobs(address)
@@ -124,6 +212,28 @@ def submit(
             say(started.id)
         return
     raise typer.Exit(_follow(jobs, submission, started, command, as_json))
+
+
+def _print_manifest(
+    submission: Submission,
+    place: Place,
+    cpus: int | None,
+    gpus: int | None,
+    memory_gb: float | None,
+    max_nodes: int,
+    kuberay: bool,
+    as_json: bool,
+) -> None:
+    from study.manifests import cluster_file, kuberay_job
+    from study.runner import plan_run
+    from study.sizing import size_of
+    from study.yaml_file import parse_yaml
+
+    planned = plan_run(submission.study, submission.store, predict=True)
+    size = size_of(planned, submission.study, cpus=cpus, gpus=gpus, memory_gb=memory_gb, max_nodes=max_nodes)
+    text = (kuberay_job if kuberay else cluster_file)(submission.study, submission.store, size, place)
+    tell(f"{submission.study.name}: {size}")
+    print_json(parse_yaml(text)) if as_json else say(text.rstrip())
 
 
 def _follow(jobs: Jobs, submission: Submission, started: Started, command: str, as_json: bool) -> int:

@@ -13,17 +13,18 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.errors import StudyError
 from study.provenance import PACKAGES, shipped_as
-from study.spec import Study
 from study.store_files import located
+
+if TYPE_CHECKING:
+    from study.spec import Study
 
 STUDY_FILE = "revstudy-study.yaml"
 SCRIPT_FILE = "revstudy-run.sh"
 ENTRYPOINT = f"exec sh {SCRIPT_FILE}"
-MAX_UPLOAD_MB = 100
 EXCLUDED = (
     ".*",  # .git, .venv, .env and other hidden files, secrets among them
     "__pycache__",
@@ -61,7 +62,7 @@ class Submission:
     store: str
     folder: Path | None = None
     exclude: Sequence[str] = ()
-    max_upload_mb: float = MAX_UPLOAD_MB
+    max_upload_mb: float = 100
     python: str | None = None
 
     @property
