@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study import cli_plan, cli_tables
+from study import cli_plan, cli_submit, cli_tables
 from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument, study_name
 from study.cli_plan import say_plan
 from study.output import duration, print_json, print_rows, say, tell
@@ -99,6 +99,7 @@ FROM trials GROUP BY study ORDER BY study
 """
 
 
+cli_submit.register(app)
 cli_tables.register(app)
 
 

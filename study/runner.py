@@ -127,9 +127,10 @@ def run_study(
     StudyError
         The study cannot be run as it is.
     StoreError
-        The store cannot be written; nothing was started.
+        The store cannot be written here or on a machine of the cluster; nothing was started.
     ClusterError
-        Ray cannot be reached, or is too small for a trial, or died again and again.
+        Ray cannot be reached, is too small for a trial, has a machine that cannot run trials, or died again
+        and again.
     """
     begun = time.time()
     progress = progress or Progress()
@@ -211,8 +212,11 @@ class _Run:
         several = any(size.executor == "train" or size.workers > 1 for size in sizes)
         with ray_session(address, dashboard=several) as cluster:
             from study.executors.lost import LostTrials
+            from study.executors.nodes import check_nodes
             from study.executors.tune import concurrency, run_batch
 
+            if cluster.joined:
+                check_nodes(self._store)
             for size in sizes:
                 concurrency(size, cluster)
             lost, elsewhere = LostTrials(), []

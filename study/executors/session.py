@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +11,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from study.executors.reach import ClusterError, check_cluster
+
+__all__ = ["Cluster", "ClusterError", "ClusterLostError", "ray_session"]
 
 ENVIRONMENT = {
     # The store holds the results; Tune's own CSV, JSON and TensorBoard files would only repeat them.
@@ -37,18 +40,15 @@ ENVIRONMENT = {
 }
 """Settings that Ray reads when it is imported or when its processes start. A user's own value wins."""
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes a Ray of our own listen on 127.0.0.1 alone, as it does by default on Windows and macOS; on Linux its
+control service and raylet would listen on all interfaces. Ray reads it when it is imported."""
+
 OBJECT_STORE_BYTES = 100 * 2**20
 """Only settings and rows travel between processes, so a local Ray needs little shared memory."""
 
-CONNECT_TIMEOUT_S = 5.0
 WATCH_S = 1.0
 ESSENTIAL = ("raylet", "gcs_server")
-
-
-class ClusterError(Exception):
-    """Ray cannot be reached or started, or is too small for a trial."""
-
-    exit_code = 4
 
 
 class ClusterLostError(ClusterError):
@@ -57,10 +57,11 @@ class ClusterLostError(ClusterError):
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What a running Ray offers."""
+    """What a running Ray offers. `joined` is one that was there before; its machines are to be checked."""
 
     cpus: int
     gpus: int
+    joined: bool = False
     dead: Callable[[], str] = lambda: ""
 
     def check(self) -> None:
@@ -104,7 +105,9 @@ def ray_session(
     """Yield the resources of a Ray that is up, and stop it afterwards if it was started here.
 
     A Ray that this process already uses is taken as it is. `address` is `None` for a Ray of our own on this
-    machine, or what `ray.init` takes (`auto`, `host:port`); the environment's `RAY_ADDRESS` counts too.
+    machine, or what `ray.init` takes (`auto`, `host:port`); the environment's `RAY_ADDRESS` counts too. A Ray
+    of our own listens on loopback alone and asks for a token, and one that is joined is shown the token, if
+    there is one (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; RAY_AUTH_MODE=disabled: neither).
     `dashboard` is needed by Ray Train, whose clean-up of stopped trials asks the dashboard's state service.
     `num_cpus` caps a Ray of our own; it takes all cores otherwise. Ray prints what happens to its processes
     on standard output, where our results go: inside the session, what is printed there is dropped.
@@ -114,16 +117,16 @@ def ray_session(
     ClusterError
         The cluster cannot be reached, or Ray cannot start.
     """
-    for name, value in ENVIRONMENT.items():
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    for name, value in (ENVIRONMENT if address else {**ENVIRONMENT, **LOOPBACK}).items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module=r"ray\..*")
+    if address is not None:
+        check_cluster(address)
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address is not None:
-        _check_reachable(address)
     if ray.is_initialized():
-        yield _cluster()
+        yield _cluster(joined=address is not None)
         return
     own: dict[str, Any] = {
         "include_dashboard": dashboard,
@@ -144,17 +147,20 @@ def ray_session(
         try:
             for name in ("ray", "ray.tune", "ray.train"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
-            yield _cluster()
+            yield _cluster(joined=address is not None)
         finally:
             ray.shutdown()
 
 
-def _cluster() -> Cluster:
+def _cluster(*, joined: bool) -> Cluster:
     import ray
 
     resources = ray.cluster_resources()
     return Cluster(
-        cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)), dead=_Watch().dead_process
+        cpus=int(resources.get("CPU", 0)),
+        gpus=int(resources.get("GPU", 0)),
+        joined=joined,
+        dead=_Watch().dead_process,
     )
 
 
@@ -183,27 +189,6 @@ class _Watch:
         if not gone and not any(n["NodeID"] == self._node_id and n["Alive"] for n in ray.nodes()):
             gone = {"the raylet of this machine"}
         return ", ".join(sorted(gone))
-
-
-def _check_reachable(address: str) -> None:
-    """Try the address for five seconds; Ray itself would try for half a minute and print pages."""
-    if address in ("auto", "local"):
-        return
-    if "://" in address:
-        raise ClusterError(
-            f"address {address!r} is not supported: trials are started from a machine of the cluster; "
-            "log in to its head node and pass --address auto"
-        )
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise ClusterError(f"address {address!r} is not host:port, such as 10.0.0.1:6379, nor auto")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"no Ray cluster answers at {address!r} ({_first_line(error)}): "
-            "check that `ray start --head` runs there, or leave --address out to run on this machine"
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:
