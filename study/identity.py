@@ -128,11 +128,15 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
     settings = resolve(settings)
     memory, probe = settings.memory, settings.probe
     probed = probe.enabled and memory.strategy == "reverse"
-    unused = tuple(name for name in ("reference", "lipschitz") if not getattr(probe, name))
+    unused = ("cost", *(name for name in ("reference", "lipschitz") if not getattr(probe, name)))
+    scaling, workers = settings.scaling, settings.scaling.workers
+    # What these three stand for by default is left out, so that trials keep the identity they had before.
     return {
+        **({} if probe.cost else {"cost": "false"}),
         "data": _fragment(settings.data, ("name", "root", "download"), source=fingerprint(settings.data)),
         "memory": _fragment(memory, ("anchor_every",) if memory.anchor_every is None else ()),
         "model": _fragment(settings.model),
+        **({} if scaling.parallel == "ddp" else {"parallel": json.dumps(scaling.parallel)}),
         "precision": _fragment(
             settings.precision, ("grid_bits",) if settings.precision.coupling == "additive" else ()
         ),
@@ -140,7 +144,7 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
         "train": _fragment(settings.train, ("momentum",) if settings.train.optimizer != "sgd" else ()),
-        "workers": json.dumps(settings.scaling.workers),
+        "workers": json.dumps([scaling.min_workers, workers] if scaling.elastic else workers),
     }
 
 

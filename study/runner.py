@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,7 +208,7 @@ class _Run:
         searches = [search for search in plan.searches if search.trials]
         sizes = [trial.settings.scaling for trial in plan.trials]
         sizes += [common_settings(self._study, search).scaling for search in searches]
-        several = any(size.executor == "train" or size.workers > 1 for size in sizes)
+        several = any(size.distributed for size in sizes)
         with ray_session(address, dashboard=several) as cluster:
             from study.executors.lost import LostTrials
             from study.executors.tune import concurrency, run_batch
@@ -311,7 +311,7 @@ def _by_size(trials: Iterable[Trial]) -> Iterator[list[Trial]]:
 
     def size(trial: Trial) -> tuple[Any, ...]:
         scaling = trial.settings.scaling
-        return scaling.executor == "train", scaling.workers, scaling.cpus_per_worker, scaling.gpus_per_worker
+        return scaling.distributed, *(value or 0 for value in astuple(scaling))
 
     for _, group in groupby(sorted(trials, key=size), key=size):
         yield list(group)

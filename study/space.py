@@ -19,6 +19,7 @@ from study import settings as s
 from study.axes import Axis
 from study.errors import Problem, StudyError, nearest
 from study.identity import resolve
+from study.scaling import check_scaling
 from study.sections import PATHS, SECTIONS, Section
 from study.spec import Study, keys_beside
 from study.validation import problems_of
@@ -125,15 +126,8 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
         set that is missing.
 
     """
-    resolved, batch = resolve(settings), settings.train.batch_size
-    workers = settings.scaling.workers
-    if batch % workers:
-        raise StudyError(
-            "train.batch_size",
-            value=batch,
-            rule=f"must be a multiple of the {workers} workers that share it",
-            remedy=f"the nearest is {max(1, round(batch / workers)) * workers}",
-        )
+    resolved = resolve(settings)
+    check_scaling(resolved)
     from study.sources import fingerprint
 
     fingerprint(settings.data)
