@@ -86,6 +86,10 @@ def say_plan(planned: Plan, write: Any) -> None:
     )
     for search in planned.searches:
         goals = ", ".join(f"{name} {way}" for name, way in search.objectives.items())
+        limits = [
+            f"{name} {way} {value:g}" for name, of in search.constraints.items() for way, value in of.items()
+        ]
+        goals += f" with {', '.join(limits)}" if limits else ""
         count = f"{search.count} trials" if search.count else "nothing left to propose"
         write(f"search by {search.sampler} for {goals}: {count}")
 

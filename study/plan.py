@@ -33,6 +33,7 @@ class PlannedSearch:
     seeds: tuple[int, ...]
     objectives: dict[str, str]
     space: dict[str, Any]
+    constraints: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -97,6 +98,7 @@ class Plan:
                     "trials": search.trials,
                     "seeds": list(search.seeds),
                     "objectives": search.objectives,
+                    "constraints": search.constraints,
                     "space": search.space,
                 }
                 for search in self.searches
@@ -163,6 +165,7 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
                     trials=step.trials or 0,
                     seeds=seeds,
                     objectives=step.directions,
+                    constraints=step.limits,
                     space={path: axis.to_dict() for path, axis in axes},
                 )
             )

@@ -266,6 +266,7 @@ class _Run:
         )
 
     def _search_batch(self, search: PlannedSearch, cluster: Cluster) -> Batch:
+        from study.executors.journal import Journal
         from study.executors.search import StoreSearch, make_scheduler
         from study.executors.tune import Batch
 
@@ -284,6 +285,14 @@ class _Run:
             ),
             limit=search.trials,
             known=complete(search, known_points(self._study, search, rows)),
+            constraints=search.constraints,
+            journal=Journal(
+                self._store,
+                self._study.name,
+                search.step,
+                space=search.space,
+                objectives=search.objectives,
+            ),
         )
         return Batch(
             scaling=settings.scaling,
