@@ -87,7 +87,9 @@ def say_plan(planned: Plan, write: Any) -> None:
     for search in planned.searches:
         goals = ", ".join(f"{name} {way}" for name, way in search.objectives.items())
         limits = [
-            f"{name} {way} {value:g}" for name, of in search.constraints.items() for way, value in of.items()
+            f"{name} at {'most' if way == 'max' else 'least'} {value:g}"
+            for name, limit in search.constraints.items()
+            for way, value in limit.items()
         ]
         goals += f" with {', '.join(limits)}" if limits else ""
         count = f"{search.count} trials" if search.count else "nothing left to propose"

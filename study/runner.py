@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +32,7 @@ from study.store_files import located
 from study.tidy import tidy
 
 if TYPE_CHECKING:
+    from study.executors.lost import LostTrials
     from study.executors.session import Cluster
     from study.executors.tune import Batch
     from study.workers import Job
@@ -164,12 +168,17 @@ def run_study(
         store=str(store),
         outcomes=dict(ended),
         already_done=len(plan.already_done) + len(searched) + others[FOUND],
-        failures=sum(rows[trial_id]["outcome"] in FAILURES for trial_id in judged),
+        failures=sum(rows[i]["outcome"] in FAILURES and not _interrupted(rows[i]) for i in judged),
         left=max(0, plan.total - ended.total() - others[FOUND]) + len(plan.beyond_budget),
         elsewhere=others[ELSEWHERE],
         wall_s=time.time() - begun,
         interrupted=interrupted,
     )
+
+
+def _interrupted(row: dict[str, Any]) -> bool:
+    """Whether a trial's row says that the user ended the run, rather than that the trial failed."""
+    return row["error_class"] == KeyboardInterrupt.__name__
 
 
 class _Run:
@@ -181,6 +190,7 @@ class _Run:
         self._progress = progress
         self._ends_at = None if study.budget.time_s is None else begun + study.budget.time_s
         self._id = ""
+        self._lost: LostTrials | None = None
 
     def execute(self, plan: Plan, address: str | None) -> None:
         """Train what the plan has left; if a Ray of our own dies under it, in a new one."""
@@ -198,6 +208,10 @@ class _Run:
             except ClusterLostError:
                 if address is not None or not restarts_left:
                     raise
+            except KeyboardInterrupt as why:
+                if self._lost is not None:
+                    self._lost.interrupted(KeyboardInterrupt(str(why) or "the user ended the run"))
+                raise
             plan = plan_run(self._study, self._store)
 
     def _train(self, plan: Plan, address: str | None) -> None:
@@ -209,13 +223,14 @@ class _Run:
         sizes = [trial.settings.scaling for trial in plan.trials]
         sizes += [common_settings(self._study, search).scaling for search in searches]
         several = any(size.distributed for size in sizes)
-        with ray_session(address, dashboard=several) as cluster:
+        with ray_session(address, dashboard=several) as cluster, _termination_as_interrupt():
             from study.executors.lost import LostTrials
             from study.executors.tune import concurrency, run_batch
 
             for size in sizes:
                 concurrency(size, cluster)
-            lost, elsewhere = LostTrials(), []
+            lost = self._lost = self._lost or LostTrials()
+            elsewhere: list[Job] = []
             for batch in self._batches(plan, searches, cluster):
                 elsewhere += run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
             while freed := self._freed(elsewhere):
@@ -313,6 +328,23 @@ class _Run:
             concurrent_trials=concurrency(trial.settings.scaling, cluster),
             run=self._id,
         )
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Take a request to end (SIGTERM, as before a machine is taken away) as Ctrl-C, which writes rows."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(f"the run was ended by {signal.Signals(number).name}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _by_size(trials: Iterable[Trial]) -> Iterator[list[Trial]]:

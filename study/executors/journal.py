@@ -1,8 +1,8 @@
 """The Optuna study of a search as a file: ``<store>/study=<name>/optuna.journal``, for `optuna-dashboard`.
 
 The store's rows are what a search goes on from; this file repeats them in Optuna's own form. A trial is added
-once it has ended, with values, constraints and curve, so that no killed run leaves one that runs for ever, and
-a file that is lost is written anew by the next run.
+once it has ended, with values, constraints and curve, so that no killed run leaves one that runs for ever,
+and a file that is lost is written anew by the next run.
 
     optuna-dashboard results/study=tune/optuna.journal
 """
@@ -34,7 +34,7 @@ LOCK_S = 5
 
 
 class Journal:
-    """Adds the ended trials of one search to the file; on object storage, and on a full disk, it does nothing.
+    """Adds the ended trials of one search to the file; on object storage, or a full disk, it does nothing.
 
     Parameters
     ----------
@@ -85,6 +85,7 @@ class Journal:
 
 
 def _open(path: Path, name: str, objectives: Mapping[str, str]) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_S)
     _mend(path, lock)

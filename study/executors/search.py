@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -21,6 +22,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
@@ -197,7 +199,7 @@ class StoreSearch(JobQueue):
         return None, TrialState.PRUNED if pruned else TrialState.FAIL
 
     def _violations(self, rows: Sequence[Row]) -> dict[str, float]:
-        """How far each constraint is broken, as a part of its limit; 0 or less where it is kept, over seeds."""
+        """How far each constraint is broken by the worst seed, as a part of its limit; at most 0 if kept."""
         found = {}
         for name, limits in self._constraints.items():
             values = [row.get(name) for row in rows]
@@ -272,7 +274,9 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         "qmc": optuna.samplers.QMCSampler,
         "random": optuna.samplers.RandomSampler,
     }
-    return samplers[name](seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return samplers[name](seed=seed)
 
 
 def make_scheduler(pruning: Pruning | None, *, epochs: int) -> TrialScheduler | None:

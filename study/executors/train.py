@@ -99,7 +99,8 @@ def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
         raise cause
     if error is None or cause is None or outcomes.worth_retrying(cause):
         raise error or PeerLostError("the group of workers ended without a row")
-    result = lost_result(job.trial, cause, attempt=job.attempt)
+    state = checkpoints.load(job.store, job.trial.trial_id)
+    result = lost_result(job.trial, cause, attempt=job.attempt, state=state)
     job.finish(result)
     return result.trial
 

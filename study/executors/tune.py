@@ -93,6 +93,9 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
         )
         tuner.fit()
         observer.check()
+    except KeyboardInterrupt:
+        lost.left = [job for job in batch.queue.training if job.trial.trial_id in progress.running]
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return observer.elsewhere
