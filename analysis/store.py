@@ -108,6 +108,10 @@ class Store:
                 self._listing = list_files(self.path)
         raise StoreError(f"files of the store {self.path!r} keep vanishing while they are read: {vanished}")
 
+    def members(self, study: str) -> frozenset[str]:
+        """The trials that a study's ``study.json`` lists: its own, and those that earlier ones trained."""
+        return self._listing.members(study)
+
     def trials_of(self, study: str | None) -> list[dict[str, Any]]:
         """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""
         rows = self.rows("trials")

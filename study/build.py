@@ -97,6 +97,27 @@ def _cost(
     return Cost(parameters=trained, memory_bytes=use.total_bytes, activation_bytes=use.activation_bytes)
 
 
+def count_parameters(settings: TrialSettings) -> int:
+    """Trainable parameters of a trial's network, which is built without memory; equal ones are built once.
+
+    Raises
+    ------
+    DataError
+        The data set is missing: its image size and classes are needed.
+
+    """
+    return _count(settings.model, settings.precision, settings.memory, data_shape(settings.data))
+
+
+@lru_cache(maxsize=1024)
+def _count(
+    model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
+) -> int:
+    with torch.device("meta"):
+        network = _build(model, precision, memory, shape)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
 @contextmanager
 def matmul_precision(matmul: str) -> Iterator[None]:
     """A context in which CUDA multiplies float32 in full (``ieee``) or in shortened form (``tf32``).

@@ -65,6 +65,10 @@ def plan(
         print_json(planned.to_json())
         return
     say_plan(planned, say)
+    if planned.ladder is not None:
+        for name in ("rungs", "constants"):
+            say()
+            print_rows(planned.ladder[name])
     rows = _rows(planned)
     if rows:
         say()

@@ -142,7 +142,7 @@ def run_study(
     planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
     rows = read_rows(store)
     searched = {i for i, row in rows.items() if row["study"] == study.name} - set(planned)
-    write_study(store, study.to_dict(), planned)
+    write_study(store, study.to_dict(), planned, planned=len(plan.already_done) + len(searched) + plan.total)
     if on_plan is not None:
         on_plan(plan)
     interrupted = False
@@ -159,17 +159,19 @@ def run_study(
         *progress.others,
         *(i for i, row in rows.items() if row["study"] == study.name),
     }
-    write_study(store, study.to_dict(), part & rows.keys())
     judged = {*planned, *progress.ended} & rows.keys()
     ended = Counter(o for o in progress.ended.values() if o in OUTCOMES)
     others = Counter(progress.others.values())
+    left = max(0, plan.total - ended.total() - others[FOUND])
+    settled = sum(not _interrupted(rows[i]) for i in part & rows.keys())
+    write_study(store, study.to_dict(), part & rows.keys(), planned=settled + left)
     return RunSummary(
         study=study.name,
         store=str(store),
         outcomes=dict(ended),
         already_done=len(plan.already_done) + len(searched) + others[FOUND],
         failures=sum(rows[i]["outcome"] in FAILURES and not _interrupted(rows[i]) for i in judged),
-        left=max(0, plan.total - ended.total() - others[FOUND]) + len(plan.beyond_budget),
+        left=left + len(plan.beyond_budget),
         elsewhere=others[ELSEWHERE],
         wall_s=time.time() - begun,
         interrupted=interrupted,

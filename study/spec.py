@@ -19,6 +19,7 @@ from analysis import schema
 from study.axes import KINDS, Axis, Seeds, Space, one_or_many
 from study.checks import space_problems
 from study.errors import StudyError, nearest
+from study.ladder import Ladder
 from study.sections import (
     SECTIONS,
     Budget,
@@ -150,6 +151,7 @@ class Study(Section):
     scaling: Scaling = Scaling()
     probe: Probe = Probe()
     budget: Budget = Budget()
+    ladder: Ladder | None = None
 
     @property
     def steps(self) -> tuple[SearchStep, ...]:
@@ -262,6 +264,7 @@ def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
         "budget": Budget,
         "search": SearchStep,
         "pruning": Pruning,
+        "ladder": Ladder,
     }
     return tuple(sections[parents[-1]].model_fields) if parents[-1] in sections else ()
 

@@ -254,6 +254,8 @@ class _Training:
         if self._hold.lost:
             raise AbandonedError("another run took this trial over")
         self._hold.progress(row["epoch"])
+        if row["epoch"] == self._job.trial.settings.train.epochs:
+            return False  # told with the trial's outcome: nobody is to stop what has come to its end
         self._reports.put(numbers_of(row))
         self._leave.acquire()
         return self._stop

@@ -129,19 +129,23 @@ class StoreSearch(JobQueue):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the curve of the objective, which samplers and dashboards read; pruning is the scheduler's."""
-        job, name = self._handed.get(trial_id), self._objectives[0]
-        value = result.get(name)
-        if job is None or len(self._objectives) > 1 or value is None or "outcome" in result:
-            return
-        for proposal in self._open:
-            if proposal.trial_ids == (job.trial.trial_id,) and math.isfinite(value):
-                proposal.trial.report(value, result["epoch"])
+        if trial_id in self._handed:
+            self._keep(self._handed[trial_id], result)
 
     def ended(self, job: Job, result: dict[str, Any] | None) -> None:
         """Tell Optuna the values of every proposal that this trial completes."""
+        self._keep(job, result or {})
         lost = {"outcome": "failed"}
         self._rows[job.trial.trial_id] = lost if result is None else {"outcome": "pruned", **result}
         self._settle()
+
+    def _keep(self, job: Job, result: Mapping[str, Any]) -> None:
+        value, epoch = result.get(self._objectives[0]), result.get("epoch")
+        if len(self._objectives) > 1 or not epoch or value is None or not math.isfinite(value):
+            return
+        for proposal in self._open:
+            if proposal.trial_ids == (job.trial.trial_id,):
+                proposal.trial.report(value, epoch)
 
     def _propose(self) -> bool:
         """Ask until a proposal has something to train; False if the space has nothing new."""

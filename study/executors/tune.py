@@ -152,8 +152,9 @@ class _Observer(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "outcome" not in result and "epoch" in result:
-            self._progress.epoch(trial.config["job"].trial.trial_id, epoch=result["epoch"])
+        trial_id = trial.config["job"].trial.trial_id
+        if FOUND not in result and result.get("epoch", 0) > self._progress.running.get(trial_id, 0):
+            self._progress.epoch(trial_id, epoch=result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]

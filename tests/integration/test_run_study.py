@@ -155,7 +155,8 @@ def test_the_budget_of_time_ends_trials_and_leaves_the_rest_unrun(make_study, st
     assert all(row["error_class"] == "TimeUpError" for row in read_rows(store).values())
 
 
-def test_pruning_writes_rows_of_the_trials_it_stops(make_study, store):
+@pytest.mark.parametrize("method", ["median", "asha"])
+def test_pruning_writes_rows_of_the_trials_it_stops(make_study, store, method):
     study = make_study(
         train={"epochs": 8, "batch_size": 64},
         search={
@@ -163,7 +164,7 @@ def test_pruning_writes_rows_of_the_trials_it_stops(make_study, store):
             "sampler": "random",
             "trials": 6,
             "space": {"train.learning_rate": {"choice": [0.1, 0.05, 1e-9, 2e-9, 3e-9, 4e-9]}},
-            "pruning": {"method": "median", "startup_trials": 1, "warmup_epochs": 2},
+            "pruning": {"method": method, "startup_trials": 1, "warmup_epochs": 2},
         },
     )
     progress = Progress()
