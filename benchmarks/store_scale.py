@@ -1,8 +1,8 @@
 """A store of 100,000 trials and 10,000,000 epoch rows: written, merged while it is read, planned, asked.
 
-Every trial is written as a finished trial is, by `study.record.write_result`: a file of its row and one of
-its curve, each renamed to its place; the first `SYNCED` are also synced, and timed. The rows' numbers are
-made up (`benchmarks.sweep_store`), their identities are those of the study's trials. Then, in this order:
+Each trial has a file of its row and one of its curve. The first `SYNCED` are written, and timed, as finished
+trials are, by `study.record.write_result`; the others without syncing. The numbers are made up
+(`benchmarks.sweep_store`), the identities are those of the study's trials. Then, in this order:
 
 * plan of the study, all of it done, before the merge: `revstudy plan` as a fresh process;
 * `revstudy compact`, in a process of its own, while this one opens the store again and again and counts:
@@ -27,27 +27,29 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from analysis.schema import TABLES
 from analysis.store import open_store
 from benchmarks.plan_scale import STUDY, measure
 from benchmarks.results_file import FOLDER, circumstances
-from benchmarks.sweep_store import epoch_rows, points, trial
+from benchmarks.sweep_store import Row, epoch_rows, points, trial
 from study.identity import canonical_json
 from study.plan import make_plan
 from study.record import write_result
 from study.rows import TrialResult
+from study.settings import Trial
 from study.spec import parse_study
 
 PLAN_LIMIT_S, QUERY_LIMIT_S = 5.0, 0.3
-SYNCED = 3_000
+SYNCED, CURVES = 3_000, 500
 GROUP_BY = "select strategy, depth, min(memory_activation_bytes) from trials group by all order by all"
 COUNT = "select count(*), count(distinct trial_id) from trials"
 
@@ -103,18 +105,43 @@ def write(study: Path, arguments: argparse.Namespace) -> tuple[int, float]:
     if there < last:
         study.parent.mkdir(parents=True, exist_ok=True)
         study.write_text(yaml.safe_dump(content))
-        numbered = zip(range(last), make_plan(parse_study(content)).trials, points(), strict=False)
-        for number, found, point in itertools.islice(numbered, there, None):
-            row = trial(number, point, arguments.epochs)
-            row |= {"trial_id": found.trial_id, "config_json": canonical_json(found.settings)}
+        trials = make_plan(parse_study(content)).trials
+        recorded = min(last, max(there, SYNCED))
+        for row in rows_of(trials, arguments.epochs, there, recorded):
             result = TrialResult(trial=row, epochs=epoch_rows(row))
             began = time.perf_counter()
-            with nullcontext() if number < SYNCED else mock.patch.object(os, "fsync"):
-                write_result(arguments.store, result)
-            spent += time.perf_counter() - began if number < SYNCED else 0.0
+            write_result(arguments.store, result)
+            spent += time.perf_counter() - began
+        copies(arguments.store, rows_of(trials, arguments.epochs, recorded, last))
         log.write_text(json.dumps([last, spent]))
         say(f"{last} trials written")
     return last, spent / min(last, SYNCED)
+
+
+def rows_of(trials: Sequence[Trial], epochs: int, first: int, last: int) -> Iterator[Row]:
+    """The rows of some of the trials, whose numbers are made up."""
+    numbered = zip(range(last), trials, points(), strict=False)
+    for number, found, point in itertools.islice(numbered, first, None):
+        made = trial(number, point, epochs)
+        yield made | {"trial_id": found.trial_id, "config_json": canonical_json(found.settings)}
+
+
+def copies(store: Path, rows: Iterator[Row]) -> None:
+    """Write the same files as the recorder, not synced, and each of `CURVES` curves again and again."""
+    curves: list[tuple[bytes, bytes]] = []
+    folder = store / "study=sweep"
+    for number, row in enumerate(rows):
+        name = f"{row['trial_id']}-a0.parquet"
+        if len(curves) < CURVES:
+            # Neither compressed nor checked by a sum, so that one name can be put in the place of another.
+            table = pa.Table.from_pylist(epoch_rows(row), schema=TABLES["epochs"].arrow)
+            buffer = pa.BufferOutputStream()
+            pq.write_table(table, buffer, compression="none", use_dictionary=False)
+            curves.append((row["trial_id"].encode(), buffer.getvalue().to_pybytes()))
+        placeholder, curve = curves[number % len(curves)]
+        (folder / "epochs" / name).write_bytes(curve.replace(placeholder, row["trial_id"].encode()))
+        table = pa.Table.from_pylist([row], schema=TABLES["trials"].arrow)
+        pq.write_table(table, folder / "trials" / name, compression="snappy", use_dictionary=False)
 
 
 def planned(study: Path, store: Path, trials: int, repeats: int) -> float:

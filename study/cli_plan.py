@@ -76,6 +76,7 @@ def plan(
     if planned.forecast is not None and planned.trials:
         say()
         _say_forecast(planned.forecast)
+        _say_company(planned)
 
 
 def say_plan(planned: Plan, write: Any) -> None:
@@ -126,6 +127,20 @@ def _say_forecast(found: Forecast) -> None:
             f"{megabytes(misfit.needed_bytes)}, {misfit.what} is {megabytes(misfit.available_bytes)}: "
             f"{misfit.remedy}"
         )
+
+
+def _say_company(planned: Plan) -> None:
+    """Say whether the trials whose time is measured run alone."""
+    assert planned.forecast is not None
+    timed = {trial.settings.scaling for trial in planned.trials if trial.settings.probe.cost}
+    together = max((planned.forecast.machine.at_once(scaling) for scaling in timed), default=0)
+    if together > 1:
+        say(
+            f"Up to {together} trials run side by side, each on its own cores or GPU (concurrent_trials in "
+            "their rows); scaling.alone: true runs them one at a time, for times that are to be compared"
+        )
+    elif timed:
+        say("Trials run one at a time: none disturbs the times of another")
 
 
 def _rows(planned: Plan) -> list[dict[str, Any]]:

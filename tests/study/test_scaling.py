@@ -114,3 +114,15 @@ def test_room_for_trials():
     assert machine.at_once(ScalingSettings(workers=16, min_workers=9)) == 0
     with pytest.raises(ClusterError, match="needs 9 CPUs"):
         concurrency(ScalingSettings(workers=16, min_workers=9), cluster)
+
+
+def test_a_sharded_network_is_estimated_to_need_its_share(make_study):
+    from study.build import trial_cost
+
+    whole, sharded = (
+        trial_cost(make_plan(make_study(scaling={"workers": 2, "parallel": parallel})).trials[0].settings)
+        for parallel in ("ddp", "fsdp2")
+    )
+    assert sharded.activation_bytes == whole.activation_bytes
+    rest = whole.memory_bytes - whole.activation_bytes
+    assert sharded.memory_bytes == whole.activation_bytes + rest // 2
