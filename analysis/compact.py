@@ -39,7 +39,7 @@ except ImportError:  # not a POSIX system: no lock, as on object storage
 Progress = Callable[[str], None]
 _MERGING = re.compile(r"\.merging-[0-9a-f]{16}")
 _ORDER = {
-    "trials": ("trial_id", "attempt"),
+    "trials": ("started_at", "trial_id", "attempt"),  # as a store lists them: see analysis.store
     "epochs": ("trial_id", "attempt", "epoch"),
     "blocks": ("trial_id", "attempt", "epoch", "block"),
 }
