@@ -178,7 +178,7 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
         for point in grid_points(study, index):
             try:
                 first = apply_point(study, point.values, seed=seeds[0], places=point.places)
-                points = [first, *(replace(first, seed=seed) for seed in seeds[1:])]
+                points = [first, *(first.with_seed(seed) for seed in seeds[1:])]
             except StudyError as error:
                 for problem in error.problems:
                     problems.setdefault((problem.path, problem.rule), problem)

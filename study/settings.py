@@ -153,6 +153,12 @@ class TrialSettings:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     seed: int = 0
 
+    def with_seed(self, seed: int) -> TrialSettings:
+        """The same settings under another seed. (`dataclasses.replace` takes ten times as long.)"""
+        other = object.__new__(TrialSettings)
+        other.__dict__.update(self.__dict__, seed=seed)
+        return other
+
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dicts, ready for JSON and for `settings_from_dict`."""
         return asdict(self)

@@ -102,8 +102,9 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
     for name in (study,) if study is not None else opened.studies:
         rows = _rows_of(opened, name)
         trained = [claim for claim in claims.values() if claim.study == name]
-        if rows or trained or study is not None:
-            studies.append(_study_status(name, _planned(store, name), rows, trained, datetime.now(UTC)))
+        planned = _planned(store, name)
+        if rows or trained or planned or study is not None:
+            studies.append(_study_status(name, planned, rows, trained, datetime.now(UTC)))
     shown = {status.study for status in studies}
     left_out = opened.skipped if check_files else ()
     return StoreStatus(
