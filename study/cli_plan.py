@@ -55,12 +55,13 @@ def plan(
     from study.runner import plan_run
     from study.spec import load_study
 
-    planned = plan_run(load_study(study), store, predict=predict)
+    loaded = load_study(study)
+    planned = plan_run(loaded, store, predict=predict)
     if predict:
         from study.forecast import forecast_plan
 
         memory = None if memory_gb is None else round(memory_gb * 1e9)
-        planned = forecast_plan(planned, store, calibrate_now=calibrate, memory_bytes=memory)
+        planned = forecast_plan(planned, loaded, store, calibrate_now=calibrate, memory_bytes=memory)
     if as_json:
         print_json(planned.to_json())
         return
@@ -73,7 +74,7 @@ def plan(
     if rows:
         say()
         print_rows(rows)
-    if planned.forecast is not None and planned.trials:
+    if planned.forecast is not None and planned.total:
         say()
         _say_forecast(planned.forecast)
         _say_company(planned)
@@ -104,16 +105,23 @@ def say_plan(planned: Plan, write: Any) -> None:
 def _say_forecast(found: Forecast) -> None:
     from study.estimate import CALIBRATED, UNKNOWN
 
-    known = len(found.times) - found.unknown
+    for search in found.searches:
+        each = "an unknown time" if search.time_s is None else f"about {duration(search.time_s)}"
+        say(
+            f"Search: up to {search.trials} trials of {each} and up to {megabytes(search.memory_bytes)}, "
+            "by the ends of its axes"
+        )
+    known = len(found.times) - found.unknown + sum(s.trials for s in found.searches if s.time_s is not None)
     if found.total_s is not None:
         line = f"Time on this machine: about {duration(found.total_s)}"
     elif known:
-        line = f"Time: unknown for {found.unknown} of {len(found.times)} trials"
+        line = f"Time: unknown for {found.unknown} of {len(found.times)} grid trials"
     else:
         line = "Time: unknown; the store has no trials to go by (--calibrate times a few steps)"
     if known:
         line += f"; {found.worker_hours:.3g} worker-hours, {found.gpu_hours:.3g} GPU-hours"
-        line += f" (from {', '.join(f'{n} {s}' for s, n in found.sources.items() if s != UNKNOWN)})"
+        sources = ", ".join(f"{n} {s}" for s, n in found.sources.items() if s != UNKNOWN)
+        line += f" (from {sources})" if sources else ""
     say(line)
     if found.calibration is not None and CALIBRATED in found.sources:
         step = found.calibration
