@@ -78,6 +78,9 @@ class Journal:
         if self._study is None:
             return
         trial.user_attrs = {OUTCOMES: dict(outcomes)}
+        if trial.constraints:
+            # As Optuna kept them before version 5: optuna-dashboard still looks for the list.
+            trial.system_attrs = {**trial.system_attrs, "constraints": list(trial.constraints.values())}
         try:
             self._study.add_trial(trial)
         except OSError:
