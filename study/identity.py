@@ -76,11 +76,12 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
 
 @lru_cache(maxsize=1024)
 def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
-    from revmodels import list_models
     from revmodels.architecture import PRESETS
     from revmodels.errors import DepthError
 
     if model.name not in PRESETS:
+        from revmodels import list_models
+
         remedy = nearest(model.name, list_models())
         raise StudyError("model.name", value=model.name, rule="must be a known model", remedy=remedy)
     architecture = PRESETS[model.name]
