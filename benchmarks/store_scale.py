@@ -130,7 +130,13 @@ def copies(store: Path, rows: Iterator[Row]) -> None:
     """Write the same files as the recorder, not synced, and each of `CURVES` curves again and again."""
     curves: list[tuple[bytes, bytes]] = []
     folder = store / "study=sweep"
-    for number, row in enumerate(rows):
+    while batch := list(itertools.islice(rows, CURVES)):
+        _copy(folder, batch, curves)
+
+
+def _copy(folder: Path, batch: list[Row], curves: list[tuple[bytes, bytes]]) -> None:
+    trials = pa.Table.from_pylist(batch, schema=TABLES["trials"].arrow)
+    for number, row in enumerate(batch):
         name = f"{row['trial_id']}-a0.parquet"
         if len(curves) < CURVES:
             # Neither compressed nor checked by a sum, so that one name can be put in the place of another.
@@ -140,8 +146,8 @@ def copies(store: Path, rows: Iterator[Row]) -> None:
             curves.append((row["trial_id"].encode(), buffer.getvalue().to_pybytes()))
         placeholder, curve = curves[number % len(curves)]
         (folder / "epochs" / name).write_bytes(curve.replace(placeholder, row["trial_id"].encode()))
-        table = pa.Table.from_pylist([row], schema=TABLES["trials"].arrow)
-        pq.write_table(table, folder / "trials" / name, compression="snappy", use_dictionary=False)
+        one = trials.slice(number, 1)
+        pq.write_table(one, folder / "trials" / name, compression="snappy", use_dictionary=False)
 
 
 def planned(study: Path, store: Path, trials: int, repeats: int) -> float:
