@@ -73,7 +73,7 @@ def write_study(
         The store cannot be written.
 
     """
-    trials = {"trial_ids": sorted(trial_ids), "planned": planned}
+    trials = {"trial_ids": sorted(trial_ids), **({} if planned is None else {"planned": planned})}
     content = json.dumps({**study, **trials}, indent=2, allow_nan=False)
     write_file(store, f"study={study['name']}/study.json", content.encode() + b"\n")
 

@@ -39,9 +39,8 @@ def test_a_sharded_trial_trains_as_one_that_is_not(tmp_path, make_trial):
         torch.testing.assert_close(states[1]["model"][name], tensor, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
-def test_an_elastic_trial_goes_on_with_another_number_of_workers(tmp_path, make_trial, parallel):
-    scaling = {"workers": 2, "min_workers": 1, "executor": "train", "parallel": parallel}
+def test_an_elastic_trial_goes_on_with_another_number_of_workers(tmp_path, make_trial):
+    scaling = {"workers": 2, "min_workers": 1, "parallel": "fsdp2"}
     trial = make_trial(scaling=scaling, train={**SLOW, "epochs": 3})
     first = train_group(tmp_path, trial, workers=2, stop_after=2)
     assert (first["trial"]["outcome"], first["trial"]["epochs_done"]) == ("pruned", 2)
