@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,13 +19,14 @@ from analysis.schema import TABLES
 
 T = TypeVar("T")
 
-_ONE_ROW_PER_TRIAL = """
-    SELECT * FROM trials WHERE trial_id IS NOT NULL
+_KEYS = ("trial_id", "study", "attempt", "outcome", "started_at", "finished_at")
+_UNIQUE = "SELECT count(*) = count(DISTINCT trial_id) FROM trials"
+_IN_ORDER = "SELECT place FROM trials {only} ORDER BY study, started_at, trial_id"
+_ONE_PER_TRIAL = """WHERE trial_id IS NOT NULL
     QUALIFY row_number() OVER (
         PARTITION BY trial_id
         ORDER BY (outcome = 'ok') DESC NULLS LAST, attempt DESC NULLS LAST, finished_at DESC NULLS LAST, study
     ) = 1
-    ORDER BY study, started_at, trial_id
 """
 _OF_THAT_ATTEMPT = """
     SELECT rows.* FROM rows JOIN trials
@@ -91,15 +93,14 @@ class Store:
             ahead = self._ahead.pop(name, None)
             read, skipped = self._read(name) if ahead is None else ahead.result()
             self._skipped += skipped
-            workspace = connect()
             if name == "trials":
-                workspace.register("trials", read)
-                query = _ONE_ROW_PER_TRIAL
+                result = _one_row_per_trial(read)
             else:
+                workspace = connect()
                 workspace.register("rows", read)
                 workspace.register("trials", self.table("trials").select(["trial_id", "attempt", "study"]))
                 query = _OF_THAT_ATTEMPT.format(block=", rows.block" if name == "blocks" else "")
-            result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
+                result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
             self._tables[name] = result
             self._views.register(name, result)
         return self._tables[name]
@@ -120,6 +121,10 @@ class Store:
                 vanished = error
                 self._listing = list_files(self.path)
         raise StoreError(f"files of the store {self.path!r} keep vanishing while they are read: {vanished}")
+
+    def members(self, study: str) -> frozenset[str]:
+        """The trials that a study's ``study.json`` lists: its own, and those that earlier ones trained."""
+        return self._listing.members(study)
 
     def trials_of(self, study: str | None) -> list[dict[str, Any]]:
         """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""
@@ -185,6 +190,21 @@ class Store:
             if isinstance(error, duckdb.PermissionException):
                 message += f". A query reads the store's views alone: {', '.join(TABLES)}"
             raise QueryError(message) from None
+
+
+def _one_row_per_trial(rows: pa.Table) -> pa.Table:
+    """Of each trial the last attempt that ended ``ok``, else the last one; by study and start.
+
+    Which rows to keep is found from a few columns. The others are moved only if some must go or change
+    places, which in a merged file none does: in a large store that is most of the work.
+    """
+    workspace = connect()
+    places = pa.array(np.arange(rows.num_rows))
+    workspace.register("trials", rows.select(list(_KEYS)).append_column("place", places))
+    unique = workspace.execute(_UNIQUE).fetchall() == [(True,)]
+    query = _IN_ORDER.format(only="" if unique else _ONE_PER_TRIAL)
+    kept = workspace.sql(query).to_arrow_table()["place"]
+    return rows if kept.combine_chunks().equals(places) else rows.take(kept)
 
 
 def open_store(path: str | Path, study: str | None = None) -> Store:

@@ -5,15 +5,20 @@
 'reverse'
 """
 
-from revmodels.coupling import ReversibleBlock, StageEntry
-from revmodels.errors import RevModelsError
-from revmodels.irevnet import IRevNet
-from revmodels.precision import Precision
-from revmodels.presets import create_model, list_models
-from revmodels.resnet import ResNet
-from revmodels.revnet import RevNet
-from revmodels.revvit import RevViT
-from revmodels.sequence import STRATEGIES, ReversibleSequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from revmodels import measure
+    from revmodels.coupling import ReversibleBlock, StageEntry
+    from revmodels.errors import RevModelsError
+    from revmodels.irevnet import IRevNet
+    from revmodels.precision import Precision
+    from revmodels.presets import create_model, list_models
+    from revmodels.resnet import ResNet
+    from revmodels.revnet import RevNet
+    from revmodels.revvit import RevViT
+    from revmodels.sequence import STRATEGIES, ReversibleSequence
 
 __all__ = [
     "STRATEGIES",
@@ -31,10 +36,29 @@ __all__ = [
     "measure",
 ]
 
+_HOMES = {
+    "coupling": ("ReversibleBlock", "StageEntry"),
+    "errors": ("RevModelsError",),
+    "irevnet": ("IRevNet",),
+    "precision": ("Precision",),
+    "presets": ("create_model", "list_models"),
+    "resnet": ("ResNet",),
+    "revnet": ("RevNet",),
+    "revvit": ("RevViT",),
+    "sequence": ("STRATEGIES", "ReversibleSequence"),
+}
 
-def __getattr__(name: str):
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a plan needs the numbers of the networks, and not PyTorch's compiler."""
     if name == "measure":
-        from importlib import import_module
-
         return import_module("revmodels.measure")
+    for module, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"revmodels.{module}"), name)
+            return value
     raise AttributeError(f"module 'revmodels' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,8 @@ class Cost:
 def trial_cost(settings: TrialSettings) -> Cost:
     """Parameters and predicted memory of a trial, on fake tensors; equal models are computed once.
 
+    Of a sharded network (`fsdp2`) it is an estimate: whole activations, and a worker's share of all else.
+
     Raises
     ------
     DataError
@@ -59,7 +61,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
     """
     train, shape = settings.train, data_shape(settings.data)
     batch = max(1, train.batch_size // settings.scaling.workers)
-    return _cost(
+    cost = _cost(
         settings.model,
         settings.precision,
         settings.memory,
@@ -72,6 +74,10 @@ def trial_cost(settings: TrialSettings) -> Cost:
             channels_last=train.channels_last,
         ),
     )
+    if settings.scaling.parallel == "ddp":
+        return cost
+    rest = cost.memory_bytes - cost.activation_bytes
+    return replace(cost, memory_bytes=cost.activation_bytes + rest // settings.scaling.workers)
 
 
 @lru_cache(maxsize=1024)
@@ -95,6 +101,27 @@ def _cost(
     )
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Cost(parameters=trained, memory_bytes=use.total_bytes, activation_bytes=use.activation_bytes)
+
+
+def count_parameters(settings: TrialSettings) -> int:
+    """Trainable parameters of a trial's network, which is built without memory; equal ones are built once.
+
+    Raises
+    ------
+    DataError
+        The data set is missing: its image size and classes are needed.
+
+    """
+    return _count(settings.model, settings.precision, settings.memory, data_shape(settings.data))
+
+
+@lru_cache(maxsize=1024)
+def _count(
+    model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
+) -> int:
+    with torch.device("meta"):
+        network = _build(model, precision, memory, shape)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 @contextmanager

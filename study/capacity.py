@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.scaling import at_once
 from study.settings import ScalingSettings, Trial
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ class Machine:
 
     def at_once(self, scaling: ScalingSettings) -> int:
         """How many trials of this size run side by side; 0 if not even one does."""
-        cpus = int(self.cpus / (scaling.cpus_per_worker * scaling.workers) + 1e-9)
-        if not scaling.gpus_per_worker:
-            return cpus
-        return min(cpus, int(self.gpus / (scaling.gpus_per_worker * scaling.workers) + 1e-9))
+
+        def fit(workers: int) -> int:
+            cpus = int(self.cpus / (scaling.cpus_per_worker * workers) + 1e-9)
+            if not scaling.gpus_per_worker:
+                return cpus
+            return min(cpus, int(self.gpus / (scaling.gpus_per_worker * workers) + 1e-9))
+
+        return at_once(scaling, fit)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study import cli_plan, cli_submit, cli_tables
-from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument, study_name
+from study import cli_plan, cli_status, cli_submit, cli_tables
+from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument
 from study.cli_plan import say_plan
 from study.output import duration, print_json, print_rows, say, tell
 
@@ -62,44 +62,8 @@ def run(
     raise typer.Exit(summary.exit_code)
 
 
-@app.command(epilog="Example: `revstudy status quickstart`")
-def status(
-    study: Annotated[str | None, typer.Argument(help="Only this study.")] = None,
-    store: StoreOption = STORE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show how many trials of each study the store holds, how they ended, and the best of them."""
-    from analysis.store import open_store
-
-    opened = open_store(store, study_name(study))
-    rows = opened.sql(STATUS).to_pylist()
-    left_out = [{"file": f.path, "reason": f.reason} for f in opened.skipped]
-    if as_json:
-        print_json({"store": store, "studies": rows, "files_left_out": left_out})
-        return
-    if rows:
-        print_rows(rows)
-    else:
-        say(f"The store {store} holds no trials yet.")
-    for item in left_out:
-        tell(f"left out: {item['file']}: {item['reason']}")
-
-
-STATUS = """
-SELECT study,
-       count(*) AS trials,
-       count(*) FILTER (outcome = 'ok') AS ok,
-       count(*) FILTER (outcome = 'pruned') AS pruned,
-       count(*) FILTER (outcome NOT IN ('ok', 'pruned')) AS failed,
-       max(accuracy_val) FILTER (outcome = 'ok') AS best_accuracy_val,
-       max(accuracy_test) FILTER (outcome = 'ok') AS best_accuracy_test,
-       sum(wall_s) AS trial_time_s,
-       max(finished_at) AS last_row_at
-FROM trials GROUP BY study ORDER BY study
-"""
-
-
 cli_submit.register(app)
+cli_status.register(app)
 cli_tables.register(app)
 
 

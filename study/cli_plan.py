@@ -55,23 +55,29 @@ def plan(
     from study.runner import plan_run
     from study.spec import load_study
 
-    planned = plan_run(load_study(study), store, predict=predict)
+    loaded = load_study(study)
+    planned = plan_run(loaded, store, predict=predict)
     if predict:
         from study.forecast import forecast_plan
 
         memory = None if memory_gb is None else round(memory_gb * 1e9)
-        planned = forecast_plan(planned, store, calibrate_now=calibrate, memory_bytes=memory)
+        planned = forecast_plan(planned, loaded, store, calibrate_now=calibrate, memory_bytes=memory)
     if as_json:
         print_json(planned.to_json())
         return
     say_plan(planned, say)
+    if planned.ladder is not None:
+        for name in ("rungs", "constants"):
+            say()
+            print_rows(planned.ladder[name])
     rows = _rows(planned)
     if rows:
         say()
         print_rows(rows)
-    if planned.forecast is not None and planned.trials:
+    if planned.forecast is not None and planned.total:
         say()
         _say_forecast(planned.forecast)
+        _say_company(planned)
 
 
 def say_plan(planned: Plan, write: Any) -> None:
@@ -86,6 +92,12 @@ def say_plan(planned: Plan, write: Any) -> None:
     )
     for search in planned.searches:
         goals = ", ".join(f"{name} {way}" for name, way in search.objectives.items())
+        limits = [
+            f"{name} at {'most' if way == 'max' else 'least'} {value:g}"
+            for name, limit in search.constraints.items()
+            for way, value in limit.items()
+        ]
+        goals += f" with {', '.join(limits)}" if limits else ""
         count = f"{search.count} trials" if search.count else "nothing left to propose"
         write(f"search by {search.sampler} for {goals}: {count}")
 
@@ -93,16 +105,23 @@ def say_plan(planned: Plan, write: Any) -> None:
 def _say_forecast(found: Forecast) -> None:
     from study.estimate import CALIBRATED, UNKNOWN
 
-    known = len(found.times) - found.unknown
+    for search in found.searches:
+        each = "an unknown time" if search.time_s is None else f"about {duration(search.time_s)}"
+        say(
+            f"Search: up to {search.trials} trials of {each} and up to {megabytes(search.memory_bytes)}, "
+            "by the ends of its axes"
+        )
+    known = len(found.times) - found.unknown + sum(s.trials for s in found.searches if s.time_s is not None)
     if found.total_s is not None:
         line = f"Time on this machine: about {duration(found.total_s)}"
     elif known:
-        line = f"Time: unknown for {found.unknown} of {len(found.times)} trials"
+        line = f"Time: unknown for {found.unknown} of {len(found.times)} grid trials"
     else:
         line = "Time: unknown; the store has no trials to go by (--calibrate times a few steps)"
     if known:
         line += f"; {found.worker_hours:.3g} worker-hours, {found.gpu_hours:.3g} GPU-hours"
-        line += f" (from {', '.join(f'{n} {s}' for s, n in found.sources.items() if s != UNKNOWN)})"
+        sources = ", ".join(f"{n} {s}" for s, n in found.sources.items() if s != UNKNOWN)
+        line += f" (from {sources})" if sources else ""
     say(line)
     if found.calibration is not None and CALIBRATED in found.sources:
         step = found.calibration
@@ -116,6 +135,20 @@ def _say_forecast(found: Forecast) -> None:
             f"{megabytes(misfit.needed_bytes)}, {misfit.what} is {megabytes(misfit.available_bytes)}: "
             f"{misfit.remedy}"
         )
+
+
+def _say_company(planned: Plan) -> None:
+    """Say whether the trials whose time is measured run alone."""
+    assert planned.forecast is not None
+    timed = {trial.settings.scaling for trial in planned.trials if trial.settings.probe.cost}
+    together = max((planned.forecast.machine.at_once(scaling) for scaling in timed), default=0)
+    if together > 1:
+        say(
+            f"Up to {together} trials run side by side, each on its own cores or GPU (concurrent_trials in "
+            "their rows); scaling.alone: true runs them one at a time, for times that are to be compared"
+        )
+    elif timed:
+        say("Trials run one at a time: none disturbs the times of another")
 
 
 def _rows(planned: Plan) -> list[dict[str, Any]]:

@@ -124,6 +124,21 @@ def data_shape(settings: DataSettings) -> DataShape:
     return DataShape(in_channels=channels, image_size=size, num_classes=source.num_classes)
 
 
+@lru_cache(maxsize=16)
+def training_images(settings: DataSettings) -> int:
+    """How many images a trial on this data set trains on; of the images, none is read.
+
+    Raises
+    ------
+    DataError
+        The data set is missing, has another layout, or holds fewer images than asked for.
+
+    """
+    source = sources.open_source(settings)
+    own_val = source.has("val")
+    return len(_train_and_val(settings, source.labels("train"), 0, own_val=own_val)[0])
+
+
 def load_data(settings: DataSettings, *, seed: int = 0) -> ImageData:
     """Read a data set, or return the one already in memory for these settings.
 

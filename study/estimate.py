@@ -45,7 +45,7 @@ CALIBRATION_STEPS = 6
 CANDIDATES = 32
 """Past models among which the nearest is looked for; each one's work takes a moment to count."""
 SAME, SCALED, CALIBRATED, UNKNOWN = "same", "scaled", "calibrated", "unknown"
-_KINDS = ("model", "precision", "memory", "data", "workers")
+_KINDS = ("model", "precision", "memory", "data", "workers", "parallel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,7 @@ def _work_of(config: Mapping[str, Any], like: TrialSettings, source: str) -> flo
 
 
 def _key(config: Mapping[str, Any], row: Row) -> str:
-    named: dict[str, Any] = {name: config[name] for name in _KINDS}
+    named: dict[str, Any] = {name: config.get(name) for name in _KINDS}
     return _text({**named, "batch": row["batch_size"], "machine": _machine_of(row)})
 
 

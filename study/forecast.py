@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,16 +11,31 @@ from typing import TYPE_CHECKING, Any
 from study.capacity import Machine, Misfit, misfits, this_machine
 from study.estimate import UNKNOWN, Calibration, Clock, Time, calibrate
 from study.history import History
-from study.plan import Plan
+from study.plan import Plan, PlannedSearch
+from study.searches import ends
 from study.settings import ScalingSettings, Trial
+from study.spec import Study
 
 if TYPE_CHECKING:
     from study.build import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchForecast:
+    """What the trials of a search will take, from those at the ends of its axes.
+
+    `time_s` is the mean time of one, None if unknown; `memory_bytes` the most that one takes.
+    """
+
+    step: int
+    trials: int
+    time_s: float | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Predictions for the trials of a plan; those of its searches are not known before they run.
+    """Predictions for the trials of a plan, and for those that its searches may propose.
 
     Attributes
     ----------
@@ -36,6 +52,8 @@ class Forecast:
         Trials that will not fit.
     calibration
         What was timed, if anything was.
+    searches
+        One for each search that has something left to propose.
 
     """
 
@@ -46,6 +64,7 @@ class Forecast:
     gpu_hours: float = 0.0
     misfits: tuple[Misfit, ...] = ()
     calibration: Calibration | None = None
+    searches: tuple[SearchForecast, ...] = ()
 
     @property
     def unknown(self) -> int:
@@ -70,6 +89,7 @@ class Forecast:
             "times_from": self.sources,
             "calibration": asdict(self.calibration) if self.calibration else None,
             "does_not_fit": [asdict(misfit) for misfit in self.misfits],
+            "searches": [asdict(search) for search in self.searches],
         }
 
 
@@ -79,8 +99,9 @@ def forecast(
     clock: Clock,
     machine: Machine,
     calibration: Calibration | None = None,
+    searches: Sequence[tuple[PlannedSearch, Sequence[Trial]]] = (),
 ) -> Forecast:
-    """Predict the times and the fit of `trials` on `machine`."""
+    """Predict the times and the fit of `trials` on `machine`, and of searches by the trials at their ends."""
     times = {trial.trial_id: clock.time(trial.settings) for trial in trials}
     by_size: dict[ScalingSettings, list[float | None]] = {}
     workers = gpus = 0.0
@@ -89,13 +110,26 @@ def forecast(
         by_size.setdefault(scaling, []).append(seconds)
         workers += (seconds or 0.0) * scaling.workers / 3600
         gpus += (seconds or 0.0) * scaling.workers * scaling.gpus_per_worker / 3600
+    found: list[SearchForecast] = []
+    corners: list[Trial] = []
+    for search, at_ends in searches:
+        times_s = [clock.time(trial.settings).seconds for trial in at_ends]
+        known = [seconds for seconds in times_s if seconds is not None]
+        mean = statistics.fmean(known) if known and len(known) == len(times_s) else None
+        sizes = [costs[trial.trial_id].memory_bytes for trial in at_ends if trial.trial_id in costs]
+        scaling, memory = at_ends[0].settings.scaling, max(sizes, default=None)
+        found.append(SearchForecast(step=search.step, trials=search.count, time_s=mean, memory_bytes=memory))
+        by_size.setdefault(scaling, []).extend([mean] * search.count)
+        hours = (mean or 0.0) * search.count * scaling.workers / 3600
+        workers, gpus, corners = workers + hours, gpus + hours * scaling.gpus_per_worker, [*corners, *at_ends]
     return Forecast(
         machine=machine,
+        searches=tuple(found),
         times=times,
         total_s=_elapsed(by_size, machine),
         worker_hours=workers,
         gpu_hours=gpus,
-        misfits=misfits(trials, costs, machine),
+        misfits=misfits([*trials, *corners], costs, machine),
         calibration=calibration,
     )
 
@@ -112,7 +146,12 @@ def _elapsed(by_size: Mapping[ScalingSettings, Sequence[float | None]], machine:
 
 
 def forecast_plan(
-    plan: Plan, store: str | Path, *, calibrate_now: bool = False, memory_bytes: int | None = None
+    plan: Plan,
+    study: Study,
+    store: str | Path,
+    *,
+    calibrate_now: bool = False,
+    memory_bytes: int | None = None,
 ) -> Plan:
     """The plan with the forecast of its trials, from the store's past and, if asked for, a calibration.
 
@@ -125,8 +164,13 @@ def forecast_plan(
 
     """
     ids = {trial.trial_id for trial in (*plan.trials, *plan.already_done)}
-    rows = History(store).timed(ids) if plan.trials else []
-    calibration = calibrate(plan.trials) if calibrate_now and plan.trials else None
-    machine = this_machine(memory_bytes=memory_bytes)
-    found = forecast(plan.trials, plan.costs, Clock(rows, calibrated=calibration), machine, calibration)
-    return replace(plan, forecast=found)
+    from study.build import trial_cost
+
+    searches = [(search, ends(study, search)) for search in plan.searches if search.count]
+    searches = [(search, trials) for search, trials in searches if trials]
+    asked = [*plan.trials, *(trial for _, trials in searches for trial in trials)]
+    rows = History(store).timed(ids) if asked else []
+    calibration = calibrate(asked) if calibrate_now and asked else None
+    machine, clock = this_machine(memory_bytes=memory_bytes), Clock(rows, calibrated=calibration)
+    costs = {trial.trial_id: plan.costs.get(trial.trial_id) or trial_cost(trial.settings) for trial in asked}
+    return replace(plan, forecast=forecast(plan.trials, costs, clock, machine, calibration, searches))

@@ -76,11 +76,12 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
 
 @lru_cache(maxsize=1024)
 def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
-    from revmodels import list_models
     from revmodels.architecture import PRESETS
     from revmodels.errors import DepthError
 
     if model.name not in PRESETS:
+        from revmodels import list_models
+
         remedy = nearest(model.name, list_models())
         raise StudyError("model.name", value=model.name, rule="must be a known model", remedy=remedy)
     architecture = PRESETS[model.name]
@@ -128,17 +129,21 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
     settings = resolve(settings)
     memory, probe = settings.memory, settings.probe
     probed = probe.enabled and memory.strategy == "reverse"
-    unused = tuple(name for name in ("reference", "lipschitz") if not getattr(probe, name))
+    unused = ("cost", *(name for name in ("reference", "lipschitz") if not getattr(probe, name)))
+    scaling, workers = settings.scaling, settings.scaling.workers
+    # What these three stand for by default is left out, so that trials keep the identity they had before.
     return {
+        **({} if probe.cost else {"cost": "false"}),
         "data": _fragment(settings.data, ("name", "root", "download"), source=fingerprint(settings.data)),
         "memory": _fragment(memory, ("anchor_every",) if memory.anchor_every is None else ()),
         "model": _fragment(settings.model),
+        **({} if scaling.parallel == "ddp" else {"parallel": json.dumps(scaling.parallel)}),
         "precision": _fragment(settings.precision, _unused(settings.precision)),
         "probe": _fragment(probe, ("enabled", *unused)) if probed else "null",
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
         "train": _fragment(settings.train, ("momentum",) if settings.train.optimizer != "sgd" else ()),
-        "workers": json.dumps(settings.scaling.workers),
+        "workers": json.dumps([scaling.min_workers, workers] if scaling.elastic else workers),
     }
 
 

@@ -77,6 +77,11 @@ class Session:
     clock: Clock = field(default_factory=Clock)
 
     @property
+    def sharded(self) -> bool:
+        """Whether the workers share the network out among them, so that they must use it in step."""
+        return self.settings.scaling.parallel == "fsdp2" and dist.is_initialized()
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the inputs: that of the parameters."""
         return torch.float64 if self.settings.precision.compute == "fp64" else torch.float32
@@ -170,6 +175,10 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
         total_norm = torch.nn.utils.get_total_norm(gradients)
+        if session.sharded:
+            from study.sharding import whole
+
+            total_norm = whole(total_norm)
         if train.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(session.model.parameters(), train.clip_norm, total_norm)
         norm, scale = total_norm.item(), scaler.get_scale()
@@ -216,7 +225,11 @@ def _check(session: Session, wrong: str | None, epoch: int, step: int, inputs: T
     flags = torch.tensor([wrong is not None, late], dtype=torch.float64)
     bad, late_anywhere = _summed(session, flags).tolist()
     if bad:
-        where = first_bad_block(session.model, inputs) if wrong else "it was found on another worker"
+        where = "it was found on another worker"
+        if session.sharded:
+            where = "which block it was is not known of a sharded network"
+        elif wrong:
+            where = first_bad_block(session.model, inputs)
         shown = wrong or "training loss is not finite"
         raise DivergedError(f"{shown} at epoch {epoch}, step {step + 1}: {where}")
     if late_anywhere:
@@ -247,12 +260,17 @@ def evaluate(session: Session, split: Split) -> tuple[float, float]:
             dist.broadcast(buffer, src=0)
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64)
-    for index in torch.arange(place.rank, len(split), place.world_size).split(EVALUATION_BATCH):
+    shares = list(torch.arange(place.rank, len(split), place.world_size).split(EVALUATION_BATCH))
+    for index in shares:
         inputs, targets = batch(session, split, index)
         logits = model(inputs)
         loss = F.cross_entropy(logits, targets, reduction="sum").item()
         correct = int((logits.argmax(1) == targets).sum())
         totals += torch.tensor([loss, correct, len(targets)], dtype=torch.float64)
+    # Rank 0 has the most batches; of a sharded network, every worker has to take part in each.
+    most = math.ceil(math.ceil(len(split) / place.world_size) / EVALUATION_BATCH)
+    for _ in range(most - sum(len(index) > 0 for index in shares) if session.sharded else 0):
+        model(batch(session, split, torch.arange(1))[0])
     model.train()
     loss_sum, correct_sum, examples = _summed(session, totals).tolist()
     return loss_sum / examples, correct_sum / examples
@@ -260,6 +278,8 @@ def evaluate(session: Session, split: Split) -> tuple[float, float]:
 
 def measure_memory(session: Session) -> dict[str, Any]:
     """The memory columns of a trial's row: one training step on its first batch, which leaves no trace."""
+    if session.sharded and session.device.type != "cuda":
+        return {}  # shards come and go inside FSDP's storages, which the tracker does not see
     session.model.train()
     smoothing = session.settings.train.label_smoothing
     use = measure.peak_memory(

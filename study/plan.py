@@ -6,14 +6,14 @@ A plan trains nothing and writes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from study.errors import Problem, StudyError
 from study.identity import trial_ids
 from study.settings import Trial
-from study.space import apply_point, check_search, grid_points, search_space
+from study.space import apply_point, check_search, grid_points, rung_of, search_space
 from study.spec import Study
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class PlannedSearch:
     seeds: tuple[int, ...]
     objectives: dict[str, str]
     space: dict[str, Any]
+    constraints: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -62,6 +63,9 @@ class Plan:
         How many of the trials already done each study of the store trained.
     forecast
         Time and fit of `trials`, if it was asked for.
+    ladder
+        The ``constants`` of the study's ladder with their sources, and what they give for each network of
+        the grid, as ``rungs``; None for a study without a ladder.
 
     """
 
@@ -74,6 +78,7 @@ class Plan:
     costs: dict[str, Cost] = field(default_factory=dict)
     done_by: dict[str, int] = field(default_factory=dict)
     forecast: Forecast | None = None
+    ladder: dict[str, list[dict[str, Any]]] | None = None
 
     @property
     def total(self) -> int:
@@ -97,11 +102,13 @@ class Plan:
                     "trials": search.trials,
                     "seeds": list(search.seeds),
                     "objectives": search.objectives,
+                    "constraints": search.constraints,
                     "space": search.space,
                 }
                 for search in self.searches
             ],
             "forecast": self.forecast.to_json() if self.forecast else None,
+            "ladder": self.ladder,
             "trials": [self._trial_json(trial) for trial in self.trials],
         }
 
@@ -163,6 +170,7 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
                     trials=step.trials or 0,
                     seeds=seeds,
                     objectives=step.directions,
+                    constraints=step.limits,
                     space={path: axis.to_dict() for path, axis in axes},
                 )
             )
@@ -170,7 +178,7 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
         for point in grid_points(study, index):
             try:
                 first = apply_point(study, point.values, seed=seeds[0], places=point.places)
-                points = [first, *(replace(first, seed=seed) for seed in seeds[1:])]
+                points = [first, *(first.with_seed(seed) for seed in seeds[1:])]
             except StudyError as error:
                 for problem in error.problems:
                     problems.setdefault((problem.path, problem.rule), problem)
@@ -203,7 +211,21 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
         searches=tuple(searches),
         costs=costs,
         done_by=dict(Counter(by.values())),
+        ladder=_rungs(study, new.values()),
     )
+
+
+def _rungs(study: Study, trials: Iterable[Trial]) -> dict[str, list[dict[str, Any]]] | None:
+    if study.ladder is None:
+        return None
+    networks = {(t.settings.model, t.settings.precision, t.settings.data): t.settings for t in trials}
+    rungs: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for settings in networks.values():
+        named = {name: getattr(settings.model, name) for name in ("name", "depth", "width")}
+        row = {"model": named.pop("name"), **named, **asdict(rung_of(study.ladder, settings))}
+        rungs.setdefault(tuple(row.values()), row)
+    rows = sorted(rungs.values(), key=lambda row: row["parameters"])
+    return {"constants": study.ladder.constants, "rungs": rows}
 
 
 def _with_prediction(trial: Trial, costs: Mapping[str, Cost]) -> Trial:

@@ -59,10 +59,13 @@ def write_result(store: str | Path, result: TrialResult) -> None:
             write_file(store, f"study={row['study']}/{table}/{name}", buffer.getvalue().to_pybytes())
 
 
-def write_study(store: str | Path, study: Mapping[str, Any], trial_ids: Iterable[str] = ()) -> None:
+def write_study(
+    store: str | Path, study: Mapping[str, Any], trial_ids: Iterable[str] = (), *, planned: int | None = None
+) -> None:
     """Write ``study=<name>/study.json``: the validated study, with its trials under ``trial_ids``.
 
-    Trials that another study trained are part of this one through that list.
+    Trials that another study trained are part of this one through that list. `planned` is how many trials the
+    study has, those of its searches included that are not known yet.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def write_study(store: str | Path, study: Mapping[str, Any], trial_ids: Iterable
         The store cannot be written.
 
     """
-    content = json.dumps({**study, "trial_ids": sorted(trial_ids)}, indent=2, allow_nan=False)
+    trials = {"trial_ids": sorted(trial_ids), **({} if planned is None else {"planned": planned})}
+    content = json.dumps({**study, **trials}, indent=2, allow_nan=False)
     write_file(store, f"study={study['name']}/study.json", content.encode() + b"\n")
 
 

@@ -78,7 +78,7 @@ def rerun(store: str | Path, trial: Trial) -> Rerun:
 
     """
     workers = trial.settings.scaling.workers
-    if workers > 1:
+    if workers > 1 or trial.settings.scaling.parallel != "ddp":
         raise StudyError(
             "scaling.workers",
             value=workers,
@@ -100,13 +100,20 @@ def _settings(row: dict[str, Any]) -> TrialSettings:
         config = json.loads(row["config_json"])
         data = {key: value for key, value in config["data"].items() if key != "source"}
         probe = config["probe"]
+        probe = {"enabled": False} if probe is None else probe
+        workers = config["workers"]
+        least, most = workers if isinstance(workers, list) else (None, workers)
         sections = {name: config[name] for name in ("model", "precision", "memory", "train")}
         return settings_from_dict(
             {
                 **sections,
                 "data": {"name": row["data"], **data},
-                "scaling": {"workers": config["workers"]},
-                "probe": {"enabled": False} if probe is None else probe,
+                "scaling": {
+                    "workers": most,
+                    "min_workers": least,
+                    "parallel": config.get("parallel", "ddp"),
+                },
+                "probe": {**probe, "cost": config.get("cost", True)},
                 "seed": config["seed"],
             }
         )

@@ -65,6 +65,9 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         "grid_bits": settings.precision.grid_bits,
         "anchor_every": settings.memory.anchor_every,
         "workers": settings.scaling.workers,
+        "workers_min": settings.scaling.min_workers if settings.scaling.elastic else None,
+        "parallel": settings.scaling.parallel if settings.scaling.distributed else None,
+        "gpus_per_worker": float(settings.scaling.gpus_per_worker),
         "seed": settings.seed,
         "origin": trial.origin,
         "memory_predicted_bytes": trial.memory_predicted_bytes,
@@ -93,8 +96,12 @@ def lost_result(
     attempt: int = 0,
     started_at: datetime | None = None,
     outcome: str | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> TrialResult:
-    """The row of a trial whose process died before it could write one: settings, outcome, provenance.
+    """The rows of a trial whose process died before it could write them.
+
+    That is settings, outcome and provenance, and what it had reached by its last checkpoint: its epochs, and
+    the metrics of the last of them.
 
     Parameters
     ----------
@@ -108,6 +115,8 @@ def lost_result(
         When the driver handed the trial out; None leaves both times of the trial unknown.
     outcome
         Overrides what the error stands for.
+    state
+        The trial's last checkpoint, as `study.train.train_trial` saved it.
 
     """
     now = datetime.now(UTC)
@@ -116,12 +125,18 @@ def lost_result(
         ended["outcome"] = outcome
     values = {
         **settings_columns(trial, attempt),
+        **(state["columns"] if state else {}),
         **ended,
         **provenance(),
-        "epochs_done": 0,
-        "steps_done": 0,
+        "epochs_done": state["epoch"] if state else 0,
+        "steps_done": len(state["step_times_s"]) if state else 0,
         "started_at": started_at,
         "finished_at": now,
-        "wall_s": (now - started_at).total_seconds() if started_at else None,
+        "wall_s": (now - started_at).total_seconds() if started_at else state["wall_s"] if state else None,
     }
-    return TrialResult(trial=full_row("trials", values))
+    key = {"trial_id": trial.trial_id, "study": trial.study, "attempt": attempt}
+    return TrialResult(
+        trial=full_row("trials", values),
+        epochs=[full_row("epochs", {**row, **key}) for row in (state["epochs"] if state else ())],
+        blocks=[full_row("blocks", {**row, **key}) for row in (state["blocks"] if state else ())],
+    )

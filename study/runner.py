@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,7 @@ from study.store_files import located
 from study.tidy import tidy
 
 if TYPE_CHECKING:
+    from study.executors.lost import LostTrials
     from study.executors.session import Cluster
     from study.executors.tune import Batch
     from study.workers import Job
@@ -139,7 +143,7 @@ def run_study(
     planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
     rows = read_rows(store)
     searched = {i for i, row in rows.items() if row["study"] == study.name} - set(planned)
-    write_study(store, study.to_dict(), planned)
+    write_study(store, study.to_dict(), planned, planned=len(plan.already_done) + len(searched) + plan.total)
     if on_plan is not None:
         on_plan(plan)
     interrupted = False
@@ -156,21 +160,28 @@ def run_study(
         *progress.others,
         *(i for i, row in rows.items() if row["study"] == study.name),
     }
-    write_study(store, study.to_dict(), part & rows.keys())
     judged = {*planned, *progress.ended} & rows.keys()
     ended = Counter(o for o in progress.ended.values() if o in OUTCOMES)
     others = Counter(progress.others.values())
+    left = max(0, plan.total - ended.total() - others[FOUND])
+    settled = sum(not _interrupted(rows[i]) for i in part & rows.keys())
+    write_study(store, study.to_dict(), part & rows.keys(), planned=settled + left)
     return RunSummary(
         study=study.name,
         store=str(store),
         outcomes=dict(ended),
         already_done=len(plan.already_done) + len(searched) + others[FOUND],
-        failures=sum(rows[trial_id]["outcome"] in FAILURES for trial_id in judged),
-        left=max(0, plan.total - ended.total() - others[FOUND]) + len(plan.beyond_budget),
+        failures=sum(rows[i]["outcome"] in FAILURES and not _interrupted(rows[i]) for i in judged),
+        left=left + len(plan.beyond_budget),
         elsewhere=others[ELSEWHERE],
         wall_s=time.time() - begun,
         interrupted=interrupted,
     )
+
+
+def _interrupted(row: dict[str, Any]) -> bool:
+    """Whether a trial's row says that the user ended the run, rather than that the trial failed."""
+    return row["error_class"] == KeyboardInterrupt.__name__
 
 
 class _Run:
@@ -182,6 +193,7 @@ class _Run:
         self._progress = progress
         self._ends_at = None if study.budget.time_s is None else begun + study.budget.time_s
         self._id = ""
+        self._lost: LostTrials | None = None
 
     def execute(self, plan: Plan, address: str | None) -> None:
         """Train what the plan has left; if a Ray of our own dies under it, in a new one."""
@@ -199,6 +211,10 @@ class _Run:
             except ClusterLostError:
                 if address is not None or not restarts_left:
                     raise
+            except KeyboardInterrupt as why:
+                if self._lost is not None:
+                    self._lost.interrupted(KeyboardInterrupt(str(why) or "the user ended the run"))
+                raise
             plan = plan_run(self._study, self._store)
 
     def _train(self, plan: Plan, address: str | None) -> None:
@@ -209,8 +225,8 @@ class _Run:
         searches = [search for search in plan.searches if search.trials]
         sizes = [trial.settings.scaling for trial in plan.trials]
         sizes += [common_settings(self._study, search).scaling for search in searches]
-        several = any(size.executor == "train" or size.workers > 1 for size in sizes)
-        with ray_session(address, dashboard=several) as cluster:
+        several = any(size.distributed for size in sizes)
+        with ray_session(address, dashboard=several) as cluster, _termination_as_interrupt():
             from study.executors.lost import LostTrials
             from study.executors.nodes import check_nodes
             from study.executors.tune import concurrency, run_batch
@@ -219,7 +235,8 @@ class _Run:
                 check_nodes(self._store)
             for size in sizes:
                 concurrency(size, cluster)
-            lost, elsewhere = LostTrials(), []
+            lost = self._lost = self._lost or LostTrials()
+            elsewhere: list[Job] = []
             for batch in self._batches(plan, searches, cluster):
                 elsewhere += run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
             while freed := self._freed(elsewhere):
@@ -270,6 +287,7 @@ class _Run:
         )
 
     def _search_batch(self, search: PlannedSearch, cluster: Cluster) -> Batch:
+        from study.executors.journal import Journal
         from study.executors.search import StoreSearch, make_scheduler
         from study.executors.tune import Batch
 
@@ -288,6 +306,14 @@ class _Run:
             ),
             limit=search.trials,
             known=complete(search, known_points(self._study, search, rows)),
+            constraints=search.constraints,
+            journal=Journal(
+                self._store,
+                self._study.name,
+                search.step,
+                space=search.space,
+                objectives=search.objectives,
+            ),
         )
         return Batch(
             scaling=settings.scaling,
@@ -310,12 +336,29 @@ class _Run:
         )
 
 
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Take a request to end (SIGTERM, as before a machine is taken away) as Ctrl-C, which writes rows."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(f"the run was ended by {signal.Signals(number).name}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def _by_size(trials: Iterable[Trial]) -> Iterator[list[Trial]]:
     """Trials of equal resources together, those of one worker first."""
 
     def size(trial: Trial) -> tuple[Any, ...]:
         scaling = trial.settings.scaling
-        return scaling.executor == "train", scaling.workers, scaling.cpus_per_worker, scaling.gpus_per_worker
+        return scaling.distributed, *(value or 0 for value in astuple(scaling))
 
     for _, group in groupby(sorted(trials, key=size), key=size):
         yield list(group)

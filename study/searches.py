@@ -6,6 +6,8 @@ what the sampler starts from, and how a later run knows that nothing is left to 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from study.settings import Trial, TrialSettings
 from study.space import apply_point, search_space
 from study.spec import Axis, Study
 
+ENDS = 32
 Row = Mapping[str, Any]
 Point = dict[str, Any]
 
@@ -58,6 +61,22 @@ def common_settings(study: Study, search: PlannedSearch) -> TrialSettings:
             )
     point = {path: (axis.values or axis.bounds or (None,))[0] for path, axis in space.items()}
     return apply_point(study, point, seed=search.seeds[0])
+
+
+def ends(study: Study, search: PlannedSearch) -> list[Trial]:
+    """Trials at the ends of a search's axes, up to `ENDS`: between them lies what it may propose.
+
+    Combinations of ends that are no trials are left out.
+    """
+    axes = search_space(study, search.step)
+    values = [
+        dict.fromkeys((v[0], v[-1])) for v in (axis.values or axis.bounds or () for axis in axes.values())
+    ]
+    trials = []
+    for combination in itertools.islice(itertools.product(*values), ENDS):
+        with contextlib.suppress(StudyError):
+            trials.append(trials_at(study, search, dict(zip(axes, combination, strict=True)))[0])
+    return trials
 
 
 def known_points(

@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from study import settings as s
@@ -71,6 +79,25 @@ Strategy = Annotated[str, OneOf(s.STRATEGIES)]
 Optimizer = Annotated[str, OneOf(s.OPTIMIZERS)]
 Schedule = Annotated[str, OneOf(s.SCHEDULES)]
 Executor = Annotated[str, OneOf(s.EXECUTORS)]
+Parallel = Annotated[str, OneOf(s.PARALLELS)]
+Placement = Annotated[str, OneOf(s.PLACEMENTS)]
+Workers = Annotated[
+    Positive,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {
+                    "type": "object",
+                    "properties": {name: {"type": "integer", "minimum": 1} for name in ("min", "max")},
+                    "required": ["min", "max"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+"""A number of workers, or ``{min, max}`` of an elastic one, which `Scaling` takes apart."""
 
 
 class Section(BaseModel):
@@ -137,10 +164,23 @@ class Train(Section):
 class Scaling(Section):
     """Workers and their resources; see `study.settings.ScalingSettings`."""
 
-    workers: Positive = s.ScalingSettings.workers
+    workers: Workers = s.ScalingSettings.workers
+    min_workers: Positive | None = s.ScalingSettings.min_workers
     cpus_per_worker: PositiveReal = s.ScalingSettings.cpus_per_worker
     gpus_per_worker: NaturalReal = s.ScalingSettings.gpus_per_worker
     executor: Executor = s.ScalingSettings.executor
+    parallel: Parallel = s.ScalingSettings.parallel
+    placement: Placement = s.ScalingSettings.placement
+    alone: bool = s.ScalingSettings.alone
+
+    @model_validator(mode="before")
+    @classmethod
+    def _elastic(cls, values: Any) -> Any:
+        """Read ``workers: {min: 1, max: 4}`` as ``workers: 4, min_workers: 1``."""
+        workers = values.get("workers") if isinstance(values, dict) else None
+        if not isinstance(workers, dict) or set(workers) != {"min", "max"} or "min_workers" in values:
+            return values
+        return {**values, "workers": workers["max"], "min_workers": workers["min"]}
 
 
 class Probe(Section):
@@ -151,6 +191,7 @@ class Probe(Section):
     enabled: bool = s.ProbeSettings.enabled
     reference: bool = s.ProbeSettings.reference
     lipschitz: bool = s.ProbeSettings.lipschitz
+    cost: bool = s.ProbeSettings.cost
 
 
 class Budget(Section):

@@ -19,6 +19,8 @@ ON_OVERFLOW = ("raise", "record")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "step", "constant")
 EXECUTORS = ("auto", "tune", "train")
+PARALLELS = ("ddp", "fsdp2")
+PLACEMENTS = ("PACK", "SPREAD")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +97,33 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingSettings:
-    """Data-parallel workers and what each one gets."""
+    """Data-parallel workers and what each one gets.
+
+    With `min_workers`, the number is elastic: a trial starts with as many as there is room for, from
+    `min_workers` to `workers`, and goes on with another number when machines come and go. `parallel` says
+    what the workers hold: the whole network (``ddp``), or a share of each unit's parameters, gradients and
+    optimizer state (``fsdp2``). `placement` packs them on few machines or spreads them over many. With
+    `alone`, trials run one at a time, so that none disturbs the times of another.
+    """
 
     workers: int = 1
+    min_workers: int | None = None
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0
     executor: str = "auto"
+    parallel: str = "ddp"
+    placement: str = "PACK"
+    alone: bool = False
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return self.min_workers is not None and self.min_workers < self.workers
+
+    @property
+    def distributed(self) -> bool:
+        """Whether a trial is a group of workers rather than one reused process."""
+        return self.executor == "train" or (self.workers > 1 and self.executor == "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +131,8 @@ class ProbeSettings:
     """When fidelity is measured: at epoch 0, each `every` epochs (None: no more), and at the end.
 
     `reference` also compares every block's gradient with a float64 copy; `lipschitz` also estimates how much
-    F and G amplify errors. Neither changes the training.
+    F and G amplify errors. Neither changes the training. `cost` False leaves the columns of memory and time
+    empty: such a trial is after accuracy alone, and may share a GPU with others.
     """
 
     every: int | None = None
@@ -116,6 +140,7 @@ class ProbeSettings:
     enabled: bool = True
     reference: bool = False
     lipschitz: bool = False
+    cost: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +155,12 @@ class TrialSettings:
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     seed: int = 0
+
+    def with_seed(self, seed: int) -> TrialSettings:
+        """The same settings under another seed. (`dataclasses.replace` takes ten times as long.)"""
+        other = object.__new__(TrialSettings)
+        other.__dict__.update(self.__dict__, seed=seed)
+        return other
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dicts, ready for JSON and for `settings_from_dict`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from study import settings as s
 from study.axes import Axis
 from study.errors import Problem, StudyError, nearest
 from study.identity import resolve
+from study.ladder import Ladder, Rung, rung
+from study.scaling import check_scaling
 from study.sections import PATHS, SECTIONS, Section
 from study.spec import Study, keys_beside
 from study.validation import problems_of
@@ -90,9 +92,39 @@ def apply_point(
         raise _located(StudyError(problems=problems), places)
     unresolved = s.TrialSettings(**sections, seed=seed)
     try:
-        return check(_rooted(unresolved))
+        rooted = _rooted(unresolved)
+        return check(rooted if study.ladder is None else _on_ladder(study.ladder, resolve(rooted), values))
     except StudyError as error:
         raise _located(error, places) from None
+
+
+def _on_ladder(ladder: Ladder, settings: s.TrialSettings, values: Mapping[str, Any]) -> s.TrialSettings:
+    """The settings with batch, learning rate and epochs as the ladder derives them from the network."""
+    taken = [name for name in ladder.derive if f"train.{name}" in values]
+    if taken:
+        raise StudyError(
+            f"train.{taken[0]}",
+            value=values[f"train.{taken[0]}"],
+            rule="follows from the ladder, and cannot vary as well",
+            remedy=f"take it out of the space, or {taken[0]} out of ladder.derive",
+        )
+    found = asdict(rung_of(ladder, settings))
+    train = replace(settings.train, **{name: found[name] for name in ladder.derive})
+    return replace(settings, train=train)
+
+
+def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
+    """What a ladder gives for the network and the data of a trial.
+
+    Raises
+    ------
+    DataError
+        The data set is missing: the classes are part of the network, the images of the epochs.
+    """
+    from study.build import count_parameters
+    from study.data import training_images
+
+    return rung(ladder, parameters=count_parameters(settings), examples=training_images(settings.data))
 
 
 def _section(name: str, fixed: Section, changes: Mapping[str, Any]) -> Any:
@@ -125,15 +157,8 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
         set that is missing.
 
     """
-    resolved, batch = resolve(settings), settings.train.batch_size
-    workers = settings.scaling.workers
-    if batch % workers:
-        raise StudyError(
-            "train.batch_size",
-            value=batch,
-            rule=f"must be a multiple of the {workers} workers that share it",
-            remedy=f"the nearest is {max(1, round(batch / workers)) * workers}",
-        )
+    resolved = resolve(settings)
+    check_scaling(resolved)
     from study.sources import fingerprint
 
     fingerprint(settings.data)

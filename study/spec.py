@@ -19,6 +19,7 @@ from analysis import schema
 from study.axes import KINDS, Axis, Seeds, Space, one_or_many
 from study.checks import space_problems
 from study.errors import StudyError, nearest
+from study.ladder import Ladder
 from study.sections import (
     SECTIONS,
     Budget,
@@ -42,7 +43,7 @@ __all__ = ["Axis", "Pruning", "SearchStep", "Study", "load_study", "parse_study"
 SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
 METHODS = ("grid", "optuna")
 DIRECTIONS = ("max", "min")
-PRUNERS = ("median", "halving")
+PRUNERS = ("median", "asha", "hyperband", "halving")
 
 _RESULTS = ("accuracy_", "loss_", "memory_", "reconstruction_", "gradient_")
 _NOT_OBJECTIVES = ("accuracy_test", "loss_test", "memory_source", "memory_predicted_bytes")
@@ -61,11 +62,30 @@ Pruner = Annotated[str, OneOf(PRUNERS)]
 
 
 class Pruning(Section):
-    """Stopping of unpromising trials, judged by their validation accuracy after each epoch."""
+    """Stopping of unpromising trials, judged by their validation accuracy after each epoch.
+
+    ``asha`` is asynchronous successive halving (``halving`` is the same), ``hyperband`` the same in brackets
+    of several first rungs, ``median`` stops what is below the median of the others. A stopped trial is
+    recorded as ``pruned``, and is on no front.
+    """
 
     method: Pruner = "median"
     startup_trials: Natural = 4
     warmup_epochs: Natural = 1
+
+
+class Limit(Section):
+    """What a column of a trial's row may be at most, or at least."""
+
+    max: float | None = None
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Limit:
+        if self.max is None and self.min is None:
+            remedy = "for example {max: 5.0e+8}"
+            raise PydanticCustomError("limit", "needs max, min or both", {"remedy": remedy})
+        return self
 
 
 class SearchStep(Section):
@@ -78,27 +98,30 @@ class SearchStep(Section):
     sampler_seed: Natural = 0
     trials: Positive | None = None
     objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] | None = None
+    constraints: Annotated[dict[Objective, Limit], Field(min_length=1)] | None = None
     pruning: Pruning | None = None
 
     @model_validator(mode="after")
     def _fields_of_the_method(self) -> SearchStep:
         if self.method == "grid":
-            for key in ("sampler", "trials", "objectives", "pruning"):
+            for key in ("sampler", "trials", "objectives", "constraints", "pruning"):
                 if getattr(self, key) is not None:
                     remedy = f"remove {key}, or write method: optuna"
                     raise PydanticCustomError("step", f"a grid step has no {key}", {"remedy": remedy})
         elif self.trials is None:
             remedy = "for example trials: 20"
             raise PydanticCustomError("step", "an optuna step needs a number of trials", {"remedy": remedy})
-        elif self.pruning is not None and len(self.directions) > 1:
-            remedy = "remove pruning, or keep one objective"
-            raise PydanticCustomError("step", "pruning works with one objective only", {"remedy": remedy})
         return self
 
     @property
     def directions(self) -> dict[str, str]:
         """Objectives with their directions; validation accuracy upwards if the file gives none."""
         return dict(self.objectives or {"accuracy_val": "max"})
+
+    @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """``max`` and ``min`` of each constrained column."""
+        return {name: limit.model_dump(exclude_none=True) for name, limit in (self.constraints or {}).items()}
 
     @property
     def origin(self) -> str:
@@ -128,6 +151,7 @@ class Study(Section):
     scaling: Scaling = Scaling()
     probe: Probe = Probe()
     budget: Budget = Budget()
+    ladder: Ladder | None = None
 
     @property
     def steps(self) -> tuple[SearchStep, ...]:
@@ -233,11 +257,14 @@ def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
         return tuple(Study.model_fields)
     if "." in parents[-1]:
         return (*KINDS, "step")
+    if "constraints" in parents:
+        return tuple(Limit.model_fields)
     sections: dict[str, type[Section]] = {
         **SECTIONS,
         "budget": Budget,
         "search": SearchStep,
         "pruning": Pruning,
+        "ladder": Ladder,
     }
     return tuple(sections[parents[-1]].model_fields) if parents[-1] in sections else ()
 

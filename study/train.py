@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -144,7 +144,8 @@ def _run(
     session = _open(progress, place, device, deadline)
     done = _restore(session, progress, resume) if resume is not None else 0
     if resume is None:
-        progress.columns.update(measure_memory(session))
+        if progress.trial.settings.probe.cost:
+            progress.columns.update(measure_memory(session))
         _probe(session, progress, 0)
     epochs = session.settings.train.epochs
     for epoch in range(done + 1, epochs + 1):
@@ -168,7 +169,14 @@ def _open(progress: _Progress, place: Distributed, device: torch.device, deadlin
     model = build_model(settings, data.shape)
     progress.columns["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
     layout = torch.channels_last if settings.train.channels_last else torch.contiguous_format
+    sharded = settings.scaling.parallel == "fsdp2" and torch.distributed.is_initialized()
+    if sharded:
+        layout = torch.contiguous_format  # the only one that FSDP2 takes
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    if sharded:
+        from study.sharding import shard
+
+        shard(model, device)
     session = Session(
         settings=settings,
         data=data,
@@ -184,7 +192,8 @@ def _open(progress: _Progress, place: Distributed, device: torch.device, deadlin
     if place.world_size > 1:
         # Weights are equal by the seed; only what is random in the forward pass must differ.
         torch.manual_seed(settings.seed * place.world_size + place.rank)
-        session.network = nn.parallel.DistributedDataParallel(model)
+        if not session.sharded:
+            session.network = nn.parallel.DistributedDataParallel(model)
     return session
 
 
@@ -202,6 +211,7 @@ def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
         **progress.key,
         "epoch": epoch,
         "step": epoch * session.steps_per_epoch,
+        "workers": session.place.world_size,
         "loss_train": result.loss,
         "accuracy_train": result.accuracy if labeled else None,
         "loss_val": loss_val,
@@ -228,11 +238,27 @@ def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
 
 def _probe(session: Session, progress: _Progress, epoch: int) -> dict[str, float]:
     """Probe on rank 0, while the others go on to wait for its next step."""
+    settings = session.settings
+    if session.sharded and settings.memory.strategy == "reverse" and settings.probe.enabled:
+        session = _gathered(session)
     if session.place.rank != 0:
         return {}
     worst, blocks = probe(session)
     progress.blocks += [full_row("blocks", {**progress.key, "epoch": epoch, **block}) for block in blocks]
     return worst
+
+
+def _gathered(session: Session) -> Session:
+    """The session with the whole network on rank 0: what one worker does alone cannot gather shards."""
+    from study.sharding import whole_weights
+
+    weights = whole_weights(session.model)
+    if session.place.rank != 0:
+        return session
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(session.settings, session.data.shape)
+    model.load_state_dict(weights)
+    return replace(session, model=model.to(session.device))
 
 
 def _state(session: Session, progress: _Progress, epoch: int, wall_s: float) -> dict[str, Any]:
@@ -241,8 +267,7 @@ def _state(session: Session, progress: _Progress, epoch: int, wall_s: float) -> 
     return {
         "trial_id": progress.trial.trial_id,
         "epoch": epoch,
-        "model": session.model.state_dict(),
-        "optimizer": session.optimizer.state_dict(),
+        **_weights(session),
         "scaler": session.scaler.state_dict(),
         "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
         "columns": dict(progress.columns),
@@ -253,14 +278,28 @@ def _state(session: Session, progress: _Progress, epoch: int, wall_s: float) -> 
     }
 
 
+def _weights(session: Session) -> dict[str, Any]:
+    """The states of network and optimizer; those of a sharded network on rank 0 alone."""
+    if session.sharded:
+        from study.sharding import whole_state
+
+        return whole_state(session.model, session.optimizer)
+    return {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()}
+
+
 def _restore(session: Session, progress: _Progress, state: dict[str, Any]) -> int:
     """Take over a saved state; returns the epochs that are done."""
     if state["trial_id"] != progress.trial.trial_id:
         raise ValueError(
             f"a state fits its own trial, {state['trial_id']}; received for {progress.trial.trial_id}"
         )
-    session.model.load_state_dict(state["model"])
-    session.optimizer.load_state_dict(state["optimizer"])
+    if session.sharded:
+        from study.sharding import load_whole_state
+
+        load_whole_state(session.model, session.optimizer, state)
+    else:
+        session.model.load_state_dict(state["model"])
+        session.optimizer.load_state_dict(state["optimizer"])
     session.scaler.load_state_dict(state["scaler"])
     if session.place.world_size == 1:  # the saved stream is one worker's; the others keep their own seeds
         torch.set_rng_state(state["rng"]["cpu"].cpu())
@@ -286,15 +325,16 @@ def _result(
         **progress.columns,
         "epochs_done": len(progress.epochs),
         "steps_done": len(progress.clock.step_times_s),
-        "step_time_s": median_s,
-        "examples_per_s": batch_size / median_s if median_s else None,
-        "train_s": progress.clock.total_s,
         "wall_s": progress.wall_before_s + wall_s,
         "concurrent_trials": concurrent_trials,
         **provenance(device),
         "started_at": started_at,
         "finished_at": datetime.now(UTC),
     }
+    if settings.probe.cost:
+        values["step_time_s"] = median_s
+        values["examples_per_s"] = batch_size / median_s if median_s else None
+        values["train_s"] = progress.clock.total_s
     if device == "cpu":
         values["matmul"] = "not_applicable"
     return TrialResult(trial=full_row("trials", values), epochs=progress.epochs, blocks=progress.blocks)

@@ -79,6 +79,8 @@ def _problem(details: Any, keys: Callable[[Sequence[int | str]], Iterable[str]],
         rule, remedy = "must be [low, high]", "give exactly two numbers"
     elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         rule, remedy = _bound(kind, context)
+    elif kind == "int_type" and location[-1] == "workers" and isinstance(value, dict):
+        rule, remedy = "must be a whole number, or a least and a greatest one", "for example {min: 1, max: 4}"
     elif kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
         remedy = "write it without quotes" if _is_number(value) or value in ("true", "false") else ""
     elif kind in ("int_type", "int_from_float") and isinstance(value, float):

@@ -72,8 +72,9 @@ class Job:
         torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
         limits = [self.ends_at, None if self.time_s is None else time.time() + self.time_s]
         trial = self.trial
-        with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
-            trial = replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
+        if scaling.parallel == "ddp":  # of a sharded network there is no more than an estimate
+            with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
+                trial = replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
         return train_trial(
             trial,
             attempt=self.attempt,
@@ -254,6 +255,8 @@ class _Training:
         if self._hold.lost:
             raise AbandonedError("another run took this trial over")
         self._hold.progress(row["epoch"])
+        if row["epoch"] == self._job.trial.settings.train.epochs:
+            return False  # told with the trial's outcome: nobody is to stop what has come to its end
         self._reports.put(numbers_of(row))
         self._leave.acquire()
         return self._stop

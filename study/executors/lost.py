@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from study import outcomes
+from study import checkpoints, outcomes
+from study.claims import read_claims
 from study.errors import StoreError
 from study.record import attempts, lost_result, read_rows, write_result
 from study.workers import Job
 
 RETRIES = 3
 """How often in a row a run tries a trial again whose process was lost, without one more epoch done."""
+
+GONE_S = 10.0
+"""How long an interrupted run waits for the processes of its trials to end."""
 
 _MONITOR_TEXTS = ("NODE_OUT_OF_MEMORY", "running low on memory", "memory pressure")
 _COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
@@ -49,6 +54,7 @@ class LostTrials:
     def __init__(self) -> None:
         self._kills = oom_kills()
         self._tries: dict[str, tuple[int, int]] = {}
+        self.left: list[Job] = []  # by an interrupt, while they were training
 
     def __call__(
         self, job: Job, error: BaseException | None, *, epoch: int = 0, began: bool = True
@@ -74,12 +80,41 @@ class LostTrials:
         died = error is None or outcomes.worth_retrying(error)
         low = kills > before or any(text in str(error) for text in _MONITOR_TEXTS)
         oom = died and began and low
-        result = lost_result(job.trial, error, attempt=job.attempt, outcome=outcomes.OOM if oom else None)
+        result = lost_result(
+            job.trial,
+            error,
+            attempt=job.attempt,
+            outcome=outcomes.OOM if oom else None,
+            state=checkpoints.load(job.store, trial_id),
+        )
         if died and error is not None:
             result.trial["error_message"] = cause_of_death(error)
         write_result(job.store, result)
         again = died and not oom and self._within_budget(trial_id, epoch)
         return Verdict(outcome=str(result.trial["outcome"]), retry=again)
+
+    def interrupted(self, why: BaseException) -> None:
+        """Write the rows of the trials that were `left` when the user ended the run; a later one goes on.
+
+        None is written for a trial that came to its end after all, or whose process cannot be seen to be
+        gone: it may still write the row itself.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be written.
+        """
+        ends_at = time.monotonic() + GONE_S
+        for job in self.left:
+            trial_id = job.trial.trial_id
+            while trial_id in (claimed := read_claims(job.store)) and time.monotonic() < ends_at:
+                time.sleep(0.1)
+            row = read_rows(job.store).get(trial_id)
+            ended = row is not None and (row["outcome"] in outcomes.FINAL or row["attempt"] > job.attempt)
+            if trial_id not in claimed and not ended:
+                attempt = max(job.attempt, attempts(job.store).get(trial_id, 0))
+                state = checkpoints.load(job.store, trial_id)
+                write_result(job.store, lost_result(job.trial, why, attempt=attempt, state=state))
 
     def _within_budget(self, trial_id: str, epoch: int) -> bool:
         """Whether a trial that was lost after an epoch may be tried again.

@@ -60,6 +60,11 @@ class JobQueue(Searcher):
         """Let a lost trial be."""
         self.ended(self._lost.pop(trial_id), None)
 
+    @property
+    def training(self) -> list[Job]:
+        """The jobs that are handed out now."""
+        return list(self._handed.values())
+
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the store is the state."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -21,9 +22,11 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
+from study.executors.journal import Journal
 from study.executors.queue import JobQueue
 from study.spec import Axis, Pruning
 from study.workers import SCORE, Job
@@ -31,6 +34,7 @@ from study.workers import SCORE, Job
 Row = Mapping[str, Any]
 Point = dict[str, Any]
 
+BRACKETS = 3
 REPEATS = 20
 """After so many repetitions in a row, a finite space is searched among its untried points."""
 
@@ -64,6 +68,10 @@ class StoreSearch(JobQueue):
         How many new points to propose.
     known
         Finished points to start from, each with the rows of its seeds.
+    constraints
+        ``max`` and ``min`` of columns of the row: a point that breaks one is told as infeasible.
+    journal
+        Where ended trials are written for others to look at.
     """
 
     def __init__(
@@ -77,6 +85,8 @@ class StoreSearch(JobQueue):
         find_row: Callable[[str], Row | None],
         limit: int,
         known: Iterable[tuple[Point, Sequence[Row]]] = (),
+        constraints: Mapping[str, Mapping[str, float]] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         super().__init__()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -89,16 +99,26 @@ class StoreSearch(JobQueue):
         self._rows: dict[str, Row] = {}
         self._open: list[Proposal] = []
         self._new = 0
+        self._constraints = constraints or {}
+        self._journal = journal
         self.study = optuna.create_study(
             directions=["maximize" if d == "max" else "minimize" for d in objectives.values()],
             sampler=make_sampler(sampler, seed),
         )
         for point, rows in known:
             values, state = self._verdict(rows)
-            self.study.add_trial(
-                create_trial(state=state, values=values, params=point, distributions=self._space)
+            trial = create_trial(
+                state=state,
+                values=values,
+                params=point,
+                distributions=self._space,
+                constraints=self._violations(rows) if values is not None else None,
             )
+            self.study.add_trial(trial)
             self._untried.discard(point)
+            ends = {row["trial_id"]: row["outcome"] for row in rows}
+            if journal is not None and not journal.holds(ends):
+                journal.add(trial, ends)
 
     def propose(self) -> Job | None:
         """The next trial to train, or None once there is nothing new to propose."""
@@ -107,11 +127,25 @@ class StoreSearch(JobQueue):
                 return None
         return self._waiting.popleft()
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the curve of the objective, which samplers and dashboards read; pruning is the scheduler's."""
+        if trial_id in self._handed:
+            self._keep(self._handed[trial_id], result)
+
     def ended(self, job: Job, result: dict[str, Any] | None) -> None:
         """Tell Optuna the values of every proposal that this trial completes."""
+        self._keep(job, result or {})
         lost = {"outcome": "failed"}
         self._rows[job.trial.trial_id] = lost if result is None else {"outcome": "pruned", **result}
         self._settle()
+
+    def _keep(self, job: Job, result: Mapping[str, Any]) -> None:
+        value, epoch = result.get(self._objectives[0]), result.get("epoch")
+        if len(self._objectives) > 1 or not epoch or value is None or not math.isfinite(value):
+            return
+        for proposal in self._open:
+            if proposal.trial_ids == (job.trial.trial_id,):
+                proposal.trial.report(value, epoch)
 
     def _propose(self) -> bool:
         """Ask until a proposal has something to train; False if the space has nothing new."""
@@ -147,8 +181,14 @@ class StoreSearch(JobQueue):
         waiting = []
         for proposal in self._open:
             if all(trial_id in self._rows for trial_id in proposal.trial_ids):
-                values, state = self._verdict([self._rows[trial_id] for trial_id in proposal.trial_ids])
-                self.study.tell(proposal.trial, values, state=state)
+                rows = [self._rows[trial_id] for trial_id in proposal.trial_ids]
+                values, state = self._verdict(rows)
+                for name, violation in self._violations(rows).items() if values is not None else ():
+                    proposal.trial.set_constraint(name, violation)
+                told = self.study.tell(proposal.trial, values, state=state)
+                if self._journal is not None:
+                    ends = {i: str(self._rows[i]["outcome"]) for i in proposal.trial_ids}
+                    self._journal.add(told, ends)
             else:
                 waiting.append(proposal)
         self._open = waiting
@@ -161,6 +201,18 @@ class StoreSearch(JobQueue):
             return [fmean(column) for column in zip(*complete, strict=True)], TrialState.COMPLETE
         pruned = len(self._objectives) == 1 and any(row.get("outcome") == "pruned" for row in rows)
         return None, TrialState.PRUNED if pruned else TrialState.FAIL
+
+    def _violations(self, rows: Sequence[Row]) -> dict[str, float]:
+        """How far each constraint is broken by the worst seed, as a part of its limit; at most 0 if kept."""
+        found = {}
+        for name, limits in self._constraints.items():
+            values = [row.get(name) for row in rows]
+            for way, limit in limits.items():
+                sign, scale = (1 if way == "max" else -1), abs(limit) or 1.0
+                # What a row does not have, it does not keep.
+                off = [math.inf if v is None or math.isnan(v) else sign * (v - limit) / scale for v in values]
+                found[f"{name} {way} {limit:g}"] = min(max(off), 1e9)
+        return found
 
 
 class _Untried:
@@ -226,7 +278,9 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         "qmc": optuna.samplers.QMCSampler,
         "random": optuna.samplers.RandomSampler,
     }
-    return samplers[name](seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return samplers[name](seed=seed)
 
 
 def make_scheduler(pruning: Pruning | None, *, epochs: int) -> TrialScheduler | None:
@@ -235,9 +289,13 @@ def make_scheduler(pruning: Pruning | None, *, epochs: int) -> TrialScheduler | 
         return None
     common: dict[str, Any] = {"time_attr": "epoch", "metric": SCORE, "mode": "max"}
     grace = max(1, pruning.warmup_epochs)
-    if pruning.method == "halving":
+    if pruning.method != "median":
         return AsyncHyperBandScheduler(
-            **common, grace_period=min(grace, epochs), max_t=epochs, stop_last_trials=False
+            **common,
+            grace_period=min(grace, epochs),
+            max_t=epochs,
+            brackets=BRACKETS if pruning.method == "hyperband" else 1,
+            stop_last_trials=False,
         )
     return MedianStoppingRule(
         **common,

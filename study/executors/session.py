@@ -79,15 +79,19 @@ class Cluster:
                 "run the same command to go on"
             )
 
+    def room(self, *, cpus: float, gpus: float) -> int:
+        """How many groups of `cpus` and `gpus` fit at once."""
+        return int(min(self.cpus / cpus if cpus else self.cpus, self.gpus / gpus if gpus else self.cpus))
+
     def slots(self, *, cpus: float, gpus: float) -> int:
-        """How many groups of `cpus` and `gpus` fit at once.
+        """The same, but at least one.
 
         Raises
         ------
         ClusterError
             Not even one does.
         """
-        fit = int(min(self.cpus / cpus if cpus else self.cpus, self.gpus / gpus if gpus else self.cpus))
+        fit = self.room(cpus=cpus, gpus=gpus)
         if fit < 1:
             raise ClusterError(
                 f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs, "

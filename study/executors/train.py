@@ -1,4 +1,4 @@
-"""One trial on several workers: Ray Train's `TorchTrainer` with DDP, started from inside a Tune trial.
+"""One trial on several workers: Ray Train's `TorchTrainer`, started from inside a Tune trial.
 
 After each epoch rank 0 tells the Tune trial its numbers through a `Mailbox` and is told whether to stop. So a
 trial that Tune prunes ends by itself, on all workers after the same epoch, and rank 0 writes its row. Killing
@@ -32,24 +32,30 @@ GO, STOP, ABANDON = "go", "stop", "abandon"
 
 
 class Mailbox:
-    """Between rank 0 and the process that started the group."""
+    """Between rank 0 and the process that started the group.
+
+    An elastic group may be started anew while its rank 0 waits for an answer: each is for one epoch alone.
+    """
 
     def __init__(self) -> None:
-        self._epochs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._answers: asyncio.Queue[str] = asyncio.Queue()
+        self._epochs: asyncio.Queue[tuple[asyncio.Future[str], dict[str, Any]]] = asyncio.Queue()
+        self._taken: asyncio.Future[str] | None = None
 
     async def epoch(self, numbers: dict[str, Any]) -> str:
         """Put an epoch's numbers; the answer is `GO`, `STOP` or `ABANDON`."""
-        await self._epochs.put(numbers)
-        return await self._answers.get()
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        await self._epochs.put((answer, numbers))
+        return await answer
 
     async def next_epoch(self) -> dict[str, Any]:
         """Wait for the next epoch's numbers."""
-        return await self._epochs.get()
+        self._taken, numbers = await self._epochs.get()
+        return numbers
 
     async def answer(self, answer: str) -> None:
         """Answer the epoch that was taken last."""
-        await self._answers.put(answer)
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(answer)
 
 
 def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
@@ -93,7 +99,8 @@ def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
         raise cause
     if error is None or cause is None or outcomes.worth_retrying(cause):
         raise error or PeerLostError("the group of workers ended without a row")
-    result = lost_result(job.trial, cause, attempt=job.attempt)
+    state = checkpoints.load(job.store, job.trial.trial_id)
+    result = lost_result(job.trial, cause, attempt=job.attempt, state=state)
     job.finish(result)
     return result.trial
 
@@ -120,7 +127,10 @@ def _fit(job: Job, mailbox: Any) -> None:
             train_loop_config={"job": job, "mailbox": mailbox},
             torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
             scaling_config=ScalingConfig(
-                num_workers=scaling.workers,
+                num_workers=(scaling.min_workers or 1, scaling.workers)
+                if scaling.elastic
+                else scaling.workers,
+                placement_strategy=scaling.placement,
                 use_gpu=scaling.gpus_per_worker > 0,
                 resources_per_worker=per_worker,
             ),
@@ -167,7 +177,7 @@ def train_rank(config: dict[str, Any]) -> None:
         result = job.train(
             distributed=place,
             resume=resume,
-            save=job.save if first else None,
+            save=job.save if first else lambda state, epoch: None,
             on_epoch=on_epoch if first else None,
         )
     except AbandonedError as error:

@@ -18,6 +18,7 @@ from study.executors.session import Cluster
 from study.executors.train import DRIVER_RESOURCES, GroupActor
 from study.outcomes import ProcessLostError
 from study.progress import ELSEWHERE, FOUND, Progress
+from study.scaling import at_once
 from study.settings import ScalingSettings, Trial
 from study.workers import NOT_RUN, Job, TrialActor
 
@@ -31,11 +32,6 @@ class Batch:
     scheduler: Any = None
 
 
-def distributed(scaling: ScalingSettings) -> bool:
-    """Whether a trial runs on Ray Train rather than in one reused actor."""
-    return scaling.executor == "train" or (scaling.workers > 1 and scaling.executor == "auto")
-
-
 def concurrency(scaling: ScalingSettings, cluster: Cluster) -> int:
     """How many trials of this size the cluster holds at once.
 
@@ -44,8 +40,12 @@ def concurrency(scaling: ScalingSettings, cluster: Cluster) -> int:
     ClusterError
         Not even one fits.
     """
-    workers = scaling.workers
-    return cluster.slots(cpus=scaling.cpus_per_worker * workers, gpus=scaling.gpus_per_worker * workers)
+
+    def needs(workers: int) -> dict[str, float]:
+        return {"cpus": scaling.cpus_per_worker * workers, "gpus": scaling.gpus_per_worker * workers}
+
+    room = at_once(scaling, lambda workers: cluster.room(**needs(workers)))
+    return room or cluster.slots(**needs(scaling.min_workers or scaling.workers))
 
 
 def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostTrials) -> list[Job]:
@@ -62,13 +62,13 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
     KeyboardInterrupt
         Passed through; the rows of finished trials are in the store.
     """
-    at_once = concurrency(batch.scaling, cluster)
+    side_by_side = concurrency(batch.scaling, cluster)
     trainable: Any = TrialActor
     resources: dict[str, float] = {
         "cpu": batch.scaling.cpus_per_worker,
         "gpu": batch.scaling.gpus_per_worker,
     }
-    if distributed(batch.scaling):
+    if batch.scaling.distributed:
         trainable, resources = GroupActor, DRIVER_RESOURCES
     observer = _Observer(batch.queue, cluster, progress, lost)
     scratch = Path(tempfile.mkdtemp(prefix="revstudy-"))
@@ -79,7 +79,7 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
                 search_alg=batch.queue,
                 scheduler=batch.scheduler,
                 num_samples=-1,  # until the queue is finished
-                max_concurrent_trials=at_once,
+                max_concurrent_trials=side_by_side,
                 reuse_actors=True,
                 trial_name_creator=_short_name,
                 trial_dirname_creator=_short_name,
@@ -93,6 +93,9 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
         )
         tuner.fit()
         observer.check()
+    except KeyboardInterrupt:
+        lost.left = [job for job in batch.queue.training if job.trial.trial_id in progress.running]
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return observer.elsewhere
@@ -149,8 +152,9 @@ class _Observer(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "outcome" not in result and "epoch" in result:
-            self._progress.epoch(trial.config["job"].trial.trial_id, epoch=result["epoch"])
+        trial_id = trial.config["job"].trial.trial_id
+        if FOUND not in result and result.get("epoch", 0) > self._progress.running.get(trial_id, 0):
+            self._progress.epoch(trial_id, epoch=result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]
@@ -179,4 +183,4 @@ class _Observer(tune.Callback):
             self._progress.finished(trial_id, verdict.outcome)
 
 
-__all__ = ["NOT_RUN", "Batch", "concurrency", "distributed", "run_batch"]
+__all__ = ["NOT_RUN", "Batch", "concurrency", "run_batch"]

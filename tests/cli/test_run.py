@@ -56,7 +56,7 @@ def test_an_interrupt_keeps_what_is_done_and_exits_130(ray_cluster, write_study,
     process = start("run", study, "--store", store, "--address", address)
     try:
         deadline = time.monotonic() + 180
-        while not list(store.glob("study=long/trials/*.parquet")):
+        while not (list(store.glob("study=long/trials/*")) and list(store.glob("checkpoints/*.pt"))):
             assert process.poll() is None, finish(process)
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -67,8 +67,15 @@ def test_an_interrupt_keeps_what_is_done_and_exits_130(ray_cluster, write_study,
     assert answer.code == 130, answer.err
     assert "Traceback" not in answer.err
     assert "Interrupted. What is done is kept" in answer.out
-    (row,) = read_rows(store).values()
-    assert (row["outcome"], row["epochs"]) == ("ok", 1)
+    by_epochs = {row["epochs"]: row for row in read_rows(store).values()}
+    assert by_epochs.pop(1)["outcome"] == "ok"
+    assert by_epochs, "what was training is told of"
+    for row in by_epochs.values():
+        assert (row["outcome"], row["error_class"]) == ("failed", "KeyboardInterrupt")
+    furthest = max(by_epochs.values(), key=lambda row: row["epochs_done"])
+    assert furthest["epochs_done"] >= 1
+    assert furthest["accuracy_val"] is not None
+    assert "trials failed" not in answer.out
 
 
 def test_an_unreachable_cluster_exits_4_in_one_line(revstudy, store):

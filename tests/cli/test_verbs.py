@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.schema import SCHEMA_VERSION, TRIALS, VERSION_KEY
+from tests.cli.conftest import finish, start
 
 VERBS = ("plan", "run", "status", "query", "report", "models", "datasets", "doctor", "schema")
 
@@ -101,6 +103,23 @@ def test_status_counts_by_study(revstudy, smoke):
     wrong = revstudy("status", "smok", "--store", store)
     assert wrong.code == 2
     assert "did you mean 'smoke'" in wrong.err
+
+
+def test_status_watches_until_it_is_interrupted(smoke):
+    _, store = smoke
+    process = start("status", "--watch", "--every", "0.2", "--json", "--store", store)
+    try:
+        said = ""
+        while not said.endswith("\n}\n"):
+            said += process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        answer = finish(process, timeout=60)
+    finally:
+        process.kill()
+    (study,) = json.loads(said)["studies"]
+    assert (study["planned"], study["left"], study["running"], study["retried"]) == (3, 0, 0, 0)
+    assert (answer.code, answer.out) == (0, "")
+    assert "stopped" in answer.err
 
 
 def test_query_answers_in_every_format(revstudy, smoke):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study.executors.search import StoreSearch, objective_values
+from study.executors.journal import Journal
+from study.executors.search import StoreSearch, make_scheduler, objective_values
 from study.record import read_rows
+from study.rows import settings_columns
 from study.runner import plan_run, run_study
 from study.searches import known_points, point_of, remaining, trials_at
-from study.spec import Axis
+from study.spec import SAMPLERS, Axis
 from study.workers import Job
 
+ONE = {"accuracy_val": "max"}
 OBJECTIVES = {"accuracy_val": "max", "memory_peak_bytes": "min", "reconstruction_rel_error": "min"}
 
 
@@ -30,7 +36,7 @@ def search_study(make_study, space, *, trials=6, seeds=(0,), **step):
     )
 
 
-def searcher_of(study, *, limit, rows=None, objectives=OBJECTIVES) -> StoreSearch:
+def searcher_of(study, *, limit, rows=None, objectives=OBJECTIVES, **more) -> StoreSearch:
     """The searcher of a study's first step, with rows in place of a store."""
     (search,) = plan_run(study, "no-store-here").searches
     return StoreSearch(
@@ -41,6 +47,7 @@ def searcher_of(study, *, limit, rows=None, objectives=OBJECTIVES) -> StoreSearc
         make_jobs=lambda point: [Job(trial=t, store="unused") for t in trials_at(study, search, point)],
         find_row=(rows or {}).get,
         limit=limit,
+        **more,
     )
 
 
@@ -143,8 +150,6 @@ def test_a_point_is_recognized_in_a_row(make_study):
     axes = {path: Axis(**axis) for path, axis in space.items()}
     point = {"train.learning_rate": 0.0123, "model.width": 1}
     (trial,) = trials_at(study, search, point)
-    from study.rows import settings_columns
-
     row = {**settings_columns(trial, 0), "outcome": "ok", "started_at": None}
     assert point_of(row, axes) == point
     assert known_points(study, search, {trial.trial_id: row}) == [(point, [row])]
@@ -169,3 +174,111 @@ def test_a_search_runs_on_ray_with_several_objectives_and_is_done_afterwards(ray
     assert (again.trained, again.already_done, again.left) == (0, 4, 0)
     more = search_study(make_study, {**space, "train.learning_rate": {"choice": [0.05, 0.1, 1e30]}}, trials=5)
     assert plan_run(more, store).searches[0].trials == 1
+
+
+LIMITED = {"memory_peak_bytes": {"max": 1000.0}}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("objectives", [{"accuracy_val": "max"}, OBJECTIVES], ids=["one", "several"])
+def test_every_sampler_lives_with_failures_limits_and_what_the_store_knows(
+    make_study, tmp_path, sampler, objectives
+):
+    space = {
+        "train.learning_rate": {"loguniform": [0.01, 0.2]},
+        "train.momentum": {"uniform": [0.0, 0.99]},
+        "model.width": {"choice": [0.25, 0.5]},
+        "train.batch_size": {"int": [16, 64], "step": 16},
+    }
+    study = search_study(
+        make_study, space, sampler=sampler, objectives=objectives, constraints=LIMITED, trials=25
+    )
+    journal = journal_of(study, tmp_path)
+    first = searcher_of(study, limit=12, objectives=objectives, constraints=LIMITED, journal=journal)
+    rows = {}
+    for number in range(12):
+        job = first.suggest(str(number))["job"]
+        trial, settings = job.trial, job.trial.settings
+        row = {**good(settings.train.momentum), "memory_peak_bytes": int(4000 * settings.model.width)}
+        if number % 4 == 3:
+            row = {**row, "outcome": "diverged", "accuracy_val": float("nan")}
+        first.on_trial_complete(str(number), row)
+        rows[trial.trial_id] = {**settings_columns(trial, 0), "started_at": f"{number:02}", **row}
+    assert first.suggest("end") == Searcher.FINISHED
+    (search,) = plan_run(study, "no-store-here").searches
+    known = known_points(study, search, rows)
+    assert len(known) == 12
+    second = searcher_of(
+        study,
+        limit=3,
+        objectives=objectives,
+        constraints=LIMITED,
+        known=known,
+        journal=journal_of(study, tmp_path),
+    )
+    assert [t.state for t in second.study.trials] == [t.state for t in first.study.trials]
+    for number in range(3):
+        second.suggest(str(number))
+        second.on_trial_complete(str(number), good(0.5))
+    trials = loaded(tmp_path).trials
+    assert len(trials) == 15, "what the journal has is not added again"
+    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.number < 12:
+            broken = trial.constraints["memory_peak_bytes max 1000"]
+            assert broken == pytest.approx(trial.params["model.width"] / 0.25 - 1)
+
+
+def test_a_journal_that_a_killed_run_left_half_written_goes_on(make_study, tmp_path):
+    study = search_study(make_study, LEARNING_RATES, objectives={"accuracy_val": "max"})
+    searcher = searcher_of(study, limit=2, objectives=ONE, journal=journal_of(study, tmp_path))
+    searcher.suggest("a")
+    searcher.on_trial_result("a", {"epoch": 1, "accuracy_val": 0.25})
+    searcher.on_trial_complete("a", good(0.5))
+    searcher.suggest("b")  # it runs, and its driver is killed: the file knows nothing of it
+    file = tmp_path / "study=small" / "optuna.journal"
+    with file.open("a") as stream:
+        stream.write('{"op_code": 4, "wor')
+    again = searcher_of(study, limit=1, objectives=ONE, journal=journal_of(study, tmp_path))
+    again.suggest("c")
+    again.on_trial_complete("c", good(0.75))
+    trials = loaded(tmp_path).trials
+    assert [(t.state, t.value) for t in trials] == [(TrialState.COMPLETE, 0.5), (TrialState.COMPLETE, 0.75)]
+    assert trials[0].intermediate_values == {1: 0.25}
+    assert trials[0].datetime_start <= trials[0].datetime_complete
+
+
+def test_a_file_that_is_no_journal_is_set_aside(make_study, tmp_path):
+    file = tmp_path / "study=small" / "optuna.journal"
+    file.parent.mkdir()
+    file.write_text("mine\nand mine\n")
+    study = search_study(make_study, LEARNING_RATES, objectives={"accuracy_val": "max"})
+    searcher = searcher_of(study, limit=1, objectives=ONE, journal=journal_of(study, tmp_path))
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", good(0.5))
+    assert len(loaded(tmp_path).trials) == 1
+    (aside,) = file.parent.glob(".optuna.journal.*")
+    assert aside.read_text() == "mine\nand mine\n"
+
+
+@pytest.mark.parametrize("method", ["asha", "hyperband", "halving", "median"])
+def test_what_pruning_stops_is_marked_and_on_no_front(make_study, method):
+    study = search_study(make_study, LEARNING_RATES, pruning={"method": method})
+    scheduler = make_scheduler(study.steps[0].pruning, epochs=9)
+    assert scheduler.metric == "score"
+    searcher = searcher_of(study, limit=1)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"epoch": 3, **good(0.9), "outcome": "pruned"})
+    assert searcher.study.trials[0].state == TrialState.FAIL
+    assert searcher.study.best_trials == []
+
+
+def journal_of(study, store) -> Journal:
+    (search,) = plan_run(study, "no-store-here").searches
+    return Journal(store, study.name, search.step, space=search.space, objectives=search.objectives)
+
+
+def loaded(store) -> optuna.Study:
+    """The one study of the store's journal, as Optuna's own tools read it."""
+    file = str(store / "study=small" / "optuna.journal")
+    return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(file)))

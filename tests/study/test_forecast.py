@@ -8,7 +8,7 @@ from analysis.compact import compact
 from study.capacity import Machine, misfits
 from study.errors import StoreError
 from study.estimate import Clock, calibrate, work_per_example
-from study.forecast import forecast
+from study.forecast import forecast, forecast_plan
 from study.history import History
 from study.identity import trial_id, trial_ids
 from study.plan import make_plan
@@ -127,3 +127,28 @@ def test_ids_of_several_seeds_are_those_of_each():
     plan = make_plan(study(seeds=[0, 7, 123]))
     assert [trial_id(trial.settings) for trial in plan.trials] == [t.trial_id for t in plan.trials]
     assert trial_ids(plan.trials[0].settings, [7]) == [plan.trials[1].trial_id]
+
+
+def test_a_search_is_forecast_by_the_ends_of_its_axes(past):
+    store, row = past
+    searched = study(
+        train={"epochs": 3, "batch_size": 64},
+        search={
+            "method": "optuna",
+            "trials": 5,
+            "seeds": [0, 1],
+            "space": {
+                "train.learning_rate": {"loguniform": [0.01, 0.1]},
+                "model.depth": {"choice": [14, 26]},
+            },
+        },
+    )
+    plan = forecast_plan(plan_run(searched, store), searched, store, memory_bytes=1)
+    (found,) = plan.forecast.searches
+    assert (found.step, found.trials) == (0, 10)
+    # Depth 14 has been timed; depth 26 is scaled by its work.
+    assert found.time_s > 3 * row["wall_s"]
+    assert plan.forecast.worker_hours == pytest.approx(10 * found.time_s / 3600)
+    assert plan.forecast.total_s is not None
+    assert found.memory_bytes > row["memory_peak_bytes"]
+    assert {misfit.model.split()[2] for misfit in plan.forecast.misfits} == {"14", "26"}
