@@ -1,8 +1,8 @@
-"""Recursive checkpointing, the strategy between storing and reversing that needs no inverse.
+"""Recursive checkpointing: the strategy between storing and reversing that needs no inverse.
 
 Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost" (2016), section 4.3. A row of
-units is cut in two. The first half is a checkpoint: it keeps its input alone, and is run again in the backward
-pass by the same rule. The second half goes on by the rule at once, being the first that the backward pass needs.
+units is cut in two. The first half is a checkpoint: it keeps its input, and is run again in the backward
+pass by the same rule. The second half goes on by the rule at once: the backward pass needs it first.
 For L units that keeps O(log L) inputs and runs O(L log L) units again; reversing keeps O(1) and runs L again.
 """
 
@@ -24,10 +24,10 @@ RECURSIVE = "recursive"
 class RecursiveSequence(ReversibleSequence):
     """Units that are checkpointed recursively. Weights and gradients are those of the stored sequence."""
 
-    def forward(self, x1: Tensor, x2: Tensor | None = None) -> Tensor | Pair:
+    def forward(self, x1: Tensor, x2: Tensor | None = None) -> Tensor | Pair:  # type: ignore[override]
         """Apply the units in turn, to the two streams or to one tensor that is split."""
         if x2 is None or not torch.is_grad_enabled():
-            return super().forward(x1, x2)  # type: ignore[call-overload]
+            return super().forward(x1, x2)
         return _run(list(self.units()), x1, x2)
 
 

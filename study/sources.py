@@ -148,8 +148,8 @@ class Cifar:
                 "data.name",
                 value=settings.name,
                 rule=f"its files must be under {root} ({type(error).__name__})",
-                remedy="set data.download: true to fetch them, or data.root or REVSTUDY_DATA to their folder, "
-                f"which may hold them as Parquet too ({root / settings.name})",
+                remedy="set data.download: true to fetch them, or data.root or REVSTUDY_DATA to their folder "
+                f"(or, as Parquet, {root / settings.name})",
             ) from error
         self._parts = {s: (torch.from_numpy(p.data).permute(0, 3, 1, 2), p.targets) for s, p in parts.items()}
         self.num_classes = len(parts["train"].classes)
