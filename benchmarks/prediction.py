@@ -3,7 +3,7 @@
     python benchmarks/prediction.py [--models 'revnet*'] [--batch 8]
 
 The prediction runs on fake tensors; the measurement follows a real step with SGD, momentum and weight decay,
-storage by storage at PyTorch's dispatcher. On a CPU the two must be equal to the byte (the GPU suite compares with
+storage by storage at PyTorch's dispatcher. On a CPU the two must be equal to the byte (the GPU suite asks
 the allocator). Networks with the ``imagenet`` stem get 2 images of 96 x 96 pixels, the others 8 of 32 x 32.
 """
 
