@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
 from analysis.theme import INK, PRECISION_COLORS, strategy_color
+from benchmarks.findings.rows import STRATEGIES, Rows, by_depth, rounds_by_subject
 from benchmarks.speed import ratio
-
-if TYPE_CHECKING:
-    from benchmarks.findings import Rows
 
 WIDTH, HEIGHT = 760, 380
 
 
-def draw(rows: Rows, by_depth: dict[int, dict[str, int]], folder: Path) -> list[Path]:
+def draw(rows: Rows, folder: Path) -> list[Path]:
     """Write every figure as PNG; needs kaleido and Chrome or Chromium."""
     import kaleido
 
     figures = {
-        "memory": _memory(by_depth),
+        "memory": _memory(by_depth(rows)),
         "time": _time(rows),
         "precision": _precision(rows),
         "deeper": _deeper(rows),
@@ -49,10 +46,10 @@ def _blank(title: str, x: str, y: str) -> go.Figure:
     return figure
 
 
-def _memory(by_depth: dict[int, dict[str, int]]) -> go.Figure:
+def _memory(depths: dict[int, dict[str, int]]) -> go.Figure:
     figure = _blank("Activation memory of a training step", "depth / layers", "MB")
-    for name in ("store", "checkpoint", "recursive", "reverse"):
-        points = [(d, s[name] / 1e6) for d, s in sorted(by_depth.items()) if name in s]
+    for name in STRATEGIES:
+        points = [(d, s[name] / 1e6) for d, s in sorted(depths.items()) if name in s]
         figure.add_scatter(
             x=[d for d, _ in points],
             y=[m for _, m in points],
@@ -60,20 +57,14 @@ def _memory(by_depth: dict[int, dict[str, int]]) -> go.Figure:
             mode="lines+markers",
             line={"color": strategy_color(name)},
         )
-    figure.update_xaxes(type="log", tickvals=sorted(by_depth))
-    figure.update_yaxes(type="log")
+    figure.update_xaxes(type="log", tickvals=sorted(depths))
+    figure.update_yaxes(type="log", tickvals=[10, 20, 50, 100, 200, 500])
     return figure
 
 
 def _time(rows: Rows) -> go.Figure:
     figure = _blank("Step time of reversing over each alternative's", "", "ratio, 95 % interval")
-    found = rows.of("speed")
-    for subject in dict.fromkeys(r["subject"] for r in found):
-        rounds: dict[int, dict[str, float]] = {}
-        for r in found:
-            if r["subject"] == subject:
-                rounds.setdefault(r["round"], {})[r["contender"]] = r["time_s"]
-        times = list(rounds.values())
+    for subject, times in rounds_by_subject(rows).items():
         names = [n for n in times[0] if n != "reverse"]
         ratios = [ratio(times, n) for n in names]
         figure.add_bar(
@@ -123,6 +114,7 @@ def _deeper(rows: Rows) -> go.Figure:
         y=[r["deepest"] or 0 for r in found],
         marker={"color": [strategy_color(r["strategy"]) for r in found]},
         text=[f"{r['deepest'] or 0:,}" for r in found],
+        textposition="outside",
+        cliponaxis=False,
     )
-    figure.update_yaxes(type="log")
     return figure
