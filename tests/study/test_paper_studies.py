@@ -1,6 +1,7 @@
 """The paper's studies run whole at their scale `smoke`, and their rows carry verdicts."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from analysis.claims import HOLDS, NOT_MEASURED, judge
@@ -26,6 +27,7 @@ def judged(store):
     return {v.number for v in judge(open_store(store)) if v.verdict != NOT_MEASURED}
 
 
+@pytest.mark.timeout(900)
 def test_their_rows_give_verdicts_and_none_without_them(tmp_path):
     for name in STUDIES:
         run(name, tmp_path)
