@@ -1,8 +1,8 @@
-"""Write docs/findings.md from the rows in benchmarks/results.
+"""Write docs/findings.md, and the README's section of findings, from the rows in benchmarks/results.
 
-    python -m benchmarks.findings             # the page
+    python -m benchmarks.findings             # the texts
     python -m benchmarks.findings --figures   # and its figures (needs the extra `export`, and Chrome)
-    python -m benchmarks.findings --check     # exit code 1 if the page is not what the rows give
+    python -m benchmarks.findings --check     # exit code 1 if the texts are not what the rows give
 
 The rows are the Parquet files of the benchmarks, and a results store (``benchmarks/results/store``) with the
 trials of the paper's studies, on which `revstudy report`, `query` and `claims` work as on any other.
@@ -15,12 +15,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.findings import cost, figures, quality
+from benchmarks.findings import cost, figures, quality, summary
 from benchmarks.findings.rows import Rows
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "findings.md"
 FIGURES = ROOT / "docs" / "findings"
+README = ROOT / "README.md"
 
 PARTS: tuple[tuple[str, Callable[[Rows], list[str]]], ...] = (
     ("How much memory do I save at my depth?", cost.memory),
@@ -62,13 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if it would change")
     chosen = parser.parse_args(arguments)
     rows = Rows()
-    text = page(rows)
+    texts = {PAGE: page(rows), README: summary.placed(README.read_text(), rows)}
     if chosen.check:
-        same = PAGE.exists() and PAGE.read_text() == text
-        print(f"{PAGE} is {'what the rows give' if same else 'out of date: python -m benchmarks.findings'}")
-        return int(not same)
-    PAGE.write_text(text)
-    print(f"Page: {PAGE}")
+        stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+        for path in stale:
+            print(f"{path} is out of date: python -m benchmarks.findings")
+        return int(bool(stale))
+    for path, text in texts.items():
+        path.write_text(text)
+        print(f"Text: {path}")
     if chosen.figures:
         for path in figures.draw(rows, FIGURES):
             print(f"Figure: {path}")

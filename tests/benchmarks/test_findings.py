@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from analysis.claims import NOT_MEASURED, judge
 from benchmarks import prediction
-from benchmarks.findings.__main__ import FIGURES, PAGE, page
+from benchmarks.findings import summary
+from benchmarks.findings.__main__ import FIGURES, PAGE, README, page
 from benchmarks.findings.rows import Rows
 from benchmarks.results_file import FOLDER
 from revmodels import list_models
@@ -17,6 +18,8 @@ from revmodels import list_models
 def test_the_page_is_what_the_rows_give_and_its_figures_are_there():
     text = PAGE.read_text()
     assert page(Rows()) == text, "rows have changed: python -m benchmarks.findings --figures"
+    readme = README.read_text()
+    assert summary.placed(readme, Rows()) == readme, "rows have changed: python -m benchmarks.findings"
     figures = re.findall(r"\]\(findings/(.*?)\)", text)
     assert figures
     assert {FIGURES / name for name in figures} <= set(FIGURES.iterdir())
