@@ -1,10 +1,10 @@
 """Predicted against measured peak memory of a training step, for every preset and strategy.
 
-    python benchmarks/prediction.py [--models 'revnet*'] [--batch 8]
+    python benchmarks/prediction.py [--models 'revnet*'] [--batch 4]
 
 The prediction runs on fake tensors; the measurement follows a real step with SGD, momentum and weight decay,
 storage by storage at PyTorch's dispatcher. On a CPU the two must be equal to the byte (the GPU suite asks
-the allocator). Networks with the ``imagenet`` stem get 2 images of 96 x 96 pixels, the others 8 of 32 x 32.
+the allocator). Networks with the ``imagenet`` stem get 2 images of 64 x 64 pixels, the others 4 of 32 x 32.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def compare(name: str, strategy: str, batch: int | None) -> dict[str, Any]:
     """One row: bytes of a step of one preset."""
     with torch.device("meta"):
         stem = create_model(name, num_classes=10).architecture.stem
-    count, size = (batch or 2, 96) if stem == "imagenet" else (batch or 8, 32)
+    count, size = (batch or 2, 64) if stem == "imagenet" else (batch or 4, 32)
     images, targets = torch.randn(count, 3, size, size), torch.arange(count) % 10
 
     def build() -> torch.nn.Module:
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="*", metavar="PATTERN", help="a shell pattern of presets")
-    parser.add_argument("--batch", type=int, help="images, instead of 8 or 2")
+    parser.add_argument("--batch", type=int, help="images, instead of 4 or 2")
     parser.add_argument("--output", type=Path, default=FOLDER / "prediction.parquet")
     chosen = parser.parse_args(arguments)
     if not list_models(chosen.models):
