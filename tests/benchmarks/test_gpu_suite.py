@@ -142,6 +142,7 @@ def write_images(folder, count=40):
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}-00000-of-00001.parquet")
 
 
+@pytest.mark.timeout(900)
 def test_the_suite_needs_neither_ray_nor_pydantic_nor_optuna_nor_duckdb(tmp_path):
     write_images(tmp_path / "cifar10")
     for name in ("state", "claims", "store"):
