@@ -59,7 +59,7 @@ class Claim:
         metric: what is measured, with its unit.
         expected: what a true claim gives.
         method: how the rows are turned into the figure, and the limit of the verdict.
-        study: the built-in study whose rows fill it.
+        study: the built-in study whose rows fill it, as `revstudy run` takes it.
         rule: gives the evidence.
 
     """

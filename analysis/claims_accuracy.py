@@ -208,7 +208,7 @@ CLAIMS = (
         metric="mean difference of training accuracy over the epochs, points",
         expected=f"not below -{SLOWER_POINTS:g}",
         method="curves of pairs of equal training and seed, averaged over their epochs",
-        study="paper-cifar",
+        study="paper-cifar --scale tiny",
         rule=convergence,
     ),
     Claim(
@@ -219,7 +219,7 @@ CLAIMS = (
         metric="test accuracy of reversing minus storing, points",
         expected=f"an interval that includes 0, and a mean within {NO_HARM_POINTS:g}",
         method="fp32 trials that reverse and their stored twins of equal seed",
-        study="paper-cifar-tiny",
+        study="paper-cifar --scale tiny",
         rule=no_harm,
     ),
     Claim(

@@ -205,11 +205,12 @@ CLAIMS = (
     Claim(
         number=6,
         name="constant memory at linear time",
-        statement="Of storing, checkpointing and reversing, reversing alone has memory O(1) at time O(L).",
+        statement="Of storing, checkpointing, recursive checkpointing and reversing, reversing alone has "
+        "memory O(1) at time O(L).",
         source="Table 1 (complexity), as extended by MemCNN",
         metric="power of depth in reversing's memory",
         expected=f"memory at most {FLAT_POWER:g} and below the others', time at most {LINEAR_POWER:g}",
-        method="lines through log bytes and log step time over log of the layers; recursion is not built",
+        method="lines through log bytes and log step time over log of the layers",
         study="paper-cost",
         rule=complexity,
     ),

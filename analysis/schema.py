@@ -89,7 +89,7 @@ TRIALS = Table(
         ),
         _real("width", "multiplier on the preset's channels"),
         _int("parameters", "trainable parameters", "numbers"),
-        _text("strategy", "store, reverse or checkpoint"),
+        _text("strategy", "store, reverse, checkpoint or recursive"),
         _text("compute_dtype", "arithmetic of F and G: fp64, fp32, bf16 or fp16"),
         _text("stream_dtype", "type that carries x1 and x2: fp64, fp32, bf16 or fp16"),
         _text("coupling", "additive or exact"),

@@ -15,7 +15,12 @@ import plotly.graph_objects as go
 
 from analysis.stats import Row
 
-STRATEGY_COLORS = {"reverse": "#0072B2", "store": "#D55E00", "checkpoint": "#E69F00"}
+STRATEGY_COLORS = {
+    "reverse": "#0072B2",
+    "store": "#D55E00",
+    "checkpoint": "#E69F00",
+    "recursive": "#CC79A7",
+}
 PRECISION_COLORS = {"fp32": "#009E73", "bf16": "#CC79A7", "fp16": "#56B4E9", "fp64": "#8A8F98"}
 OUTCOME_COLORS = {
     "ok": "#009E73",

@@ -7,7 +7,9 @@ functions; they differ in who runs the reversible units:
 - ``reverse``: this package;
 - ``checkpoint``: `torch.utils.checkpoint`, one checkpoint a unit, non-reentrant;
 - ``memcnn``: a chain of `InvertibleModuleWrapper(AdditiveCoupling(f, g))`;
-- ``revtorch``: a `ReversibleSequence` for every row of units.
+- ``revtorch``: a `ReversibleSequence` for every row of units;
+- ``compile``: `torch.compile` of the storing network, whose partitioner decides what is kept;
+- ``compile_reverse``: `torch.compile` of this package's reversing network. Both take minutes to compile.
 
 Peers have no unit that halves the image, so with them the first unit of a stage, the stem and the head run as
 ordinary modules and store what they need; this package recomputes stem and stage entries, and pays for it.
@@ -28,7 +30,11 @@ from torch.utils.checkpoint import checkpoint
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, StageEntry, create_model
 
-NAMES = ("store", "reverse", "checkpoint", "memcnn", "revtorch")
+EAGER = ("store", "reverse", "checkpoint", "memcnn", "revtorch")
+COMPILED = {"compile": "store", "compile_reverse": "reverse"}
+"""Strategies of the networks that are compiled."""
+NAMES = (*EAGER, *COMPILED)
+COMPILER = "inductor"
 TOLERANCE = 1e-8
 """Of all gradients together against the stored twin's, relative, in float64."""
 
@@ -148,10 +154,12 @@ class Contender(nn.Module):
 
 def contend(name: str, network: nn.Module) -> nn.Module:
     """`network`, a copy of its own for each contender, as the contender runs it."""
-    if name in ("store", "reverse"):
+    if name in ("store", "reverse", *COMPILED):
         target = network.body if isinstance(network, Stack) else network
-        target.strategy = name
-        return network
+        target.strategy = COMPILED.get(name, name)
+        if name not in COMPILED:
+            return network
+        return torch.compile(network, fullgraph=True, backend=COMPILER)  # type: ignore[return-value]
     body = network.body
     assert isinstance(body, ReversibleSequence)
     body.strategy = "store"  # so that the stem is run as an ordinary module
@@ -187,7 +195,7 @@ class Entry:
     parameters: tuple[nn.Parameter, ...]
 
 
-def enter(subject: Subject, names: Sequence[str] = NAMES, dtype: torch.dtype = torch.float32) -> list[Entry]:
+def enter(subject: Subject, names: Sequence[str] = EAGER, dtype: torch.dtype = torch.float32) -> list[Entry]:
     """Every contender on copies of the same weights, images in channels_last."""
     torch.manual_seed(0)
     original = subject.build(dtype)

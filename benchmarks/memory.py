@@ -23,7 +23,7 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contenders import NAMES, SUBJECTS, Entry, Subject, backward, check, enter
+from benchmarks.contenders import EAGER, SUBJECTS, Entry, Subject, backward, check, enter
 from benchmarks.results_file import FOLDER, table, write
 from revmodels.measure.memory import _Tracker
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=list(DEFAULT_SUBJECTS))
-    parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--contenders", nargs="+", choices=EAGER, default=list(EAGER))
     parser.add_argument("--batch", type=int, help="instead of each subject's own")
     parser.add_argument("--output", type=Path, default=FOLDER / "memory.parquet")
     chosen = parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """Time of a training step: reversing against memcnn, RevTorch, checkpointing and storing.
 
     python benchmarks/speed.py [--subjects revnet110 revnet164 mlp64] [--rounds 25] [--threads 2]
+    python benchmarks/speed.py --subjects mlp64 --contenders reverse compile compile_reverse
 
 All contenders live in one process with the same weights and the same batch. Gradients are compared with the
 stored twin's first, in float64; a contender that computes something else ends the benchmark. Then they take
@@ -26,7 +27,7 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contenders import NAMES, SUBJECTS, Entry, Subject, backward, check, enter
+from benchmarks.contenders import EAGER, NAMES, SUBJECTS, Entry, Subject, backward, check, enter
 from benchmarks.results_file import FOLDER, table, write
 
 TARGETS = {"memcnn": 0.72, "revtorch": 0.90, "checkpoint": 0.95, "store": None}
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=list(DEFAULT_SUBJECTS))
-    parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(EAGER))
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--batch", type=int, help="instead of each subject's own")
     parser.add_argument("--threads", type=int, help="instead of PyTorch's choice")

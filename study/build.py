@@ -25,18 +25,21 @@ def _build(
     model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
 ) -> nn.Module:
     import revmodels
+    from study.recompute import RECURSIVE, recursive
 
-    return revmodels.create_model(
+    recurses = memory.strategy == RECURSIVE
+    network = revmodels.create_model(
         model.name,
         num_classes=shape.num_classes,
         in_channels=shape.in_channels,
         width=model.width,
         depth=model.depth,
         stem=shape.stem,
-        strategy=memory.strategy,
+        strategy="store" if recurses else memory.strategy,
         anchor_every=memory.anchor_every,
         precision=revmodels.Precision(**asdict(precision)),
     )
+    return recursive(network) if recurses else network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
 
 def dataset_rows() -> list[dict[str, Any]]:
     """One row per data set: what it is, whether it can be used now, and what to do if not."""
-    from study.sources import data_root
+    from study.sources import CIFAR_FOLDERS, cifar_parquet, data_root
 
     root = data_root(DataSettings())
     rows = [
@@ -67,16 +67,15 @@ def dataset_rows() -> list[dict[str, Any]]:
             "synthetic", "random images, for memory and speed alone; synthetic:CxHxWxK sets sizes and classes"
         ),
     ]
-    for name, classes, folder in (
-        ("cifar10", 10, "cifar-10-batches-py"),
-        ("cifar100", 100, "cifar-100-python"),
-    ):
+    for name, classes in (("cifar10", 10), ("cifar100", 100)):
         rows.append(
             _row(
                 name,
                 f"60,000 color images of 32×32 pixels, {classes} classes",
-                at_hand=(root / folder).is_dir(),
-                get=f"set data.download: true, or data.root (or REVSTUDY_DATA, now {root}) to where it is",
+                at_hand=(root / CIFAR_FOLDERS[name]).is_dir()
+                or cifar_parquet(DataSettings(name=name)) is not None,
+                get=f"set data.download: true, or data.root (or REVSTUDY_DATA, now {root}) to where it is, "
+                f"unpacked, or as Parquet in a folder {name}",
             )
         )
     rows.append(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study import cli_plan, cli_status, cli_submit, cli_tables
-from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument
+from study.cli_options import STORE, JsonOption, ScaleOption, StoreOption, StudyArgument
 from study.cli_plan import say_plan
 from study.output import duration, print_json, print_rows, say, tell
 
@@ -31,9 +31,12 @@ app = typer.Typer(
 cli_plan.register(app)
 
 
-@app.command(epilog="Example: `revstudy run quickstart --store results`")
+@app.command(
+    epilog="Example: `revstudy run quickstart --store results`, `revstudy run paper-cifar --scale tiny`"
+)
 def run(
     study: StudyArgument,
+    scale: ScaleOption = None,
     store: StoreOption = STORE,
     address: Annotated[
         str | None,
@@ -50,7 +53,7 @@ def run(
     from study.runner import run_study
     from study.spec import load_study
 
-    loaded = load_study(study)
+    loaded = load_study(study, scale)
     with terminal_progress() as progress:
         summary = run_study(
             loaded, store, address=address, progress=progress, on_plan=lambda p: say_plan(p, tell)

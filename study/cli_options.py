@@ -9,6 +9,15 @@ import typer
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="A study file, or the name of a built-in study.")
 ]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        metavar="NAME",
+        help="One of the study's own scales, such as smoke: fewer, smaller or shorter trials of the same "
+        "kind, kept as the study STUDY-NAME.",
+    ),
+]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="DIR", envvar="REVSTUDY_STORE", help="The results store.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study.cli_options import STORE, JsonOption, StoreOption, StudyArgument
+from study.cli_options import STORE, JsonOption, ScaleOption, StoreOption, StudyArgument
 from study.output import duration, megabytes, print_json, print_rows, say
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the program."""
-    example = "`revstudy plan quickstart`, `revstudy plan depth.yaml --calibrate --json`"
+    example = "`revstudy plan quickstart`, `revstudy plan depth.yaml --calibrate --json`, "
+    example += "`revstudy plan paper-cifar --scale tiny`"
     app.command(epilog=f"Example: {example}")(plan)
 
 
 def plan(
     study: StudyArgument,
+    scale: ScaleOption = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
     predict: Annotated[
@@ -55,7 +57,7 @@ def plan(
     from study.runner import plan_run
     from study.spec import load_study
 
-    loaded = load_study(study)
+    loaded = load_study(study, scale)
     planned = plan_run(loaded, store, predict=predict)
     if predict:
         from study.forecast import forecast_plan

@@ -41,6 +41,13 @@ def _resolved_parts(
     model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings
 ) -> tuple[ModelSettings, PrecisionSettings, MemorySettings]:
     depth, strategy = _resolved(model, memory.strategy)
+    if strategy == "recursive" and precision.coupling != "additive":
+        raise StudyError(
+            "memory.strategy",
+            value=strategy,
+            rule="recursive checkpointing inverts nothing, so it goes with additive coupling alone",
+            remedy="use reverse, or precision.coupling: additive",
+        )
     anchor_every = memory.anchor_every if strategy == "reverse" else None
     return (
         replace(model, depth=depth),
@@ -101,6 +108,13 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
             rule=f"{model.name} is not reversible, so there is nothing to rebuild its activations from",
             remedy="use store or checkpoint, or make space a list of mappings: one for the RevNets with "
             "reverse, one for the ResNets without",
+        )
+    if strategy == "recursive" and architecture.family != "revnet":
+        raise StudyError(
+            "memory.strategy",
+            value=strategy,
+            rule=f"recursive checkpointing is offered for RevNets, and {model.name} is none",
+            remedy="use store or checkpoint, or make space a list of mappings",
         )
     return architecture.depth, strategy or ("store" if architecture.family == "resnet" else "reverse")
 

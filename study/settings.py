@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_type_hints
 
-STRATEGIES = ("store", "reverse", "checkpoint")
+STRATEGIES = ("store", "reverse", "checkpoint", "recursive")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")
@@ -71,6 +71,7 @@ class PrecisionSettings:
 class MemorySettings:
     """How backward gets its activations; None resolves to ``store`` for ResNets, else ``reverse``.
 
+    ``checkpoint`` keeps the input of every unit, ``recursive`` (RevNets alone) those of O(log L) of L units.
     With ``reverse``, every `anchor_every`-th unit of a stage keeps its input too (None: none does).
     """
 

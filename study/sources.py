@@ -16,6 +16,8 @@ from study.settings import DataSettings
 
 SYNTHETIC_SIZES = "3x32x32x10"
 """C, H, W and classes of plain ``synthetic``."""
+CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+"""Where torchvision unpacks them."""
 
 
 class Source(Protocol):
@@ -58,7 +60,8 @@ def open_source(settings: DataSettings) -> Source:
     if kind == "folder":
         return FolderImages(_folder(settings), settings)
     if kind in ("cifar10", "cifar100"):
-        return Cifar(settings)
+        folder = cifar_parquet(settings)
+        return Cifar(settings) if folder is None else ParquetImages(folder, settings)
     if kind == "imagenet":
         return FolderImages(_imagenet_folder(settings), settings, default_size=224)
     raise DataError(
@@ -145,7 +148,8 @@ class Cifar:
                 "data.name",
                 value=settings.name,
                 rule=f"its files must be under {root} ({type(error).__name__})",
-                remedy="set data.download: true to fetch them, or data.root or REVSTUDY_DATA to their folder",
+                remedy="set data.download: true to fetch them, or data.root or REVSTUDY_DATA to their folder "
+                f"(or, as Parquet, {root / settings.name})",
             ) from error
         self._parts = {s: (torch.from_numpy(p.data).permute(0, 3, 1, 2), p.targets) for s, p in parts.items()}
         self.num_classes = len(parts["train"].classes)
@@ -161,6 +165,15 @@ class Cifar:
     def images(self, split: str, index: Tensor) -> Tensor:
         """Images of shape (len(index), 3, 32, 32)."""
         return self._parts[split][0][index].contiguous()
+
+
+def cifar_parquet(settings: DataSettings) -> Path | None:
+    """Hugging Face's Parquet copy of CIFAR, in the data root under its name; None beside torchvision's."""
+    root = data_root(settings)
+    if (root / CIFAR_FOLDERS[settings.name]).is_dir():
+        return None
+    folder = root / settings.name
+    return folder if any(any(f.glob("train*.parquet")) for f in (folder, folder / "data")) else None
 
 
 def data_root(settings: DataSettings) -> Path:
@@ -216,4 +229,7 @@ def fingerprint(settings: DataSettings) -> str:
         return f"synthetic:{rest or SYNTHETIC_SIZES}"
     if kind in ("parquet", "folder"):
         return f"{kind}:{files_digest(kind, _folder(settings), settings.name)}"
+    if kind in CIFAR_FOLDERS and (folder := cifar_parquet(settings)) is not None:
+        # Some copies are compressed again: their pixels are not those of the original.
+        return f"parquet:{files_digest('parquet', folder, settings.name)}"
     return settings.name

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from analysis import schema
 from study.axes import KINDS, Axis, Seeds, Space, one_or_many
 from study.checks import space_problems
-from study.errors import StudyError, nearest
+from study.errors import Problem, StudyError, nearest
 from study.ladder import Ladder
 from study.sections import (
     SECTIONS,
@@ -135,6 +136,34 @@ Search = Annotated[
 ]
 
 
+class Scale(Section):
+    """A named size of a study, such as ``smoke``: what it changes, section by section.
+
+    A section changes the keys that it gives. `space`, `seeds` and `search` stand for the study's own; a scale
+    that gives a space and no search tries that space's grid.
+    """
+
+    description: str = ""
+    data: Data | None = None
+    model: Model | None = None
+    precision: Precision | None = None
+    memory: Memory | None = None
+    train: Train | None = None
+    space: Space | None = None
+    seeds: Seeds | None = None
+    search: Search | None = None
+    scaling: Scaling | None = None
+    probe: Probe | None = None
+    budget: Budget | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the scale gives, and nothing else, under the file's own keys."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+ScaleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,19}$")]
+
+
 class Study(Section):
     """One study: what is fixed, what varies, how it is searched, and what it may use."""
 
@@ -152,6 +181,33 @@ class Study(Section):
     probe: Probe = Probe()
     budget: Budget = Budget()
     ladder: Ladder | None = None
+    scales: dict[ScaleName, Scale] = Field(default_factory=dict)
+
+    @field_serializer("scales")
+    def _as_given(self, scales: dict[str, Scale]) -> dict[str, Any]:
+        return {name: scale.to_dict() for name, scale in scales.items()}
+
+    def at_scale(self, name: str) -> Study:
+        """The study `<name>-<scale>` that one of this study's scales makes of it.
+
+        Raises
+        ------
+        StudyError
+            There is no such scale.
+
+        """
+        if name not in self.scales:
+            rule = f"must be a scale of {self.name}"
+            remedy = nearest(name, self.scales) if self.scales else "the study has none; leave --scale out"
+            raise StudyError("scales", value=name, rule=rule, remedy=remedy)
+        changes, values = self.scales[name].to_dict(), self.to_dict()
+        values.pop("scales")
+        if "space" in changes:
+            values.pop("search", None)
+        for key, change in changes.items():
+            replaced = key in ("space", "search") or not isinstance(change, dict)
+            values[key] = change if replaced else {**values.get(key, {}), **change}
+        return Study.model_validate({**values, "name": f"{self.name}-{name}"})
 
     @property
     def steps(self) -> tuple[SearchStep, ...]:
@@ -176,7 +232,10 @@ class Study(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the file's own keys; `parse_study` reads them back."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        values = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if not values["scales"]:
+            del values["scales"]
+        return values
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -190,15 +249,16 @@ def builtin_studies() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
-def load_study(file_or_builtin: str | Path) -> Study:
-    """Read a study from a YAML or Python file, or by the name of a built-in study.
+def load_study(file_or_builtin: str | Path, scale: str | None = None) -> Study:
+    """Read a study from a YAML or Python file, or by the name of a built-in study; at one of its scales.
 
     A Python file defines `study`, a `Study` or its plain values. A file without `name` is named after itself.
 
     Raises
     ------
     StudyError
-        No such file or built-in study, YAML that does not parse, or broken rules; all of them are listed.
+        No such file, built-in study or scale, YAML that does not parse, or broken rules; all of them are
+        listed.
 
     """
     path, source = Path(file_or_builtin), str(file_or_builtin)
@@ -213,7 +273,8 @@ def load_study(file_or_builtin: str | Path) -> Study:
         values = values.to_dict()
     if isinstance(values, dict):
         values = {"name": path.stem, **values}
-    return parse_study(values, source=source)
+    study = parse_study(values, source=source)
+    return study if scale is None else study.at_scale(scale)
 
 
 def _read_python(path: Path) -> Any:
@@ -245,9 +306,21 @@ def parse_study(values: Any, *, source: str = "") -> Study:
     except ValidationError as error:
         raise StudyError(problems=problems_of(error, keys=keys_beside), source=source) from None
     problems = space_problems(study)
+    for name in study.scales:
+        problems += _problems_at_scale(study, name)
     if problems:
         raise StudyError(problems=problems, source=source)
     return study
+
+
+def _problems_at_scale(study: Study, name: str) -> list[Problem]:
+    """Rules that a scale breaks only together with the study's own sections, under the scale's place."""
+    prefix = f"scales.{name}"
+    try:
+        scaled = study.at_scale(name)
+    except ValidationError as error:
+        return problems_of(error, keys=keys_beside, prefix=prefix)
+    return [replace(problem, path=f"{prefix}.{problem.path}") for problem in space_problems(scaled)]
 
 
 def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
@@ -255,6 +328,8 @@ def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
     parents = [part for part in location[:-1] if isinstance(part, str)]
     if not parents:
         return tuple(Study.model_fields)
+    if parents[0] == "scales":
+        return keys_beside(location[2:]) if len(parents) > 2 else tuple(Scale.model_fields)
     if "." in parents[-1]:
         return (*KINDS, "step")
     if "constraints" in parents:

@@ -72,7 +72,7 @@ def stored_pairs(trials: Iterable[Row]) -> list[Pair]:
         if r["outcome"] == "ok" and finite(r["step_time_s"]) and r["step_time_s"] > 0 and finite(r["depth"])
     ]
     found: list[Pair] = []
-    for strategy in ("reverse", "checkpoint"):
+    for strategy in ("reverse", "checkpoint", "recursive"):
         found += pairs(
             rows,
             "strategy",

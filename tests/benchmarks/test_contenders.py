@@ -21,6 +21,15 @@ def test_every_contender_computes_the_stored_twin_s_gradients():
     assert all(0 < errors[name] < 1e-10 for name in NAMES if name not in ("store", "checkpoint"))
 
 
+@pytest.mark.timeout(900)
+def test_compiled_contenders_are_checked_like_the_others(monkeypatch):
+    torch._dynamo.reset()
+    monkeypatch.setattr(contenders, "COMPILER", "aot_eager")  # inductor takes a minute for the same graphs
+    errors = contenders.check(SMALL, ["store", "compile", "compile_reverse"], 2)
+    assert all(errors[name] < 1e-10 for name in ("compile", "compile_reverse"))
+    torch._dynamo.reset()
+
+
 def test_a_contender_that_computes_something_else_ends_the_benchmark(monkeypatch):
     def wrong(name, network):
         if name == "reverse":

@@ -1,11 +1,18 @@
 """The GPU suite runs on a CPU at its smallest sizes, goes on where it stopped, and gives rows of a store."""
 
+import io
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from analysis.claims import judge
 from analysis.store import open_store
@@ -110,8 +117,6 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_result(tmp_path, monkey
 
 def _chosen(out):
     """The arguments of a process of `cifar`, as its own parser reads them."""
-    import time
-
     found = {}
     original = cifar.work
     cifar.work = lambda chosen: found.update(vars(chosen))
@@ -124,18 +129,57 @@ def _chosen(out):
     return type("Chosen", (), found)
 
 
+def write_images(folder, count=40):
+    """Noise in the layout of Hugging Face, as CIFAR-10 comes."""
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for split in ("train", "test"):
+        rows = []
+        for i in range(count):
+            png = io.BytesIO()
+            Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(png, "PNG")
+            rows.append({"img": {"bytes": png.getvalue(), "path": None}, "label": i % 2})
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.mark.timeout(900)
 def test_the_suite_needs_neither_ray_nor_pydantic_nor_optuna_nor_duckdb(tmp_path):
+    write_images(tmp_path / "cifar10")
+    for name in ("state", "claims", "store"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    tiny = [*TINY, "--out", str(tmp_path / "out")]
+    training = [
+        *("--out", str(tmp_path / "out"), "--device", "cpu", "--data", "cifar10", "--models", "revnet38"),
+        *("--twins", "--depth", "14", "--width", "0.25", "--seeds", "1", "--epochs", "1", "--batch", "16"),
+        *("--examples", "32", "--test-examples", "16", "--until", str(time.time() + 300)),
+    ]
     program = f"""
 import sys
-for name in ('ray', 'pydantic', 'optuna', 'duckdb', 'sklearn', 'plotly', 'typer'):
+for name in ('ray', 'pydantic', 'optuna', 'duckdb', 'sklearn', 'plotly', 'typer', 'yaml', 'rich', 'jinja2'):
     sys.modules[name] = None  # as if it were not installed
 from benchmarks.gpu import cifar, conformance, memory, speed, to_store
-code = memory.main(['--tiny', '--device', 'cpu', '--out', {str(tmp_path)!r}])
-sys.exit(code)
+codes = [
+    memory.main({tiny!r}),
+    speed.main({[*tiny, "--ways", "eager"]!r}),
+    conformance.main({[*tiny, "--only", "additive, fp32", "dropout"]!r}),
+    cifar.main({training!r}),
+    to_store.main({[str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--tables", str(tmp_path)]!r}),
+]
+sys.exit(repr(codes) if any(codes) else 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"REVSTUDY_DATA": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     assert "All trials are done." in done.stdout
+    rows = open_store(tmp_path / "store").rows("trials")
+    assert {row["study"] for row in rows} == {"gpu-memory", "gpu-speed", "gpu-cifar"}
+    (trained,) = (row for row in rows if row["study"] == "gpu-cifar")
+    assert (trained["outcome"], trained["data"], trained["examples_train"]) == ("ok", "cifar10", 32)
 
 
 def test_lines_are_json(tmp_path):
