@@ -1,10 +1,12 @@
-"""Data parallelism: the same global batch on one worker and on two; equal gradients, and throughput.
+"""Data parallelism: the same global batch on one worker and on two; equal gradients, throughput, and overlap.
 
     python benchmarks/scaling.py [--workers 1 2] [--batch 64] [--steps 12]
 
 Workers are processes of `DistributedDataParallel` over gloo, one thread each. Gradients of the first step are
 compared in float64 with those that one process computes from the same shares of the batch, averaged: with
 batch norm every worker has the statistics of its own share, so that is what several workers should give.
+Overlap is the share of the gradients' all-reduce that backpropagation hides: each step is timed with and
+without communication in turn, and the all-reduce by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +74,51 @@ def work(rank: int, workers: int, name: str, size: int, steps: int, meet: str, o
         model = nn.parallel.DistributedDataParallel(network(subject, torch.float32))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         inputs, targets = share(subject.data(size), rank, workers)
-        times = []
-        for _ in range(steps):
-            dist.barrier()
-            began = time.perf_counter()
+
+        def step() -> None:
             optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(model(inputs), targets).backward()
             optimizer.step()
-            times.append(time.perf_counter() - began)
+
+        times: dict[str, list[float]] = {"step": [], "alone": [], "reduce": []}
+        for _ in range(steps):
+            times["step"].append(_seconds(step))
+            if workers > 1:
+                flat = _flat(model)
+                times["reduce"].append(_seconds(lambda flat=flat: dist.all_reduce(flat)))
+                with model.no_sync():
+                    times["alone"].append(_seconds(step))
+                _equalize(model)
         if rank == 0:
             torch.save({"gradient": _flat(exact), "times": times}, out)
     finally:
         dist.destroy_process_group()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Of one call, which all workers begin together."""
+    dist.barrier()
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _equalize(model: nn.Module) -> None:
+    """Give every worker rank 0's weights again: steps without communication part them."""
+    for p in model.parameters():
+        dist.broadcast(p.detach(), src=0)
+
+
+def overlap(step: float, alone: float, reduce: float) -> float:
+    """The share of the all-reduce that backpropagation hides, 0 to 1.
+
+    Args:
+        step: seconds of a step that averages its gradients.
+        alone: of the same step without communication.
+        reduce: of averaging all gradients with nothing beside it.
+
+    """
+    return min(1.0, max(0.0, 1 - (step - alone) / reduce))
 
 
 def measure(name: str, workers: int, size: int, steps: int) -> dict[str, Any]:
@@ -94,15 +129,19 @@ def measure(name: str, workers: int, size: int, steps: int) -> dict[str, Any]:
         torch.multiprocessing.spawn(work, args=arguments, nprocs=workers)
         found = torch.load(out)
     right = right_gradient(SUBJECTS[name], size, workers)
-    kept = found["times"][len(found["times"]) // 4 :]
+    kept = {what: times[len(times) // 4 :] for what, times in found["times"].items()}
+    median = {what: statistics.median(times) for what, times in kept.items() if times}
     return {
         "subject": name,
         "workers": workers,
         "batch": size,
         "gradient_rel_error": float((found["gradient"] - right).norm() / right.norm()),
-        "step_time_s": statistics.median(kept),
-        "examples_per_s": size / statistics.median(kept),
-        "steps": len(kept),
+        "step_time_s": median["step"],
+        "examples_per_s": size / median["step"],
+        "alone_time_s": median.get("alone"),
+        "reduce_time_s": median.get("reduce"),
+        "overlap": overlap(**median) if workers > 1 else None,
+        "steps": len(kept["step"]),
     }
 
 
@@ -128,11 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{1e3 * row['step_time_s']:.1f}",
             f"{row['examples_per_s']:.1f}",
             f"{row['examples_per_s'] / one[row['subject']]:.2f}×" if row["subject"] in one else "",
+            "" if row["overlap"] is None else f"{1e3 * row['reduce_time_s']:.1f}",
+            "" if row["overlap"] is None else f"{100 * row['overlap']:.0f} %",
             f"{row['gradient_rel_error']:.1e}",
         ]
         for row in rows
     ]
-    print(table(lines, ["subject", "workers", "ms a step", "examples/s", "against one", "gradient error"]))
+    header = ["subject", "workers", "ms a step", "examples/s", "against one", "ms of all-reduce", "hidden"]
+    print(table(lines, [*header, "gradient error"]))
     print(f"Figures: {write(chosen.output, rows)}")
     return int(any(not row["gradient_rel_error"] <= LIMIT for row in rows))
 

@@ -110,3 +110,6 @@ def test_two_workers_compute_the_mean_of_their_shares(tmp_path):
     found = scaling.measure("small", 2, 4, 2)
     assert found["gradient_rel_error"] < 1e-10
     assert found["examples_per_s"] > 0
+    assert 0 <= found["overlap"] <= 1
+    assert found["reduce_time_s"] > 0
+    assert scaling.overlap(step=1.1, alone=1.0, reduce=0.4) == pytest.approx(0.75)

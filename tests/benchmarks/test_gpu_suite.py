@@ -151,7 +151,7 @@ def test_the_suite_needs_neither_ray_nor_pydantic_nor_optuna_nor_duckdb(tmp_path
     training = [
         *("--out", str(tmp_path / "out"), "--device", "cpu", "--data", "cifar10", "--models", "revnet38"),
         *("--twins", "--depth", "14", "--width", "0.25", "--seeds", "1", "--epochs", "1", "--batch", "16"),
-        *("--examples", "32", "--test-examples", "16", "--until", str(time.time() + 300)),
+        *("--examples", "32", "--test-examples", "16", "--until", str(time.time() + 3600)),
     ]
     program = f"""
 import sys
