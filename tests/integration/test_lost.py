@@ -86,3 +86,26 @@ def test_a_store_that_takes_no_row_ends_the_run(job):
     full = StoreError(value="here", rule="the store could not be written (No space left on device)")
     with pytest.raises(StoreError, match="No space left"):
         LostTrials()(job, full)
+
+
+def test_an_actor_that_ray_ended_for_memory_is_a_lost_trial_and_not_the_end_of_the_run():
+    from types import SimpleNamespace
+
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    from study.executors.tune import deaths_for_memory
+
+    told = []
+    actor = SimpleNamespace(actor_id=7, _on_error=lambda actor, error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=None)
+    manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
+    deaths_for_memory()
+    deaths_for_memory()
+    RayActorManager._actor_task_failed(manager, task, OutOfMemoryError(MONITOR))
+    (error,) = told
+    assert isinstance(error, RayActorError)
+    assert "running low on memory" in str(error)
+    assert manager._failed_actor_ids == {7}
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        RayActorManager._actor_task_failed(manager, task, KeyError("another"))
