@@ -105,7 +105,7 @@ class _BadFileError(Exception):
 
 
 def _footer(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
         tail = os.pread(descriptor, _TAIL, max(size - _TAIL, 0))

@@ -599,7 +599,7 @@
   if (payload.refresh_s) {
     // a reader's place and filters survive: the browser keeps the one, the address the other
     setInterval(() => {
-      const busy = $("card").open || document.activeElement === $("search") || document.visibilityState !== "visible";
+      const busy = $("card").open || document.activeElement === $("search") || document.visibilityState !== "visible" || document.readyState !== "complete";
       if (!busy) location.reload();
     }, 1000 * payload.refresh_s);
   }

@@ -103,7 +103,7 @@ class Visitor:
         page = self._browser.new_page(
             viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
         )
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(30_000)
         self.pages.append(page)
         page.on("console", lambda m: self._note("console", m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: self._note("error", str(error)))

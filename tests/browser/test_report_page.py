@@ -482,11 +482,16 @@ def test_a_page_that_follows_a_store_loads_itself_anew_and_keeps_its_filters(tmp
     stores.write_trials(tmp_path / "s", [stores.trial_row(seed=i) for i in range(3)])
     out = write_report(tmp_path / "s", out=tmp_path / "r.html", refresh_s=1.5)
     page = visit(out, "#f.seed=1")
-    assert page.inner_text("#count") == "1 of 3 trials"
+    page.wait_for_function("document.querySelector('#count')?.textContent === '1 of 3 trials'")
     stores.write_trials(tmp_path / "s", [stores.trial_row(seed=3)])
     write_report(tmp_path / "s", out=out, refresh_s=1.5)
-    page.wait_for_function("document.querySelector('#count')?.textContent === '1 of 4 trials'")
-    page.evaluate("() => { document.querySelector('#table tbody button').click(); window.mine = true }")
+    page.wait_for_function(  # in one breath, as the page may load itself anew at any other moment
+        """() => {
+            if (document.querySelector('#count')?.textContent !== '1 of 4 trials') return false;
+            document.querySelector('#table tbody button').click();
+            return window.mine = true;
+        }"""
+    )
     page.wait_for_timeout(2000)
     assert page.evaluate("window.mine") is True  # an open card is not taken from its reader
 
