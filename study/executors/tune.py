@@ -121,7 +121,7 @@ def deaths_for_memory() -> None:
         given_up(manager, task, exception)
 
     failed.knows_memory = True  # type: ignore[attr-defined]
-    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign, assignment]
 
 
 def _short_name(trial: Any) -> str:
