@@ -56,7 +56,7 @@ RULES = (
                 "yaml",
             }
         ),
-        lazily=frozenset({"PIL", "sklearn", "torchvision"}),
+        lazily=frozenset({"PIL", "grpc", "sklearn", "torchvision"}),
         exempt=frozenset({"cli.py", "cli_tables.py", "status.py"}),  # verbs open stores and write reports
     ),
 )
