@@ -51,7 +51,9 @@ def submit(
     stop: Annotated[
         bool,
         typer.Option(
-            "--stop", help="Interrupt the study if it runs there; what is done is kept.", rich_help_panel=CLUSTER
+            "--stop",
+            help="Interrupt the study if it runs there; what is done is kept.",
+            rich_help_panel=CLUSTER,
         ),
     ] = False,
     python: Annotated[
@@ -82,13 +84,17 @@ def submit(
     kuberay: Annotated[
         bool,
         typer.Option(
-            "--kuberay", help="Print a RayJob (ray.io/v1) for `kubectl apply` instead.", rich_help_panel=MANIFEST
+            "--kuberay",
+            help="Print a RayJob (ray.io/v1) for `kubectl apply` instead.",
+            rich_help_panel=MANIFEST,
         ),
     ] = False,
     cluster_yaml: Annotated[
         bool,
         typer.Option(
-            "--cluster-yaml", help="Print a cluster file for `ray up` (AWS) instead.", rich_help_panel=MANIFEST
+            "--cluster-yaml",
+            help="Print a cluster file for `ray up` (AWS) instead.",
+            rich_help_panel=MANIFEST,
         ),
     ] = False,
     image: Annotated[
@@ -224,12 +230,18 @@ def _print_manifest(
     kuberay: bool,
     as_json: bool,
 ) -> None:
+    from study.errors import StoreError
     from study.manifests import cluster_file, kuberay_job
+    from study.plan import make_plan
     from study.runner import plan_run
     from study.sizing import size_of
     from study.yaml_file import parse_yaml
 
-    planned = plan_run(submission.study, submission.store, predict=True)
+    try:
+        planned = plan_run(submission.study, submission.store, predict=True)
+    except StoreError as error:  # Storage that the cluster reaches need not be reachable from here.
+        tell(f"revstudy: counting no trial as done: {error}")
+        planned = make_plan(submission.study, predict=True)
     size = size_of(planned, submission.study, cpus=cpus, gpus=gpus, memory_gb=memory_gb, max_nodes=max_nodes)
     text = (kuberay_job if kuberay else cluster_file)(submission.study, submission.store, size, place)
     tell(f"{submission.study.name}: {size}")

@@ -84,7 +84,10 @@ def kuberay_job(study: Study, store: str, size: Sizing, place: Place) -> str:
     head.setdefault("volumeMounts", []).append({"name": "study", "mountPath": STUDY_MOUNT, "readOnly": True})
     run = ["python", "-m", "study.cli", "run", f"{STUDY_MOUNT}/study.yaml", "--store", path]
     start = {"object-store-memory": str(OBJECT_STORE_BYTES)}
-    meta: dict[str, Any] = {"name": _kubernetes_name(study, store), "labels": {"app.kubernetes.io/name": "revstudy"}}
+    meta: dict[str, Any] = {
+        "name": _kubernetes_name(study, store),
+        "labels": {"app.kubernetes.io/name": "revstudy"},
+    }
     if place.namespace:
         meta["namespace"] = place.namespace
     token = {"mode": "token", **({"secretName": place.token_secret} if place.token_secret else {})}
@@ -120,13 +123,18 @@ def kuberay_job(study: Study, store: str, size: Sizing, place: Place) -> str:
     }
     notes = [
         f"{study.name}: {size}.",
-        "kubectl apply -f this file (KubeRay 1.5.1 or newer); apply it again after deleting it to go on.",
-        "Ray's token is " + (f"in Secret {place.token_secret}." if place.token_secret else "made by KubeRay."),
+        "kubectl apply -f FILE; to go on after it ended, kubectl delete -f FILE and apply it again.",
+        f"Ray's token is in the Secret {place.token_secret} (KubeRay 1.6 or newer)."
+        if place.token_secret
+        else "Ray's token is made by KubeRay (1.5.1 or newer).",
     ]
     if "://" not in path:
         notes.append(f"The claim {place.claim} must exist and be ReadWriteMany; it is mounted at {path}.")
     if place.image is None:
-        notes += ["The image must hold revstudy and its dependencies: build one and pass --image, such as", *_dockerfile()]
+        notes += [
+            "The image must hold revstudy and its dependencies: build one and pass --image, such as",
+            *_dockerfile(),
+        ]
     return _document(manifest, notes)
 
 
@@ -143,11 +151,11 @@ def cluster_file(study: Study, store: str, size: Sizing, place: Place) -> str:
         "export RAY_AUTH_MODE=token; ray stop; ray start {role} --object-manager-port=8076 "
         f"--object-store-memory={OBJECT_STORE_BYTES}"
     )
-    home = "/home/ray" if place.image else "/home/ubuntu"
     content: dict[str, Any] = {
         "cluster_name": _kubernetes_name(study, store),
         "provider": {"type": "aws", "region": place.region, "cache_stopped_nodes": False},
         "auth": {"ssh_user": "ubuntu"},
+        "docker": {"image": image_of(place, size), "container_name": "revstudy"},
         "max_workers": size.nodes,
         "idle_timeout_minutes": 15,
         "available_node_types": {
@@ -165,7 +173,7 @@ def cluster_file(study: Study, store: str, size: Sizing, place: Place) -> str:
         },
         "head_node_type": "head",
         # The token of this user, copied when the cluster starts; its content is not in this file.
-        "file_mounts": {f"{home}/.ray/auth_token": "~/.ray/auth_token"},
+        "file_mounts": {"/home/ray/.ray/auth_token": "~/.ray/auth_token"},
         "setup_commands": [] if place.image else [f"pip install {shlex.join(requirements())}"],
         # The dashboard listens on the head's loopback alone; `ray dashboard` forwards it.
         "head_start_ray_commands": [
@@ -174,13 +182,10 @@ def cluster_file(study: Study, store: str, size: Sizing, place: Place) -> str:
         ],
         "worker_start_ray_commands": [start.format(role="--address=$RAY_HEAD_IP:6379")],
     }
-    if place.image:
-        content["docker"] = {"image": place.image, "container_name": "revstudy"}
-    name = "this file"
     notes = [
         f"{study.name}: {size}.",
-        f"ray get-auth-token --generate; ray up {name}; ray dashboard {name} (in another terminal); then",
-        f"revstudy submit <study> --store {store} --address http://127.0.0.1:8265; ray down {name}",
+        "ray get-auth-token --generate; ray up FILE; ray dashboard FILE (which stays there), and elsewhere",
+        f"revstudy submit STUDY --store {store} --address http://127.0.0.1:8265; in the end ray down FILE",
     ]
     if "://" not in store:
         notes.append(
@@ -216,15 +221,23 @@ def requirements() -> list[str]:
     return sorted(found.values())
 
 
+def image_of(place: Place, size: Sizing) -> str:
+    """The image as given, or Ray's own of this version and Python."""
+    python = "".join(platform.python_version_tuple()[:2])
+    return place.image or f"rayproject/ray:{metadata.version('ray')}-py{python}{'-gpu' if size.gpus else ''}"
+
+
 def _container(
     name: str, size: Sizing, place: Place, *, cpus: int, gib: int, gpus: int = 0
 ) -> dict[str, Any]:
-    python = "".join(platform.python_version_tuple()[:2])
-    image = place.image or f"rayproject/ray:{metadata.version('ray')}-py{python}{'-gpu' if size.gpus else ''}"
     amount: dict[str, Any] = {"cpu": str(cpus), "memory": f"{gib}Gi"}
     if gpus:
         amount["nvidia.com/gpu"] = str(gpus)
-    return {"name": name, "image": image, "resources": {"limits": amount, "requests": dict(amount)}}
+    return {
+        "name": name,
+        "image": image_of(place, size),
+        "resources": {"limits": amount, "requests": dict(amount)},
+    }
 
 
 def _dockerfile() -> list[str]:

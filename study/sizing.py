@@ -148,9 +148,7 @@ def size_of(
                 remedy="raise it, or lower --cpus-per-node, so that fewer run side by side",
             )
         memory = round(memory_gb * 1e9)
-    return Sizing(
-        nodes=nodes, cpus=cpus, gpus=gpus, memory_bytes=memory, workers=workers, trials=plan.total
-    )
+    return Sizing(nodes=nodes, cpus=cpus, gpus=gpus, memory_bytes=memory, workers=workers, trials=plan.total)
 
 
 def _wanted(plan: Plan, study: Study) -> Iterable[tuple[ScalingSettings, int, int]]:

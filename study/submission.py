@@ -145,7 +145,9 @@ class Submission:
     def warnings(self) -> list[str]:
         """What will not be found on the cluster, as far as can be told from here."""
         said = []
-        relative = sorted({name for name in data_folders(self.study) if not Path(name).expanduser().is_absolute()})
+        relative = sorted(
+            {name for name in data_folders(self.study) if not Path(name).expanduser().is_absolute()}
+        )
         if relative and self.folder is None:
             said.append(
                 f"data in {', '.join(relative)}: a relative path, which is looked for in what is sent; "

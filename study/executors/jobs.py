@@ -82,8 +82,8 @@ class Jobs:
         os.environ["RAY_API_SERVER_ADDRESS"] = self.url
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("dashboard_sdk", "job.sdk"):  # which say for each package that they send it
-            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+        for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # else they tell of every package
 
         class Client(JobSubmissionClient):  # type: ignore[misc]
             """With an end to waiting: Ray's own would wait for ever for a dashboard that hangs."""

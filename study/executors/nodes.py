@@ -126,7 +126,9 @@ def _machine_problems(name: str, answer: dict[str, Any]) -> Iterable[Problem]:
         yield Problem(path=name, value=answer["error"], rule=rule, remedy=remedy)
     else:
         here, there = versions(), answer["versions"]
-        other = [f"{what} {there[what]} instead of {here[what]}" for what in here if here[what] != there[what]]
+        other = [
+            f"{what} {there[what]} instead of {here[what]}" for what in here if here[what] != there[what]
+        ]
         if other:
             yield Problem(
                 path=name,
