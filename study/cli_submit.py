@@ -168,8 +168,9 @@ def submit(
     started twice; submitted again after it ended, what is left is trained. Ctrl-C lets go of the log and
     leaves the study running; `--stop` ends it.
 
-    `--kuberay` and `--cluster-yaml` print what makes a cluster for the study: worker nodes that hold its trials
-    side by side, as many as `--max-nodes` allows, with the memory that the plan predicts. With `--json` too.
+    `--kuberay` and `--cluster-yaml` print what makes a cluster for the study: worker nodes that hold its
+    trials side by side, as many as `--max-nodes` allows, with the memory that the plan predicts. With
+    `--json` too.
 
     The token that clusters ask for is read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or
     `~/.ray/auth_token`.

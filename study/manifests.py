@@ -1,7 +1,7 @@
 """Clusters for a study as text: a RayJob for KubeRay, and a cluster file for `ray up`.
 
-Nothing secret is written. The token is a Secret that KubeRay makes, or one that is referred to by its name; for
-`ray up` it is the user's own file, referred to by its path.
+Nothing secret is written. The token is a Secret that KubeRay makes, or one that is referred to by its name;
+for `ray up` it is the user's own file, referred to by its path.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def cluster_file(study: Study, store: str, size: Sizing, place: Place) -> str:
     ]
     if "://" not in store:
         notes.append(
-            f"Every node must reach {store}: mount shared storage there in setup_commands, or pass a --store on "
-            "object storage. `submit` checks it."
+            f"Every node must reach {store}: mount shared storage there in setup_commands, or pass a --store "
+            "on object storage. `submit` checks it."
         )
     return _document(content, notes)
 

@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-
 PACKAGES = ("analysis", "revmodels", "study")
 SHIPPED = "REVSTUDY_SHIPPED"
 """Environment variable with the commit and version that code sent to a cluster had where it came from."""

@@ -83,8 +83,8 @@ class Sizing:
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
         return (
-            f"{self.nodes} nodes of {self.cpus} CPUs{gpus} and {self.memory_gib} GiB for {self.trials} trials, "
-            f"{self.workers} workers at once"
+            f"{self.nodes} nodes of {self.cpus} CPUs{gpus} and {self.memory_gib} GiB for {self.trials} "
+            f"trials, {self.workers} workers at once"
         )
 
 
@@ -106,8 +106,8 @@ def size_of(
     study
         Its study.
     cpus, gpus, memory_gb
-        Of a node, instead of what is derived: 8 CPUs or what a worker needs, the GPUs that a worker needs, and
-        the memory of all workers that a node holds.
+        Of a node, instead of what is derived: 8 CPUs or what a worker needs, the GPUs that a worker needs,
+        and the memory of all workers that a node holds.
     max_nodes
         The most nodes to ask for.
 
@@ -130,7 +130,8 @@ def size_of(
             raise StudyError(
                 "--max-nodes",
                 value=max_nodes,
-                rule=f"a trial of {scaling.workers} workers needs {least} nodes of {cpus} CPUs and {gpus} GPUs",
+                rule=f"a trial of {scaling.workers} workers needs {least} nodes of {cpus} CPUs and {gpus} "
+                "GPUs",
                 remedy=f"pass --max-nodes {least}, or larger nodes with --cpus-per-node and --gpus-per-node",
             )
         most = min(max_nodes, math.ceil(scaling.workers * trials / slots))
@@ -152,7 +153,7 @@ def size_of(
 
 
 def _wanted(plan: Plan, study: Study) -> Iterable[tuple[ScalingSettings, int, int]]:
-    """Each size of trial with their number and the most bytes that one of its workers is predicted to take."""
+    """Each size of trial, with their number and the most bytes that one of its workers may take."""
     from study.searches import common_settings
 
     grids: dict[ScalingSettings, list[int]] = {}

@@ -128,8 +128,8 @@ class Submission:
                 value=str(self.folder),
                 rule=f"at most {self.max_upload_mb:g} MB are sent, and these {len(files)} files have "
                 f"{total / 1e6:.1f} MB",
-                remedy="put data on storage that the cluster reaches, leave files out with --exclude, or raise "
-                "--max-upload-mb; the largest: "
+                remedy="put data on storage that the cluster reaches, leave files out with --exclude, or "
+                "raise --max-upload-mb; the largest: "
                 + ", ".join(f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in largest),
             )
         for name, path in files:

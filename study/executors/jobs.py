@@ -85,7 +85,7 @@ class Jobs:
         for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # else they tell of every package
 
-        class Client(JobSubmissionClient):  # type: ignore[misc]
+        class Client(JobSubmissionClient):
             """With an end to waiting: Ray's own would wait for ever for a dashboard that hangs."""
 
             def _do_request(self, method: str, endpoint: str, **how: Any) -> Any:
@@ -117,7 +117,7 @@ class Jobs:
         attempts = self.attempts(submission.id)
         for job in attempts:
             if not job.status.is_terminal():
-                return Started(id=job.submission_id, joined=True)
+                return Started(id=str(job.submission_id), joined=True)
         last = _number(attempts[-1].submission_id, submission.id) if attempts else 0
         name = f"{submission.id}-{last + 1}"
         with TemporaryDirectory(prefix="revstudy-") as staged:
@@ -204,7 +204,7 @@ class Jobs:
         return details
 
     def _rest(self, job_id: str, written: int, write: Callable[[str], None]) -> None:
-        """What the log holds beyond what was written: of a job that ended before it was followed, all of it."""
+        """What the log holds beyond what was written: all of it, if the job ended before it was followed."""
         try:
             rest = self._client.get_job_logs(job_id)[written:]
         except Exception:  # The log went with the machine; how the job ended is known all the same.
@@ -233,8 +233,8 @@ def exit_code(details: JobDetails) -> int:
         if details.status == "SUCCEEDED":
             return 0
         raise ClusterError(
-            f"job {details.submission_id} failed before its driver ended: {details.message or 'no reason given'}; "
-            "what is done is kept, submit again to go on"
+            f"job {details.submission_id} failed before its driver ended: "
+            f"{details.message or 'no reason given'}; what is done is kept, submit again to go on"
         )
     return 128 - code if code < 0 else int(code)
 

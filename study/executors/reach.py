@@ -96,8 +96,8 @@ def agree(address: str, *, wanted: bool, accepted: Callable[[str], bool]) -> Non
                 f"with {MODE}=token and the same token on every node, or unset {MODE}"
             )
         tell(
-            f"revstudy: the cluster at {address} asks for no token, so whoever reaches it can run code on it; "
-            f"`ray get-auth-token --generate`, then start it with {MODE}=token"
+            f"revstudy: the cluster at {address} asks for no token, so whoever reaches it can run code on "
+            f"it; `ray get-auth-token --generate`, then start it with {MODE}=token"
         )
         return
     shown = token()
@@ -116,7 +116,7 @@ def agree(address: str, *, wanted: bool, accepted: Callable[[str], bool]) -> Non
     if mode != "token":
         os.environ[MODE] = "token"
         if "ray" in sys.modules:  # which has read the mode already
-            from ray._raylet import Config
+            from ray._raylet import Config  # type: ignore[attr-defined]
 
             Config.initialize("")
 
