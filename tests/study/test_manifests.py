@@ -52,7 +52,7 @@ def test_workers_with_gpus_need_them_on_nodes_and_their_tensors_are_not_in_the_n
 
 
 def test_a_fraction_of_a_gpu_shares_one(sized):
-    size = sized({"scaling": {"gpus_per_worker": 0.25}, "seeds": list(range(8))})
+    size = sized({"scaling": {"gpus_per_worker": 0.25}, "probe": {"cost": False}, "seeds": list(range(8))})
     assert (size.nodes, size.gpus, size.workers) == (2, 1, 8)
 
 
