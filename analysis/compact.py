@@ -42,7 +42,7 @@ _PART = 1_000_000
 _ORDER = {
     "trials": ("started_at", "trial_id", "attempt"),  # as a store lists them: see analysis.store
     "epochs": ("trial_id", "attempt", "epoch"),
-    "blocks": ("trial_id", "attempt", "epoch", "block"),
+    "blocks": ("trial_id", "attempt", "epoch", "block", "name"),
 }
 
 

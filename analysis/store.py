@@ -99,7 +99,7 @@ class Store:
                 workspace = connect()
                 workspace.register("rows", read)
                 workspace.register("trials", self.table("trials").select(["trial_id", "attempt", "study"]))
-                query = _OF_THAT_ATTEMPT.format(block=", rows.block" if name == "blocks" else "")
+                query = _OF_THAT_ATTEMPT.format(block=", rows.block, rows.name" if name == "blocks" else "")
                 result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
             self._tables[name] = result
             self._views.register(name, result)

@@ -249,7 +249,7 @@ def compare(calm: Path, store: Path) -> Counter[str]:
 
 
 def by_key(rows: list[Row]) -> dict[tuple[Any, ...], Row]:
-    return {tuple(row.get(name) for name in ("trial_id", "epoch", "block")): row for row in rows}
+    return {tuple(row.get(name) for name in ("trial_id", "epoch", "block", "name")): row for row in rows}
 
 
 def same(one: Row, other: Row) -> bool:

@@ -113,12 +113,12 @@ def deaths_for_memory() -> None:
     if getattr(given_up, "knows_memory", False):
         return
 
-    def failed(manager: RayActorManager, task: Any, exception: Exception) -> None:
+    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             death = ActorDiedError()
             death.error_msg = str(exception)
             exception = death
-        given_up(manager, task, exception)
+        given_up(manager, tracked_actor_task, exception)
 
     failed.knows_memory = True  # type: ignore[attr-defined]
     RayActorManager._actor_task_failed = failed  # type: ignore[method-assign, assignment]

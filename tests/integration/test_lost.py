@@ -102,7 +102,8 @@ def test_an_actor_that_ray_ended_for_memory_is_a_lost_trial_and_not_the_end_of_t
     manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
     deaths_for_memory()
     deaths_for_memory()
-    RayActorManager._actor_task_failed(manager, task, OutOfMemoryError(MONITOR))
+    # By name, as Ray calls it.
+    RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=OutOfMemoryError(MONITOR))
     (error,) = told
     assert isinstance(error, RayActorError)
     assert "running low on memory" in str(error)
