@@ -5,7 +5,7 @@ import pytest
 
 from analysis.fits import fit_line, fit_power
 from analysis.pareto import pareto_mask
-from analysis.stats import difference, estimate, family_twins, pairs, ratio, settings_key
+from analysis.stats import difference, estimate, family_twins, pairs, ratio, settings_key, sign_flip_p
 
 
 def test_an_interval_needs_three_values():
@@ -28,6 +28,14 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     found = [estimate(rng.normal(0, 1, size=30), resamples=400) for _ in range(300)]
     covered = sum(e.low <= 0 <= e.high for e in found) / len(found)
     assert 0.88 <= covered <= 0.99
+
+
+def test_sign_flips_count_every_assignment_of_signs():
+    assert sign_flip_p([-0.1, -0.25, -0.6]) == 2 / 8
+    assert sign_flip_p([1, 1, 1, 1, 1, 1]) == 2 / 64
+    assert sign_flip_p([1, -1]) == sign_flip_p([0.0, 0.0]) == sign_flip_p([]) == 1
+    assert sign_flip_p([0.5] * 40) < 1e-3
+    assert sign_flip_p([0.5, -0.5] * 20) == 1
 
 
 def test_the_interval_is_the_same_every_time():
