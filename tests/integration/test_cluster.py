@@ -50,7 +50,7 @@ def second(head):
 def lose_a_node(head, second, process, store, *, new: bool) -> Answer:
     """Take a node away once the trial has done an epoch; the answer of the run."""
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         while not list(store.glob("checkpoints/*.pt")):
             assert process.poll() is None, finish(process)
             assert time.monotonic() < deadline
