@@ -81,9 +81,10 @@ def _ask(store: str, mark: str) -> dict[str, dict[str, Any]]:
 
 
 def _name(node: dict[str, Any]) -> str:
-    """A machine as people find it: address, host name, and the start of Ray's id."""
-    host = node.get("NodeManagerHostname") or ""
-    return f"node {node['NodeManagerAddress']} ({host}, id {node['NodeID'][:8]})"
+    """A machine as people find it: address, its own name or its host's, and the start of Ray's id."""
+    address, given = node["NodeManagerAddress"], node.get("NodeName")
+    name = given if given and given != address else node.get("NodeManagerHostname")
+    return f"node {address} ({name or 'unnamed'}, id {node['NodeID'][:8]})"
 
 
 def _make_probe() -> Callable[[str, str, str], dict[str, Any]]:

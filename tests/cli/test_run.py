@@ -95,3 +95,12 @@ def test_a_store_that_cannot_be_written_exits_3_before_anything_starts(revstudy,
     assert str(file) in answer.err
     assert "--store" in answer.err
     assert file.read_text() == "no folder"
+
+
+def test_a_dashboard_that_does_not_answer_exits_4_and_nothing_is_written(revstudy, store, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    answer = revstudy("submit", "smoke", "--store", store, "--address", "http://127.0.0.1:1")
+    assert answer.code == 4
+    assert answer.err.startswith("revstudy: no dashboard of a Ray cluster answers at 'http://127.0.0.1:1'")
+    assert "Traceback" not in answer.err
+    assert not store.exists()

@@ -16,7 +16,7 @@ import pytest
 from analysis.schema import SCHEMA_VERSION, TRIALS, VERSION_KEY
 from tests.cli.conftest import finish, start
 
-VERBS = ("plan", "run", "status", "query", "report", "models", "datasets", "doctor", "schema")
+VERBS = ("plan", "run", "submit", "status", "query", "report", "models", "datasets", "doctor", "schema")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,0 +1,113 @@
+"""Machines of a cluster that cannot run trials: each is named before the first one starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import study as study_package
+from study.executors.nodes import check_nodes
+from study.executors.session import LOOPBACK
+from tests.cli.conftest import finish, start, write_study
+
+__all__ = ["write_study"]
+
+
+def test_a_cluster_that_is_fit_is_left_as_it_was(ray_cluster, store):
+    store.mkdir()
+    (store / ".mine").touch()
+    check_nodes(str(store))
+    assert [file.name for file in store.iterdir()] == [".mine"]
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[tuple[str, Callable[..., None]]]:
+    """The address of a cluster, and a function that adds a machine with mounts of its own to it."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not have mounts of its own")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="rs-", dir="/tmp")  # short, for the sockets of Ray in it
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+    # A Ray of our own, started before by this process, takes no other machines.
+    inherited = {name: value for name, value in os.environ.items() if name not in LOOPBACK}
+    machines: list[subprocess.Popen[bytes]] = []
+
+    def add(*arguments: str, name: str, mount: str = "true", **environment: str) -> None:
+        log = tmp_path / f"{name}.log"
+        with log.open("wb") as output:
+            command = shlex.join([*ray, f"--node-name={name}", *arguments])
+            machines.append(
+                subprocess.Popen(
+                    ["unshare", "--mount", "sh", "-c", f"{mount} && exec {command}"],
+                    env={**inherited, **environment},
+                    stdout=output,
+                    stderr=output,
+                )
+            )
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in log.read_text():
+            assert machines[-1].poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+
+    try:
+        ports = ("--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}")
+        add("--head", f"--port={port}", "--include-dashboard=false", *ports, name="head")
+        address = f"127.0.0.1:{port}"
+        yield address, lambda **how: add(f"--address={address}", **how)
+    finally:
+        for machine in reversed(machines):
+            machine.terminate()
+        for machine in machines:
+            machine.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(420)
+def test_machines_without_the_store_or_the_package_are_named(cluster, write_study, store):
+    address, add = cluster
+    store.mkdir()
+    study = write_study(
+        name="nodes",
+        data={"name": "digits", "train_examples": 64, "test_examples": 32},
+        model={"width": 0.25, "depth": 14},
+        train={"epochs": 1, "batch_size": 32},
+    )
+    command = ("run", study, "--store", store, "--address", address)
+    add(name="elsewhere", mount=f"mount -t tmpfs tmpfs {store}")
+    add(name="readonly", mount=f"mount --bind {store} {store} && mount -o remount,bind,ro {store}")
+    answer = finish(start(*command), timeout=180)
+    assert answer.code == 3, answer.err
+    named = problems(answer.err)
+    assert named.keys() == {"elsewhere", "readonly"}
+    assert "one and the same folder" in named["elsewhere"]
+    assert "mount the shared folder" in named["elsewhere"]
+    assert "Read-only file system" in named["readonly"]
+    assert not list(store.glob(".probe*")) + list(store.glob("study=*/trials/*"))
+
+    add(name="without", mount=f"mount -t tmpfs tmpfs {Path(study_package.__file__).parent}")
+    answer = finish(start(*command), timeout=180)
+    assert answer.code == 4, answer.err
+    named = problems(answer.err)
+    assert named.keys() == {"elsewhere", "readonly", "without"}
+    assert "No module named 'study" in named["without"]
+    assert "install revstudy" in named["without"]
+    assert "Traceback" not in answer.err
+
+
+def problems(said: str) -> dict[str, str]:
+    """What is said of each machine, under its name."""
+    found = (re.search(r"node [\d.]+ \((\w+), id \w{8}\)", line) for line in said.splitlines())
+    return {match[1]: match.string for match in found if match}
