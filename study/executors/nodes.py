@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from study.errors import Problem, StoreError
@@ -39,11 +39,22 @@ def check_nodes(store: str) -> None:
     mark = f".probe-{uuid.uuid4().hex[:12]}"
     write_file(store, mark, mark.encode())
     try:
-        answers = _ask(store, mark)
-        cluster_problems = [p for name, answer in answers.items() for p in _machine_problems(name, answer)]
-        store_problems = [p for n, answer in answers.items() for p in _store_problems(n, answer, store, mark)]
+        judge(_ask(store, mark), store)
     finally:
         _tidy(store, mark)
+
+
+def judge(answers: Mapping[str, Mapping[str, Any]], store: str) -> None:
+    """Raise what `check_nodes` raises for the answers of machines, by name.
+
+    Raises
+    ------
+    ClusterError, StoreError
+        As `check_nodes` says.
+
+    """
+    cluster_problems = [p for name, answer in answers.items() for p in _machine_problems(name, answer)]
+    store_problems = [p for name, answer in answers.items() for p in _store_problems(name, answer, store)]
     if cluster_problems:
         lines = [str(problem) for problem in (*cluster_problems, *store_problems)]
         head = "" if len(lines) == 1 else f"{len(lines)} problems on the machines of the cluster\n  "
@@ -113,7 +124,7 @@ def _make_probe() -> Callable[[str, str, str], dict[str, Any]]:
     return probe
 
 
-def _machine_problems(name: str, answer: dict[str, Any]) -> Iterable[Problem]:
+def _machine_problems(name: str, answer: Mapping[str, Any]) -> Iterable[Problem]:
     if answer.get("late"):
         yield Problem(
             path=name,
@@ -139,7 +150,7 @@ def _machine_problems(name: str, answer: dict[str, Any]) -> Iterable[Problem]:
             )
 
 
-def _store_problems(name: str, answer: dict[str, Any], store: str, mark: str) -> Iterable[Problem]:
+def _store_problems(name: str, answer: Mapping[str, Any], store: str) -> Iterable[Problem]:
     if "store_error" in answer:
         yield Problem(
             path=name,

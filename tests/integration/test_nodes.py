@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 
 import study as study_package
-from study.executors.nodes import check_nodes
+from study.errors import StoreError
+from study.executors.nodes import check_nodes, judge
+from study.executors.reach import ClusterError
 from study.executors.session import LOOPBACK
+from study.provenance import versions
 from tests.cli.conftest import finish, start, write_study
 
 __all__ = ["write_study"]
@@ -29,6 +32,30 @@ def test_a_cluster_that_is_fit_is_left_as_it_was(ray_cluster, store):
     (store / ".mine").touch()
     check_nodes(str(store))
     assert [file.name for file in store.iterdir()] == [".mine"]
+
+
+def test_a_store_that_one_machine_lacks_is_a_fault_of_the_store(store):
+    fit = {"versions": versions()}
+    judge({"node a": fit}, str(store))
+    with pytest.raises(StoreError, match="node b: the store must be one and the same") as raised:
+        judge({"node a": fit, "node b": {**fit, "unseen": True}}, str(store))
+    assert raised.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"late": True}, "node b: every machine must run a task; received 'no answer in 90 s'"),
+        ({"error": "ModuleNotFoundError: torch"}, "node b: revstudy must be importable.*torch.*install"),
+        ({"versions": {**versions(), "torch": "1.0"}}, "node b: every machine must have.*torch 1.0 instead"),
+    ],
+)
+def test_a_machine_that_cannot_run_trials_is_a_fault_of_the_cluster(store, answer, message):
+    unseen = {"versions": versions(), "unseen": True}
+    with pytest.raises(ClusterError, match=message) as raised:
+        judge({"node b": answer, "node c": unseen}, str(store))
+    assert raised.value.exit_code == 4
+    assert "node c: the store must be one and the same" in str(raised.value)
 
 
 @pytest.fixture
@@ -85,26 +112,22 @@ def test_machines_without_the_store_or_the_package_are_named(cluster, write_stud
         model={"width": 0.25, "depth": 14},
         train={"epochs": 1, "batch_size": 32},
     )
-    command = ("run", study, "--store", store, "--address", address)
+    package = Path(study_package.__file__).parent
+    missing = f"""echo 'raise ModuleNotFoundError("No module named study")' > {package}/__init__.py"""
     add(name="elsewhere", mount=f"mount -t tmpfs tmpfs {store}")
     add(name="readonly", mount=f"mount --bind {store} {store} && mount -o remount,bind,ro {store}")
-    answer = finish(start(*command), timeout=180)
-    assert answer.code == 3, answer.err
-    named = problems(answer.err)
-    assert named.keys() == {"elsewhere", "readonly"}
-    assert "one and the same folder" in named["elsewhere"]
-    assert "mount the shared folder" in named["elsewhere"]
-    assert "Read-only file system" in named["readonly"]
-    assert not list(store.glob(".probe*")) + list(store.glob("study=*/trials/*"))
-
-    add(name="without", mount=f"mount -t tmpfs tmpfs {Path(study_package.__file__).parent}")
-    answer = finish(start(*command), timeout=180)
+    add(name="without", mount=f"mount -t tmpfs tmpfs {package} && {missing}")
+    answer = finish(start("run", study, "--store", store, "--address", address), timeout=240)
     assert answer.code == 4, answer.err
     named = problems(answer.err)
     assert named.keys() == {"elsewhere", "readonly", "without"}
-    assert "No module named 'study" in named["without"]
+    assert "one and the same folder" in named["elsewhere"]
+    assert "mount the shared folder" in named["elsewhere"]
+    assert "Read-only file system" in named["readonly"]
+    assert "No module named study" in named["without"]
     assert "install revstudy" in named["without"]
     assert "Traceback" not in answer.err
+    assert not list(store.glob(".probe*")) + list(store.glob("study=*/trials/*"))
 
 
 def problems(said: str) -> dict[str, str]:
