@@ -286,7 +286,7 @@ def _stop(jobs: Jobs, submission: Submission, as_json: bool) -> int:
 
 def _say_started(started: Started, jobs: Jobs) -> None:
     if started.joined:
-        tell(f"{started.id} is running on {jobs.url} already: following it")
+        tell(f"{started.id} is running on {jobs.url} already")
     else:
         size = f"{started.uploaded_bytes / 1e3:.1f} kB" if started.uploaded_bytes < 1e6 else ""
         size = size or f"{started.uploaded_bytes / 1e6:.1f} MB"

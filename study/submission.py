@@ -95,8 +95,9 @@ class Submission:
         variables = {
             **ENVIRONMENT,
             **shipped_as(),
-            # --stop interrupts as Ctrl-C does, and leaves the time to let go of what was being trained.
-            "RAY_JOB_STOP_SIGNAL": "SIGINT",
+            # --stop sends SIGTERM, which a run takes as Ctrl-C, and leaves it the time to write its rows.
+            # SIGINT is ignored by all that descends from a Ray started in the background of a script.
+            "RAY_JOB_STOP_SIGNAL": "SIGTERM",
             "RAY_JOB_STOP_WAIT_TIME_S": "60",
             "PYTHONUNBUFFERED": "1",
         }

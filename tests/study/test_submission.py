@@ -134,7 +134,7 @@ def test_the_job_s_environment_holds_no_secret(make_study, tmp_path, monkeypatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-key")
     environment = Submission(study=make_study(), store="s").runtime_env(tmp_path)
     assert "very-secret" not in json.dumps(environment)
-    assert environment["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+    assert environment["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGTERM"
     assert {Path(module).name for module in environment["py_modules"]} == {"analysis", "revmodels", "study"}
 
 
