@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model, engine
+from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model, engine, unit_plan
 from revmodels.errors import DoubleBackwardError, ReplayError, ResidualError
 from tests.revmodels.blocks import KINDS, assert_equal_gradients, gradients, make_input, make_sequence
 
@@ -332,7 +332,7 @@ def test_suite_can_fail_statistics(monkeypatch):
     """An engine that lets batch norm move in the replay is caught."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(engine, "frozen_statistics", lambda layers: nullcontext())
+    monkeypatch.setattr(unit_plan, "frozen_statistics", lambda layers: nullcontext())
     with pytest.raises(AssertionError, match="buffer"):
         compare(make_sequence("conv_basic", 2), make_input("conv_basic"), "reverse")
 
