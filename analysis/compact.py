@@ -21,14 +21,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from analysis.errors import StoreError, UnknownStudyError
-from analysis.files import Listing, VanishedError, connect, list_files, read_files
+from analysis.files import Listing, VanishedError, list_files
 from analysis.manifest import MANIFEST, MERGED, Entry, manifest_bytes, read_manifest
+from analysis.merging import merge_files, sources
 from analysis.schema import TABLES, Table
 
 try:
@@ -38,12 +39,6 @@ except ImportError:  # not a POSIX system: no lock, as on object storage
 
 Progress = Callable[[str], None]
 _MERGING = re.compile(r"\.merging-[0-9a-f]{16}")
-_PART = 1_000_000
-_ORDER = {
-    "trials": ("started_at", "trial_id", "attempt"),  # as a store lists them: see analysis.store
-    "epochs": ("trial_id", "attempt", "epoch"),
-    "blocks": ("trial_id", "attempt", "epoch", "block", "name"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,41 +110,36 @@ def _merge(
     listing: Listing, folder: str, table: Table, study: str, progress: Progress
 ) -> tuple[Entry, Compacted] | None:
     """Writes the merged file of one table; None if there are not two files to merge."""
+    files, found = listing.filesystem, sources(listing, folder, table)
+    if len(found.paths) < 2:
+        return None
     prefix = f"{folder}/{table.name}/"
-    paths = [path for path in listing.files[table.name] if path.startswith(prefix)]
-    if len(paths) < 2:
-        return None
-    sizes = {info.path: info.size for info in listing.filesystem.get_file_info(paths)}
-    known = {column.name for column in table.columns}
-    paths = [path for path in paths if _columns(listing.filesystem, path) <= known]
-    rows, skipped = read_files(listing, table, paths)
-    paths = [path for path in paths if path not in {file.path for file in skipped}]
-    if len(paths) < 2:
-        return None
-    rows = rows.sort_by([(name, "ascending") for name in _ORDER[table.name]])
     target = f"{prefix}compact-{uuid.uuid4().hex[:16]}.parquet"
-    progress(f"{study}: write {rows.num_rows} rows of {table.name}")
-    buffer = pa.BufferOutputStream()
-    pq.write_table(rows, buffer, compression="zstd", row_group_size=131_072)
-    content = buffer.getvalue().to_pybytes()
-    _put(listing.filesystem, target, content)
-    written, torn = read_files(listing, table, [target])
-    if torn or not _same(written, rows):
-        listing.filesystem.delete_file(target)
-        raise StoreError(f"{target} does not read back as it was written; nothing was changed")
+    sizes = {info.path: info.size for info in files.get_file_info(found.paths)}
+    with _new_file(files, target) as stream:
+        taken, check = merge_files(
+            listing, found, target, stream, progress=lambda step: progress(f"{study}: {step}")
+        )
+    try:
+        rows = check()
+    except StoreError:
+        files.delete_file(target)
+        raise
+    if len(taken) < 2:
+        files.delete_file(target)
+        return None
     entry = Entry(
         file=target.removeprefix(prefix),
-        rows=rows.num_rows,
-        replaces={path.removeprefix(prefix): sizes[path] for path in paths},
+        rows=rows,
+        replaces={path.removeprefix(prefix): sizes[path] for path in taken},
     )
-    before = sum(sizes[path] for path in paths)
     return entry, Compacted(
         study=study,
         table=table.name,
-        files=len(paths),
-        rows=rows.num_rows,
-        bytes_before=before,
-        bytes_after=len(content),
+        files=len(taken),
+        rows=rows,
+        bytes_before=sum(sizes[path] for path in taken),
+        bytes_after=files.get_file_info(target).size,
     )
 
 
@@ -174,50 +164,23 @@ def _finish(files: fs.FileSystem, folder: str, progress: Progress) -> None:
         _put(files, f"{folder}/{MANIFEST}", manifest_bytes(cleared))
 
 
-def _columns(files: fs.FileSystem, path: str) -> set[str]:
-    """The columns of a file; none if it cannot be read, which reading it finds out again."""
-    try:
-        with files.open_input_file(path) as source:
-            return set(pq.read_schema(source).names)
-    except FileNotFoundError:
-        raise VanishedError(path) from None
-    except (OSError, pa.ArrowException):
-        return set()
-
-
-def _same(a: pa.Table, b: pa.Table) -> bool:
-    """Whether two tables hold the same values in the same order; NaN is the same as NaN."""
-    if a.num_rows != b.num_rows:
-        return False
-    # A part at a time: a join of millions of rows would take more memory than both tables.
-    starts = range(0, a.num_rows, _PART)
-    return all(_same_part(a.slice(start, _PART), b.slice(start, _PART)) for start in starts)
-
-
-def _same_part(a: pa.Table, b: pa.Table) -> bool:
-    if a.equals(b):
-        return True
-    connection = connect()  # `Table.equals` denies that NaN is NaN
-    connection.register("a", a)
-    connection.register("b", b)
-    found = connection.execute(
-        "SELECT count(*) FROM (SELECT row_number() OVER () AS i, * FROM a) a "
-        "FULL JOIN (SELECT row_number() OVER () AS i, * FROM b) b ON a.i = b.i WHERE a IS DISTINCT FROM b"
-    ).fetchone()
-    return found == (0,)
-
-
 def _put(files: fs.FileSystem, path: str, content: bytes) -> None:
-    """Writes a file that appears whole or not at all, and is on the disk when this returns."""
+    with _new_file(files, path) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def _new_file(files: fs.FileSystem, path: str) -> Iterator[Any]:
+    """A stream into a file that appears whole or not at all, and is on the disk at the end."""
     if not isinstance(files, fs.LocalFileSystem):
         with files.open_output_stream(path) as stream:
-            stream.write(content)
+            yield stream
         return
     target = Path(path)
     temporary = target.with_name(f".merging-{uuid.uuid4().hex[:16]}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

@@ -31,7 +31,8 @@ BATCH = 1024
 MOST_READERS = 4
 """Batches read at a time, at most."""
 
-_TRIAL = re.compile(r"-a\d+\.parquet$")
+TRIAL = re.compile(r"-a\d+\.parquet$")
+"""What follows the trial's id in the name of a file."""
 _FOLDER = re.compile(r"study=(?P<study>[^/]+)/(?P<table>trials|epochs|blocks)/(?P<file>[^/.][^/]*\.parquet)$")
 
 
@@ -145,7 +146,33 @@ def read_table(
 
 
 def _may_hold(name: str, members: Collection[str]) -> bool:
-    return MERGED.fullmatch(name) is not None or _TRIAL.sub("", name) in members
+    return MERGED.fullmatch(name) is not None or TRIAL.sub("", name) in members
+
+
+def known_files(listing: Listing, table: Table, paths: Sequence[str]) -> list[str]:
+    """Those of these files that can be read and hold no column that this version does not know.
+
+    Raises:
+        VanishedError: a file is gone since it was listed.
+
+    """
+    known = {column.name for column in table.columns}
+    if listing.local:
+        layouts, _ = by_layout(paths)
+        good = {p for layout, members in layouts.items() if known.issuperset(layout.columns) for p in members}
+        return [path for path in paths if path in good]
+    return [path for path in paths if known.issuperset(_column_names(listing.filesystem, path) or {""})]
+
+
+def _column_names(filesystem: fs.FileSystem, path: str) -> set[str]:
+    """The columns of a file; none if it cannot be read, which reading it finds out again."""
+    try:
+        with filesystem.open_input_file(path) as source:
+            return set(pq.read_schema(source).names)
+    except FileNotFoundError:
+        raise VanishedError(path) from None
+    except (OSError, pa.ArrowException):
+        return set()
 
 
 def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> tuple[pa.Table, list[SkippedFile]]:
@@ -190,7 +217,7 @@ def _read_bulk(table: Table, layout: Layout, paths: Sequence[str], *, single_thr
     part = connection.sql(
         f"SELECT {columns} FROM read_parquet($files, hive_partitioning=false)", params={"files": list(paths)}
     )
-    return _conform(part.to_arrow_table(), table)
+    return conform(part.to_arrow_table(), table)
 
 
 def _read_each(
@@ -204,7 +231,7 @@ def _read_each(
                 version = (file.schema_arrow.metadata or {}).get(VERSION_KEY)
                 reason = foreign(path, version.decode(errors="replace") if version else None)
                 if reason is None:
-                    parts.append(_conform(file.read(use_threads=False), table))
+                    parts.append(conform(file.read(use_threads=False), table))
         except FileNotFoundError:
             raise VanishedError(path) from None
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -215,7 +242,8 @@ def _read_each(
     return pa.concat_tables(parts), skipped
 
 
-def _conform(part: pa.Table, table: Table) -> pa.Table:
+def conform(part: pa.Table, table: Table) -> pa.Table:
+    """The columns of the table's schema; one that the part lacks reads as null."""
     arrays = []
     for column in table.columns:
         if column.name in part.column_names:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -81,32 +82,31 @@ def settings(rows: Sequence[Row]) -> list[dict[str, Any]] | None:
     """
     flat: list[dict[str, str]] = []
     for row in rows:
-        text = row["config_json"]
-        try:
-            document = json.loads(text)
-        except (TypeError, ValueError):
+        parts = {path: _compact(value) for path, value in flat_config(row["config_json"])}
+        template = _template(tuple(parts))
+        if template is None or template % tuple(parts.values()) != row["config_json"]:
             return None
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        if text != canonical or not all(_NAME.fullmatch(name) for name in _names(document)):
-            return None
-        flat.append(dict(flat_config(text)))
+        flat.append(parts)
     found = []
     for path in sorted({path for parts in flat for path in parts}):
-        # lists are written without spaces in the canonical form
-        values = [_compact(parts[path]) if path in parts else None for parts in flat]
-        found.append({"path": path, **_coded(values)})
+        found.append({"path": path, **_coded([parts.get(path) for parts in flat])})
     return found
 
 
-def _names(node: Any) -> Iterator[str]:
-    """The keys of a document, at every depth that `flat_config` walks."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield name
-            yield from _names(value)
+@functools.lru_cache(maxsize=4_096)
+def _template(paths: tuple[str, ...]) -> str | None:
+    """The canonical document with these sorted paths, %s for values; None if a name is no plain word."""
+    document: dict[str, Any] = {}
+    for path in paths:
+        *above, last = path.split(".")
+        if not all(map(_NAME.fullmatch, (*above, last))):
+            return None
+        functools.reduce(lambda node, name: node.setdefault(name, {}), above, document)[last] = "%s"
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).replace('"%s"', "%s")
 
 
 def _compact(text: str) -> str:
+    """JSON of a value as the canonical form writes it: lists without spaces."""
     return json.dumps(json.loads(text), separators=(",", ":")) if text.startswith("[") else text
 
 

@@ -146,12 +146,19 @@ def sign_flip_p(differences: Iterable[float]) -> float:
     """
     kept = np.array([float(d) for d in differences if finite(d)])
     n = len(kept)
-    if n > 16:
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(20_000, n))
+    if n <= 16:
+        found = _signs((np.arange(2**n)[:, None] >> np.arange(n)) & 1) @ kept
     else:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    found = np.abs(signs @ kept)
-    return float(np.mean(found >= abs(kept.sum()) * (1 - 1e-12)))
+        random = np.random.default_rng(0)
+        found = np.concatenate(
+            [_signs(random.integers(2, size=(1_000, n), dtype=np.int8)) @ kept for _ in range(20)]
+        )
+    return float(np.mean(np.abs(found) >= abs(kept.sum()) * (1 - 1e-12)))
+
+
+def _signs(bits: np.ndarray) -> np.ndarray:
+    """1.0 where a bit is 0 and -1.0 where it is 1."""
+    return 1.0 - 2.0 * bits
 
 
 def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
@@ -255,13 +262,17 @@ def ratio(paired: Iterable[Pair], column: str) -> Estimate | None:
 
 
 @functools.lru_cache(maxsize=131_072)
-def _config_without(text: str | None, roots: frozenset[str]) -> str:
-    """The settings of config_json that are none of `roots` and under none of them, as one text.
+def _config_without(text: str | None, roots: frozenset[str]) -> int:
+    """A number for the settings of config_json that are none of `roots` and under none of them.
 
-    A text remembers its hash, and a large store asks for it a hundred thousand times.
+    Equal settings have equal numbers within a process. A large store asks for them a hundred thousand times,
+    and a tuple computes its hash anew each time.
     """
     paths, values = _columns_of(text)
-    return "\n".join(_picker(paths, roots)(values))
+    return _numbers.setdefault(tuple(_picker(paths, roots)(values)), len(_numbers))
+
+
+_numbers: dict[tuple[str, ...], int] = {}
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -238,12 +238,14 @@ def compare(calm: Path, store: Path) -> Counter[str]:
     for key, row in wanted.items():
         if key not in got or got[key]["outcome"] != row["outcome"]:
             tally["lost"] += 1
-        elif not same(row, got[key]):
+            say(f"lost: {store.name} {row['trial_id']}: {ending(row)}, and here {ending(got.get(key))}")
+        elif unequal := differences(row, got[key]):
             tally["differing"] += 1
+            say(f"differing: {store.name} {row['trial_id']}: {', '.join(unequal)}")
     for table in ("epochs", "blocks"):
         left, right = by_key(expected.rows(table)), by_key(found.rows(table))
         tally["differing"] += len(left.keys() ^ right.keys())
-        tally["differing"] += sum(not same(left[key], right[key]) for key in left.keys() & right.keys())
+        tally["differing"] += sum(bool(differences(left[k], right[k])) for k in left.keys() & right.keys())
         tally["duplicated"] += len(found.rows(table)) - len(right)
     return tally
 
@@ -252,8 +254,16 @@ def by_key(rows: list[Row]) -> dict[tuple[Any, ...], Row]:
     return {tuple(row.get(name) for name in ("trial_id", "epoch", "block", "name")): row for row in rows}
 
 
-def same(one: Row, other: Row) -> bool:
-    return all(repr(one[name]) == repr(other[name]) for name in one if name not in UNEQUAL)
+def differences(one: Row, other: Row) -> list[str]:
+    """The columns in which two rows differ, but for those of time."""
+    return [name for name in one if name not in UNEQUAL and repr(one[name]) != repr(other[name])]
+
+
+def ending(row: Row | None) -> str:
+    """How a trial ended, in a few words."""
+    if row is None:
+        return "no row"
+    return f"{row['outcome']} {row['error_class'] or ''} {(row['error_message'] or '')[:300]}".strip()
 
 
 def open_outcome(file: Path) -> str:

@@ -13,6 +13,7 @@ import typer
 from study import cli_plan, cli_status, cli_submit, cli_tables
 from study.cli_options import STORE, JsonOption, ScaleOption, StoreOption, StudyArgument
 from study.cli_plan import say_plan
+from study.cli_tables import MANY_FILES, merge_many
 from study.output import duration, print_json, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ def run(
             help="A running Ray cluster, or `auto`; without it Ray is started on this machine.",
         ),
     ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(help=f"Merge the files of the study at the end, if it has over {MANY_FILES:,} of them."),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train every trial of a study that the store does not have yet. Run it again to resume."""
@@ -58,6 +63,8 @@ def run(
         summary = run_study(
             loaded, store, address=address, progress=progress, on_plan=lambda p: say_plan(p, tell)
         )
+    if merge and not summary.interrupted:
+        merge_many(store, summary.study)
     if as_json:
         print_json(_summary_json(summary))
     else:

@@ -12,6 +12,7 @@ from study.cli_options import STORE, JsonOption, StoreOption, study_name
 from study.output import print_json, print_rows, say, tell
 
 MANY_FILES = 2_000
+"""Files from which on a store reads so much faster merged that it is worth a minute."""
 WHOLE = 1_000
 """Characters of a cell where the words are the answer."""
 FORMAT_HELP = "table, json, csv, parquet, markdown or latex."
@@ -228,6 +229,23 @@ def compact(
         print_rows(rows)
     else:
         say("Nothing to merge: no table of a study has more than one file.")
+
+
+def merge_many(store: str, study: str) -> None:
+    """Merge the files of a study that has very many, as `compact` does, or say what keeps it from that."""
+    from analysis.compact import compact as merge
+    from analysis.errors import AnalysisError
+    from analysis.files import list_files
+
+    folder = f"/study={study}/"
+    files = sum(folder in path for paths in list_files(store).files.values() for path in paths)
+    if files <= MANY_FILES:
+        return
+    tell(f"merging {files:,} files, so that reports and queries read them several times as fast")
+    try:
+        merge(store, study)
+    except AnalysisError as error:
+        tell(f"they stay as they are: {error}")
 
 
 def rerun(

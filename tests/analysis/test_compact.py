@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis import merging
 from analysis.compact import compact
 from analysis.errors import StoreError, UnknownStudyError
 from analysis.schema import TABLES, TRIALS
@@ -64,6 +65,45 @@ def test_new_trials_are_read_beside_the_merged_file_and_merged_into_the_next(sto
     assert {d.files for d in compact(store)} == {2}
     assert contents(store) == before
     assert len(list((store / "study=demo" / "trials").iterdir())) == 1
+
+
+def test_a_large_table_is_merged_a_range_of_trials_at_a_time(store, new_trial, write, monkeypatch):
+    before = contents(store)
+    ids = sorted(row["trial_id"] for row in open_store(store).rows("trials"))
+    monkeypatch.setattr(merging, "PART_BYTES", 10_000)
+    monkeypatch.setattr(merging, "PART_ROWS", 5)
+    steps = steps_of(store)
+    parts = [step for step in steps if "write epochs, part" in step]
+    assert len(parts) > 3 and parts[0].endswith(f"part 1 of {len(parts)}")
+    assert contents(store) == before
+    write(store, [new_trial(seed=seed) for seed in range(30, 36)])
+    before = contents(store)
+    assert len([step for step in steps_of(store) if "write epochs, part" in step]) > 5
+    assert contents(store) == before
+    (file,) = (store / "study=demo" / "epochs").iterdir()
+    merged = pq.read_table(file)["trial_id"].to_pylist()
+    assert merged == sorted(merged) and set(ids) < set(merged)
+
+
+@pytest.mark.parametrize("spoil", ["torn", "newer"])
+def test_a_merged_file_that_cannot_be_taken_over_is_kept(store, new_trial, write, spoil):
+    """Else the next merged file would take its place, and its rows would be gone."""
+    compact(store)
+    (file,) = (store / "study=demo" / "trials").iterdir()
+    whole = file.read_bytes()
+    if spoil == "torn":
+        file.write_bytes(whole[:-9])
+    else:
+        rows = pq.read_table(file)
+        pq.write_table(rows.append_column("of_tomorrow", pa.nulls(rows.num_rows, pa.int64())), file)
+    kept = file.read_bytes()
+    write(store, [new_trial(seed=20)])
+    with pytest.raises(StoreError, match="nothing was changed"):
+        compact(store)
+    assert file.read_bytes() == kept
+    file.write_bytes(whole)
+    compact(store)
+    assert len(contents(store)["trials"]) == 10
 
 
 def test_a_merge_killed_before_any_step_loses_and_doubles_nothing(store, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import signal
@@ -10,6 +11,7 @@ import urllib.request
 
 import pytest
 
+from study import cli_tables
 from tests.cli.conftest import start
 
 VERBS = ("describe", "serve", "figures", "compare", "compact", "rerun")
@@ -80,6 +82,29 @@ def test_a_merged_store_answers_the_same_and_nothing_is_trained_again(revstudy, 
     assert (
         json.loads(revstudy("plan", "smoke", "--no-predict", "--store", store, "--json").out)["to_run"] == 0
     )
+
+
+def test_a_run_merges_the_files_of_a_study_that_has_very_many(revstudy, smoke, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    shutil.copytree(smoke[1], store)
+    sql = "select * from epochs order by all"
+    before = revstudy("query", sql, "--store", store, "--json").out
+    monkeypatch.setattr(cli_tables, "MANY_FILES", 5)
+
+    def epochs():
+        return [file.name for file in (store / "study=smoke" / "epochs").glob("*.parquet")]
+
+    kept = revstudy("run", "smoke", "--no-merge", "--store", store)
+    assert (kept.code, "merging" in kept.err, len(epochs())) == (0, False, 3)
+    lock = (store / "study=smoke" / ".compact.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    busy = revstudy("run", "smoke", "--store", store)
+    assert (busy.code, "they stay as they are: another process" in busy.err, len(epochs())) == (0, True, 3)
+    lock.close()
+    done = revstudy("run", "smoke", "--store", store)
+    assert (done.code, "merging" in done.err, len(epochs())) == (0, True, 1)
+    assert revstudy("query", sql, "--store", store, "--json").out == before
+    assert "merging" not in revstudy("run", "smoke", "--store", store).err
 
 
 def test_a_trial_trained_again_gives_the_same_numbers(revstudy, smoke):
