@@ -35,7 +35,7 @@ Range = tuple[str | None, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The files of one table that a merge takes: single trials' with their sizes, and an earlier merged one."""
+    """The files of one table that a merge takes: single trials' by size, and an earlier merged one."""
 
     table: Table
     sizes: dict[str, int]
