@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from study.errors import StoreError
 from study.executors.lost import LostTrials
 from study.executors.queue import JobQueue
+from study.executors.repairs import mend_tune
 from study.executors.session import Cluster
 from study.executors.train import DRIVER_RESOURCES, GroupActor
 from study.outcomes import ProcessLostError
@@ -64,7 +63,7 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
     KeyboardInterrupt
         Passed through; the rows of finished trials are in the store.
     """
-    deaths_for_memory()
+    mend_tune()
     side_by_side = concurrency(batch.scaling, cluster)
     trainable: Any = TrialActor
     resources: dict[str, float] = {
@@ -102,26 +101,6 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return observer.elsewhere
-
-
-def deaths_for_memory() -> None:
-    """Let Tune take Ray's `OutOfMemoryError` for what it is, the death of an actor that Ray has ended.
-
-    As of Ray 2.60 Tune knows errors of actors and of tasks, this is neither, and it gives up the whole run.
-    """
-    given_up = RayActorManager._actor_task_failed
-    if getattr(given_up, "knows_memory", False):
-        return
-
-    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            death = ActorDiedError()
-            death.error_msg = str(exception)
-            exception = death
-        given_up(manager, tracked_actor_task, exception)
-
-    failed.knows_memory = True  # type: ignore[attr-defined]
-    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign, assignment]
 
 
 def _short_name(trial: Any) -> str:

@@ -94,7 +94,7 @@ def test_an_actor_that_ray_ended_for_memory_is_a_lost_trial_and_not_the_end_of_t
     from ray.air.execution._internal.actor_manager import RayActorManager
     from ray.exceptions import OutOfMemoryError, RayActorError
 
-    from study.executors.tune import deaths_for_memory
+    from study.executors.repairs import deaths_for_memory
 
     told = []
     actor = SimpleNamespace(actor_id=7, _on_error=lambda actor, error: told.append(error))

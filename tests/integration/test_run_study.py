@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_a_killed_worker_is_a_row_and_its_trial_goes_on_from_the_last_epoch(make
     assert lost["memory_peak_bytes"] == row["memory_peak_bytes"]
     assert progress.epochs_seen[planned.trial_id] == list(range(1, 21)), "an epoch was trained again"
     assert not list(store.glob("checkpoints/*")) + list(store.glob("claims/*"))
+
+
+class BreaksAfterThreeEpochs(Progress):
+    """A failure inside Tune's loop, as when Ray dies."""
+
+    def epoch(self, trial_id: str, *, epoch: int) -> None:
+        super().epoch(trial_id, epoch=epoch)
+        if epoch == 3:
+            raise OSError("Tune gives up")
+
+
+def test_what_trains_when_tune_gives_up_is_unfinished_and_not_pruned(make_study, store):
+    study = make_study(train={"epochs": 20, "batch_size": 64}, seeds=[0, 1])
+    with pytest.raises(Exception, match="Tune gives up"):
+        run_study(study, store, progress=BreaksAfterThreeEpochs())
+    assert read_rows(store) == {}
+    gc.collect()  # the exception held Tune, and Tune the processes of its trials
+    assert run_study(study, store).exit_code == 0
+    assert {(row["outcome"], row["epochs_done"]) for row in read_rows(store).values()} == {("ok", 20)}
 
 
 def test_what_another_run_trains_is_left_to_it(make_study, store):
