@@ -167,11 +167,15 @@ def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
     Args:
         row: a row of the trials view.
         free: factors that may differ: seed, strategy, precision, width, depth, model or workers.
-        same: further columns that must agree, such as ``device`` where times are compared.
+        same: further columns that must agree, such as ``device`` where times are compared. The two ways in
+            which memory is measured on a CPU count as one: they differ by less than strategies do.
 
     """
     columns, paths = _bound(free, tuple(same))
-    return (*map(row.get, columns), _config_without(row.get("config_json"), paths))
+    values = tuple(map(row.get, columns))
+    if "memory_source" in same:
+        values = tuple("tracker" if value == "cpu_allocator" else value for value in values)
+    return (*values, _config_without(row.get("config_json"), paths))
 
 
 @functools.lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ STRATEGY_COLORS = {
     "store": "#D55E00",
     "checkpoint": "#E69F00",
     "recursive": "#CC79A7",
+    "compile": "#56B4E9",
 }
 PRECISION_COLORS = {"fp32": "#009E73", "bf16": "#CC79A7", "fp16": "#56B4E9", "fp64": "#8A8F98"}
 OUTCOME_COLORS = {

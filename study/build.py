@@ -25,9 +25,10 @@ def _build(
     model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
 ) -> nn.Module:
     import revmodels
+    from study.compiled import COMPILE
     from study.recompute import RECURSIVE, recursive
 
-    recurses = memory.strategy == RECURSIVE
+    stores = memory.strategy in (RECURSIVE, COMPILE)
     network = revmodels.create_model(
         model.name,
         num_classes=shape.num_classes,
@@ -35,11 +36,11 @@ def _build(
         width=model.width,
         depth=model.depth,
         stem=shape.stem,
-        strategy="store" if recurses else memory.strategy,
+        strategy="store" if stores else memory.strategy,
         anchor_every=memory.anchor_every,
         precision=revmodels.Precision(**asdict(precision)),
     )
-    return recursive(network) if recurses else network
+    return recursive(network) if memory.strategy == RECURSIVE else network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
     """Parameters and predicted memory of a trial, on fake tensors; equal models are computed once.
 
     Of a sharded network (`fsdp2`) it is an estimate: whole activations, and a worker's share of all else.
+    Of a compiled one it is what the network takes that is not compiled, which is more.
 
     Raises
     ------

@@ -20,6 +20,10 @@ RECIPE = 2
 """Raise it when the training loop or the engine changes so that equal settings give other results."""
 
 
+_OPTIONAL_MEMORY = ("anchor_every", "activation_budget")
+"""Settings of memory that are left out where they are None: trials from before them stay the same."""
+
+
 def resolve(settings: TrialSettings) -> TrialSettings:
     """The same settings with depth, strategy and an exact coupling's grid spelled out.
 
@@ -49,10 +53,11 @@ def _resolved_parts(
             remedy="use reverse, or precision.coupling: additive",
         )
     anchor_every = memory.anchor_every if strategy == "reverse" else None
+    budget = (memory.activation_budget or 1.0) if strategy == "compile" else None
     return (
         replace(model, depth=depth),
         _resolved_precision(precision, model.name),
-        MemorySettings(strategy=strategy, anchor_every=anchor_every),
+        MemorySettings(strategy=strategy, anchor_every=anchor_every, activation_budget=budget),
     )
 
 
@@ -149,7 +154,7 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
     return {
         **({} if probe.cost else {"cost": "false"}),
         "data": _fragment(settings.data, ("name", "root", "download"), source=fingerprint(settings.data)),
-        "memory": _fragment(memory, ("anchor_every",) if memory.anchor_every is None else ()),
+        "memory": _fragment(memory, tuple(n for n in _OPTIONAL_MEMORY if getattr(memory, n) is None)),
         "model": _fragment(settings.model),
         **({} if scaling.parallel == "ddp" else {"parallel": json.dumps(scaling.parallel)}),
         "precision": _fragment(settings.precision, _unused(settings.precision)),

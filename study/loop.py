@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from revmodels import measure
 from study.augment import augment, draw
+from study.compiled import COMPILE
 from study.data import ImageData, Split
 from study.divergence import first_bad_block
 from study.optim import learning_rate
@@ -280,10 +281,11 @@ def measure_memory(session: Session) -> dict[str, Any]:
     """The memory columns of a trial's row: one training step on its first batch, which leaves no trace."""
     if session.sharded and session.device.type != "cuda":
         return {}  # shards come and go inside FSDP's storages, which the tracker does not see
-    session.model.train()
+    model = session.network if session.settings.memory.strategy == COMPILE else session.model
+    model.train()
     smoothing = session.settings.train.label_smoothing
     use = measure.peak_memory(
-        session.model,
+        model,
         next(training_batches(session, 1)),
         session.optimizer,
         loss=lambda logits, targets: F.cross_entropy(logits, targets, label_smoothing=smoothing),

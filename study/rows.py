@@ -64,6 +64,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         "schedule": settings.train.schedule,
         "grid_bits": settings.precision.grid_bits,
         "anchor_every": settings.memory.anchor_every,
+        "activation_budget": settings.memory.activation_budget,
         "workers": settings.scaling.workers,
         "workers_min": settings.scaling.min_workers if settings.scaling.elastic else None,
         "parallel": settings.scaling.parallel if settings.scaling.distributed else None,
@@ -76,6 +77,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         resolved = resolve(settings)
         columns.update(depth=resolved.model.depth, strategy=resolved.memory.strategy)
         columns.update(grid_bits=resolved.precision.grid_bits, anchor_every=resolved.memory.anchor_every)
+        columns["activation_budget"] = resolved.memory.activation_budget
         columns.update(_design(settings.model.name))
         columns["config_json"] = canonical_json(settings)
     except StudyError:

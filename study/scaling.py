@@ -45,6 +45,13 @@ def check_scaling(settings: TrialSettings) -> None:
             rule=f"has one worker for a trial, not {scaling.workers}",
             remedy="use auto or train",
         )
+    if settings.memory.strategy == "compile" and scaling.workers > 1:
+        raise StudyError(
+            "memory.strategy",
+            value="compile",
+            rule=f"is offered for trials of one worker, not {scaling.workers}",
+            remedy="use scaling.workers: 1, or another strategy",
+        )
     if scaling.parallel == "fsdp2":
         _check_sharding(settings)
     _check_gpu_share(settings)

@@ -29,6 +29,7 @@ Natural = Annotated[int, Field(ge=0)]
 PositiveReal = Annotated[float, Field(gt=0)]
 NaturalReal = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -143,6 +144,7 @@ class Memory(Section):
 
     strategy: Strategy | None = s.MemorySettings.strategy
     anchor_every: Positive | None = s.MemorySettings.anchor_every
+    activation_budget: Share | None = s.MemorySettings.activation_budget
 
 
 class Train(Section):

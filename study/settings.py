@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_type_hints
 
-STRATEGIES = ("store", "reverse", "checkpoint", "recursive")
+STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")
@@ -73,10 +73,13 @@ class MemorySettings:
 
     ``checkpoint`` keeps the input of every unit, ``recursive`` (RevNets alone) those of O(log L) of L units.
     With ``reverse``, every `anchor_every`-th unit of a stage keeps its input too (None: none does).
+    ``compile`` has PyTorch's compiler choose what is kept, within a share of what it would keep else, the
+    `activation_budget`.
     """
 
     strategy: str | None = None
     anchor_every: int | None = None
+    activation_budget: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

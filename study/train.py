@@ -20,6 +20,7 @@ from torch import nn
 
 from study import outcomes
 from study.build import build_model, matmul_precision
+from study.compiled import COMPILE, compiled, compiling
 from study.data import load_data
 from study.identity import resolve
 from study.loop import Clock, Distributed, Session, any_worker, evaluate, measure_memory, probe, train_epoch
@@ -110,6 +111,7 @@ def train_trial(
             cuda = [torch.cuda.current_device()] if device.startswith("cuda") else []
             stack.enter_context(torch.random.fork_rng(devices=cuda))
             stack.enter_context(matmul_precision(trial.settings.precision.matmul))
+            stack.enter_context(compiling(trial.settings.memory))
             _run(progress, place, torch.device(device), deadline, resume, save, on_epoch)
     except Exception as error:
         progress.columns.update(outcomes.describe(_as_divergence(error, progress)))
@@ -181,7 +183,7 @@ def _open(progress: _Progress, place: Distributed, device: torch.device, deadlin
         settings=settings,
         data=data,
         model=model,
-        network=model,
+        network=compiled(model) if settings.memory.strategy == COMPILE else model,
         optimizer=make_optimizer(model, settings.train),
         scaler=torch.amp.GradScaler(device.type, enabled=settings.precision.compute == "fp16"),
         device=device,

@@ -21,6 +21,7 @@ from ray import tune
 from study import checkpoints, outcomes
 from study.build import trial_cost
 from study.claims import Claim, Hold, acquire
+from study.compiled import COMPILE
 from study.errors import StoreError
 from study.outcomes import AbandonedError
 from study.progress import ELSEWHERE, FOUND
@@ -72,7 +73,8 @@ class Job:
         torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
         limits = [self.ends_at, None if self.time_s is None else time.time() + self.time_s]
         trial = self.trial
-        if scaling.parallel == "ddp":  # of a sharded network there is no more than an estimate
+        # Of a sharded network there is no more than an estimate, of a compiled one a bound.
+        if scaling.parallel == "ddp" and trial.settings.memory.strategy != COMPILE:
             with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
                 trial = replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
         return train_trial(

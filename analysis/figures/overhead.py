@@ -27,7 +27,7 @@ class OverheadInfo:
 
 
 def info(store: Store) -> OverheadInfo:
-    """Pairs each trial that reverses or checkpoints with the one that stores, on the same machine."""
+    """Pairs each trial that does not store with the one that stores, on the same machine."""
     found = stored_pairs(store.rows("trials"))
     series, notes = [], []
     looks = group_by(found, lambda p: (p.treatment["strategy"], p.treatment["family"] or ""))
@@ -65,14 +65,14 @@ def info(store: Store) -> OverheadInfo:
 
 
 def stored_pairs(trials: Iterable[Row]) -> list[Pair]:
-    """Trials that reverse or checkpoint, each beside its stored twin: equal settings, seed and machine."""
+    """Trials that do not store, each beside its stored twin: equal settings, seed and machine."""
     rows = [
         r
         for r in trials
         if r["outcome"] == "ok" and finite(r["step_time_s"]) and r["step_time_s"] > 0 and finite(r["depth"])
     ]
     found: list[Pair] = []
-    for strategy in ("reverse", "checkpoint", "recursive"):
+    for strategy in ("reverse", "checkpoint", "recursive", "compile"):
         found += pairs(
             rows,
             "strategy",

@@ -4,24 +4,31 @@ On CUDA the figure is the allocator's. On the CPU, which has no such statistics,
 operation returns is followed from its creation to its release, at the level of PyTorch's dispatcher. What a
 kernel allocates and frees inside itself is not seen. The same tracker runs on fake tensors, which have sizes
 but no memory, and gives the same bytes.
+
+A compiled model runs past the dispatcher. On the CPU its figure comes from the profiler, which is told of
+every allocation and release, inside kernels too. For models that are not compiled the two agree within 1 % in
+what is held between the passes, and within 10 % in the peak.
 """
 
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.profiler import ProfilerActivity, profile
 
+from revmodels.measure.tracker import Tracker
 from revmodels.measure.untouched import random_state_kept, training_kept
 
 Batch = tuple[Tensor, Tensor]
@@ -42,7 +49,7 @@ class MemoryUse:
         optimizer_bytes: optimizer state after the step.
         buffer_bytes: buffers, such as running statistics.
         input_bytes: the batch.
-        source: ``tracker`` or ``cuda_allocator``.
+        source: ``tracker``, ``cpu_allocator`` (compiled models on a CPU) or ``cuda_allocator``.
     """
 
     total_bytes: int
@@ -78,12 +85,17 @@ def peak_memory(
         loss: maps (outputs, targets) to a scalar.
 
     Returns:
-        The step's memory; from the allocator on CUDA, from the tracker elsewhere.
+        The step's memory; from the allocator on CUDA, from the tracker elsewhere. A compiled model is
+        compiled before anything is measured.
     """
     if not isinstance(optimizer, Optimizer):
         optimizer = (optimizer or _momentum)(model.parameters())
-    measure = _allocator_step if batch[0].is_cuda else _tracked_step
+    compiled = any(isinstance(module, OptimizedModule) for module in model.modules())
+    measure = _allocator_step if batch[0].is_cuda else _profiled_step if compiled else _tracked_step
     with random_state_kept(batch[0].device), training_kept(model, optimizer):
+        if compiled:
+            loss(model(batch[0]), batch[1]).backward()
+            model.zero_grad()
         return measure(model, batch, optimizer, loss)
 
 
@@ -138,62 +150,8 @@ def shaped_copy(model: nn.Module, device: str) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-class _Tracker(TorchDispatchMode):
-    """Follows the storages that operations return, by category, and remembers the peaks.
-
-    Attributes:
-        category: what a new storage counts as.
-        held: bytes alive now, per category.
-        peak: largest sum over all categories.
-        peak_activation: largest ``held["activation"]``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.category = "activation"
-        self.held: dict[str, int] = {}
-        self.peak = 0
-        self.peak_activation = 0
-        self._live: dict[int, tuple[weakref.ref, int, str]] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_iter(out):
-            if isinstance(leaf, Tensor):
-                size = None
-                if (
-                    func is torch.ops.aten.native_batch_norm.default
-                    and leaf is not out[0]
-                    and args[1] is not None
-                ):
-                    # Fake kernels give the batch statistics the dtype of the input; they have the weight's.
-                    size = leaf.numel() * args[1].element_size()
-                self.follow(leaf, self.category, move=False, size=size)
-        return out
-
-    def follow(self, tensor: Tensor, category: str, *, move: bool = True, size: int | None = None) -> None:
-        """Count the storage of `tensor` under `category`; move it there if it is counted elsewhere."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._live:
-            if not move:
-                return
-            self._release(key)
-        reference = weakref.ref(storage, lambda _: self._release(key))
-        size = storage.nbytes() if size is None else size
-        self._live[key] = (reference, size, category)
-        self.held[category] = self.held.get(category, 0) + size
-        self.peak = max(self.peak, sum(self.held.values()))
-        self.peak_activation = max(self.peak_activation, self.held.get("activation", 0))
-
-    def _release(self, key: int) -> None:
-        entry = self._live.pop(key, None)
-        if entry is not None:
-            self.held[entry[2]] -= entry[1]
-
-
 def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
-    tracker = _Tracker()
+    tracker = Tracker()
     for p in model.parameters():
         tracker.follow(p, "parameter")
     for b in model.buffers():
@@ -227,6 +185,44 @@ def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Lo
         input_bytes=tracker.held.get("input", 0),
         source="tracker",
     )
+
+
+def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+    own_before = _size((*model.parameters(), *model.buffers(), *batch, *_state_tensors(optimizer)))
+    with _watched() as forward:
+        value = loss(model(batch[0]), batch[1])
+    with _watched() as backward:
+        value.backward()
+        del value
+    gradients = _size(p.grad for p in model.parameters() if p.grad is not None)
+    with _watched() as step:
+        optimizer.step()
+    peaks, left = zip(*(_peak_and_rest(part) for part in (forward, backward, step)), strict=True)
+    of_passes = max(peaks[0], left[0] + peaks[1])
+    return MemoryUse(
+        total_bytes=own_before + max(of_passes, left[0] + left[1] + peaks[2]),
+        activation_bytes=of_passes - gradients,
+        saved_bytes=left[0],
+        parameter_bytes=_size(model.parameters()),
+        gradient_bytes=gradients,
+        optimizer_bytes=_size(_state_tensors(optimizer)),
+        buffer_bytes=_size(model.buffers()),
+        input_bytes=_size(batch),
+        source="cpu_allocator",
+    )
+
+
+def _watched() -> profile:
+    return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+
+def _peak_and_rest(profiled: profile) -> tuple[int, int]:
+    """The most bytes that were allocated at once since a profile began, and those left at its end."""
+    events: Any = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    changes.sort(key=itemgetter(0))
+    held = list(accumulate((size for _, size in changes), initial=0))
+    return max(held), held[-1]
 
 
 def _allocator_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from revmodels import Precision, create_model
-from revmodels.measure import peak_memory, predict_memory
+from revmodels.measure import memory, peak_memory, predict_memory
 
 
 def batch_of(n=8, channels=3, size=16, dtype=torch.float32):
@@ -100,3 +100,29 @@ def test_prediction_of_a_network_too_large_for_this_machine():
     batch = torch.empty(8192, 3, 224, 224, device="meta"), torch.empty(8192, dtype=torch.long, device="meta")
     use = predict_memory(lambda: create_model("revnet104", num_classes=1000), batch)
     assert use.activation_bytes > 1e11
+
+
+def test_a_compiled_model_is_measured_by_the_allocator_and_left_untouched():
+    """Under the compiler `eager` a compiled model runs the very operations that the tracker follows."""
+    model, batch = build(26, "store", width=1.0), batch_of(size=32)
+    before = [p.detach().clone() for p in model.parameters()]
+    tracked, compiled = peak_memory(model, batch), peak_memory(torch.compile(model, backend="eager"), batch)
+    assert (tracked.source, compiled.source) == ("tracker", "cpu_allocator")
+    agree(compiled, tracked)
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("strategy", ["store", "reverse", "checkpoint"])
+def test_the_allocator_agrees_with_the_tracker(strategy):
+    model, batch = build(26, strategy, width=1.0), batch_of(size=32)
+    tracked = peak_memory(model, batch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    agree(memory._profiled_step(model, batch, optimizer, F.cross_entropy), tracked)
+
+
+def agree(allocated, tracked):
+    assert allocated.saved_bytes == pytest.approx(tracked.saved_bytes, rel=0.01)
+    assert allocated.total_bytes == pytest.approx(tracked.total_bytes, rel=0.1)
+    assert allocated.activation_bytes == pytest.approx(tracked.activation_bytes, rel=0.1)
+    assert allocated.gradient_bytes == tracked.gradient_bytes

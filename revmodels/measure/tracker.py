@@ -1,0 +1,64 @@
+"""Follows every storage that operations return, from its creation to its release."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class Tracker(TorchDispatchMode):
+    """Follows the storages that operations return, by category, and remembers the peaks.
+
+    Attributes:
+        category: what a new storage counts as.
+        held: bytes alive now, per category.
+        peak: largest sum over all categories.
+        peak_activation: largest ``held["activation"]``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.category = "activation"
+        self.held: dict[str, int] = {}
+        self.peak = 0
+        self.peak_activation = 0
+        self._live: dict[int, tuple[weakref.ref, int, str]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_iter(out):
+            if isinstance(leaf, Tensor):
+                size = None
+                if (
+                    func is torch.ops.aten.native_batch_norm.default
+                    and leaf is not out[0]
+                    and args[1] is not None
+                ):
+                    # Fake kernels give the batch statistics the dtype of the input; they have the weight's.
+                    size = leaf.numel() * args[1].element_size()
+                self.follow(leaf, self.category, move=False, size=size)
+        return out
+
+    def follow(self, tensor: Tensor, category: str, *, move: bool = True, size: int | None = None) -> None:
+        """Count the storage of `tensor` under `category`; move it there if it is counted elsewhere."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._live:
+            if not move:
+                return
+            self._release(key)
+        reference = weakref.ref(storage, lambda _: self._release(key))
+        size = storage.nbytes() if size is None else size
+        self._live[key] = (reference, size, category)
+        self.held[category] = self.held.get(category, 0) + size
+        self.peak = max(self.peak, sum(self.held.values()))
+        self.peak_activation = max(self.peak_activation, self.held.get("activation", 0))
+
+    def _release(self, key: int) -> None:
+        entry = self._live.pop(key, None)
+        if entry is not None:
+            self.held[entry[2]] -= entry[1]
