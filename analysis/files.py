@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,9 @@ MOST_READERS = 4
 
 TRIAL = re.compile(r"-a\d+\.parquet$")
 """What follows the trial's id in the name of a file."""
+Read = tuple[pa.Table, list[SkippedFile]]
+"""The rows that were read, and the files that were not."""
+
 _FOLDER = re.compile(r"study=(?P<study>[^/]+)/(?P<table>trials|epochs|blocks)/(?P<file>[^/.][^/]*\.parquet)$")
 
 
@@ -116,10 +119,13 @@ def list_files(location: str | Path) -> Listing:
     )
 
 
-def read_table(
+def table_reader(
     listing: Listing, table: Table, *, study: str | None = None, members: Collection[str] = ()
-) -> tuple[pa.Table, list[SkippedFile]]:
-    """Reads all files of one table into the columns of its schema; a column a file lacks reads as null.
+) -> Callable[[], Read]:
+    """Looks at all files of one table, and returns what reads them into the columns of its schema.
+
+    A column that a file lacks reads as null. The first part is Python's, and crawls in a thread beside
+    another that is busy with Python; the second is DuckDB's, and does not.
 
     Args:
         listing: the files of the store.
@@ -129,20 +135,25 @@ def read_table(
 
     Raises:
         StoreError: a file was written under a newer schema version than this reader knows.
-        VanishedError: a file is gone since it was listed.
+        VanishedError: a file is gone since it was listed. What is returned raises it, too.
 
     """
     paths: Sequence[str] = listing.files[table.name]
     if study is None:
-        return read_files(listing, table, paths)
+        return files_reader(listing, table, paths)
     own = f"/study={study}/{table.name}/"
-    mine, skipped = read_files(listing, table, [p for p in paths if own in p])
     others = [p for p in paths if own not in p and _may_hold(p.rpartition("/")[2], members)]
+    read_mine = files_reader(listing, table, [p for p in paths if own in p])
     if not members or not others:
-        return mine, skipped
-    shared, more = read_files(listing, table, others)
-    shared = shared.filter(pc.is_in(shared["trial_id"], pa.array(sorted(members), pa.string())))
-    return pa.concat_tables([mine, shared]), skipped + more
+        return read_mine
+    read_others = files_reader(listing, table, others)
+
+    def read() -> Read:
+        (mine, skipped), (shared, more) = read_mine(), read_others()
+        shared = shared.filter(pc.is_in(shared["trial_id"], pa.array(sorted(members), pa.string())))
+        return pa.concat_tables([mine, shared]), skipped + more
+
+    return read
 
 
 def _may_hold(name: str, members: Collection[str]) -> bool:
@@ -175,12 +186,17 @@ def _column_names(filesystem: fs.FileSystem, path: str) -> set[str]:
         return set()
 
 
-def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> tuple[pa.Table, list[SkippedFile]]:
-    """Reads these files of one table; raises as `read_table` does."""
+def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> Read:
+    """Reads these files of one table; raises as `table_reader` does."""
+    return files_reader(listing, table, paths)()
+
+
+def files_reader(listing: Listing, table: Table, paths: Sequence[str]) -> Callable[[], Read]:
+    """As `table_reader`, for these files of one table."""
     if not paths:
-        return table.arrow.empty_table(), []
+        return lambda: (table.arrow.empty_table(), [])
     if not listing.local:
-        return _read_each(table, paths, listing.filesystem)
+        return lambda: _read_each(table, paths, listing.filesystem)
     layouts, skipped = by_layout(paths)
     groups: list[tuple[Layout, list[str]]] = []
     for layout, members in layouts.items():
@@ -192,17 +208,20 @@ def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> tuple[pa
     # One thread to a batch: DuckDB's own threads take turns where files hold a row each.
     single = len(groups) > 1
 
-    def read(group: tuple[Layout, list[str]]) -> tuple[pa.Table, list[SkippedFile]]:
+    def read_group(group: tuple[Layout, list[str]]) -> Read:
         layout, members = group
         try:
             return _read_bulk(table, layout, members, single_thread=single), []
         except (duckdb.Error, pa.ArrowException):
             return _read_each(table, members, listing.filesystem)
 
-    with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(read, groups))
-    parts = [table.arrow.empty_table(), *(part for part, _ in results)]
-    return pa.concat_tables(parts), [*skipped, *(file for _, bad in results for file in bad)]
+    def read() -> Read:
+        with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as pool:
+            results = list(pool.map(read_group, groups))
+        parts = [table.arrow.empty_table(), *(part for part, _ in results)]
+        return pa.concat_tables(parts), [*skipped, *(file for _, bad in results for file in bad)]
+
+    return read
 
 
 def _read_bulk(table: Table, layout: Layout, paths: Sequence[str], *, single_thread: bool) -> pa.Table:
@@ -220,9 +239,7 @@ def _read_bulk(table: Table, layout: Layout, paths: Sequence[str], *, single_thr
     return conform(part.to_arrow_table(), table)
 
 
-def _read_each(
-    table: Table, paths: Sequence[str], filesystem: fs.FileSystem
-) -> tuple[pa.Table, list[SkippedFile]]:
+def _read_each(table: Table, paths: Sequence[str], filesystem: fs.FileSystem) -> Read:
     parts, skipped = [table.arrow.empty_table()], []
     for path in paths:
         try:

@@ -91,8 +91,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         console: address of a SQL console to link to.
 
     """
-    store.table("trials")
-    store.read_ahead("blocks", "epochs")  # beside what follows, which needs the trials alone at first
+    store.read_ahead("trials", "blocks", "epochs")  # what follows needs the trials alone at first
     rows = store.rows("trials")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
     picks = recommend(rows, points=configurations_of(store))

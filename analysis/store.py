@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.errors import QueryError, StoreError, UnknownStudyError
-from analysis.files import Listing, SkippedFile, VanishedError, connect, list_files, read_table
+from analysis.files import Listing, Read, SkippedFile, VanishedError, connect, list_files, table_reader
 from analysis.schema import TABLES
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Store:
         self._tables: dict[str, pa.Table] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._derived: dict[Hashable, Any] = {}
-        self._ahead: dict[str, Future[tuple[pa.Table, list[SkippedFile]]]] = {}
+        self._ahead: dict[str, Future[Read]] = {}
         self._skipped: list[SkippedFile] = []
         self._views = connect()
         self._views.execute(
@@ -109,16 +109,23 @@ class Store:
         """Begins to read these tables in the background, for a caller that has other work to do first."""
         wanted = [name for name in names if name not in self._tables and name not in self._ahead]
         pool = ThreadPoolExecutor(1)
-        self._ahead |= {name: pool.submit(self._read, name) for name in wanted}
+        for name in wanted:
+            try:
+                self._ahead[name] = pool.submit(self._read, name, self._reader(name))
+            except VanishedError:
+                self._ahead[name] = pool.submit(self._read, name)
         pool.shutdown(wait=False)
 
-    def _read(self, name: str) -> tuple[pa.Table, list[SkippedFile]]:
+    def _reader(self, name: str) -> Callable[[], Read]:
+        return table_reader(self._listing, TABLES[name], study=self.study, members=self._members)
+
+    def _read(self, name: str, read: Callable[[], Read] | None = None) -> Read:
         """Reads the files of a table; lists them anew where some were merged since they were listed."""
         for _ in range(5):
             try:
-                return read_table(self._listing, TABLES[name], study=self.study, members=self._members)
+                return (read or self._reader(name))()
             except VanishedError as error:
-                vanished = error
+                vanished, read = error, None
                 self._listing = list_files(self.path)
         raise StoreError(f"files of the store {self.path!r} keep vanishing while they are read: {vanished}")
 

@@ -28,7 +28,7 @@ class OverheadInfo:
 
 def info(store: Store) -> OverheadInfo:
     """Pairs each trial that does not store with the one that stores, on the same machine."""
-    found = stored_pairs(store.rows("trials"))
+    found = stored_pairs(store)
     series, notes = [], []
     looks = group_by(found, lambda p: (p.treatment["strategy"], p.treatment["family"] or ""))
     for (strategy, family), group in sorted(looks.items()):
@@ -64,23 +64,24 @@ def info(store: Store) -> OverheadInfo:
     return OverheadInfo(series=tuple(series), notes=tuple(notes))
 
 
-def stored_pairs(trials: Iterable[Row]) -> list[Pair]:
-    """Trials that do not store, each beside its stored twin: equal settings, seed and machine."""
+def stored_pairs(store: Store) -> list[Pair]:
+    """Timed trials that do not store, each beside its stored twin: equal settings, seed and machine."""
+    return store.remember("stored_pairs", lambda: _stored_pairs(store.rows("trials")))
+
+
+def _stored_pairs(trials: Iterable[Row]) -> list[Pair]:
     rows = [
         r
         for r in trials
         if r["outcome"] == "ok" and finite(r["step_time_s"]) and r["step_time_s"] > 0 and finite(r["depth"])
     ]
-    found: list[Pair] = []
-    for strategy in ("reverse", "checkpoint", "recursive", "compile"):
-        found += pairs(
-            rows,
-            "strategy",
-            treatment=lambda r, s=strategy: r["strategy"] == s,  # type: ignore[misc]
-            control=lambda r: r["strategy"] == "store",
-            same=SAME_MACHINE,
-        )
-    return found
+    return pairs(
+        rows,
+        "strategy",
+        treatment=lambda r: r["strategy"] in ("reverse", "checkpoint", "recursive", "compile"),
+        control=lambda r: r["strategy"] == "store",
+        same=SAME_MACHINE,
+    )
 
 
 def figure(info: OverheadInfo) -> go.Figure | None:

@@ -31,7 +31,7 @@ class TimeMemoryInfo:
 
 def info(store: Store) -> TimeMemoryInfo:
     """Pairs each trial that does not store with the one that does, on the same machine."""
-    found = [p for p in stored_pairs(store.rows("trials")) if _saved(p) is not None]
+    found = [p for p in stored_pairs(store) if _saved(p) is not None]
     series, notes = [], []
     looks = group_by(found, lambda p: (p.treatment["strategy"], p.treatment["family"] or ""))
     for (strategy, family), group in sorted(looks.items()):
