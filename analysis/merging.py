@@ -23,7 +23,7 @@ PART_BYTES = 40_000_000
 """Size of the files of single trials that make a range: a few million rows at most."""
 PART_ROWS = 1_000_000
 """Rows of an earlier merged file that make a range."""
-ROW_GROUP = 131_072
+ROW_GROUP = 65_536
 ORDER = {
     "trials": ("started_at", "trial_id", "attempt"),  # as a store lists them: see analysis.store
     "epochs": ("trial_id", "attempt", "epoch"),
