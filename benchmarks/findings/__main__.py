@@ -29,6 +29,7 @@ PARTS: tuple[tuple[str, Callable[[Rows], list[str]]], ...] = (
     ("What does it cost in time?", lambda rows: [*cost.time(rows), *cost.peers(rows)]),
     ("Which precision is safe?", quality.precision),
     ("When is checkpointing the better choice?", cost.checkpointing),
+    ("When is the compiler the better choice?", cost.compiling),
     ("How much deeper can I go in the same memory?", cost.deeper),
     ("Does accuracy suffer?", quality.accuracy),
     ("What of the paper holds?", quality.claims),

@@ -137,6 +137,49 @@ def checkpointing(rows: Rows) -> list[str]:
     ]
 
 
+def compiling(rows: Rows) -> list[str]:
+    """What PyTorch's compiler does with a budget of activations, beside storing and reversing."""
+    found = rows.sql(
+        """SELECT strategy, activation_budget AS budget, step_time_s AS time, memory_saved_bytes AS held,
+                  memory_activation_bytes AS peak, depth, batch_size AS batch, cpu_threads AS threads
+           FROM trials
+           WHERE study = 'paper-cost' AND model = 'revnet110' AND outcome = 'ok' AND depth IN
+                 (SELECT depth FROM trials WHERE study = 'paper-cost' AND strategy = 'compile')
+           ORDER BY budget DESC NULLS FIRST, peak DESC"""
+    )
+    stored = next((r["time"] for r in found if r["strategy"] == "store"), None)
+    compiled = [r for r in found if r["budget"] is not None]
+    if stored is None or not compiled:
+        return ["Not measured yet: `revstudy run paper-cost`."]
+    lines = [
+        [
+            r["strategy"] if r["budget"] is None else f"compile, budget {r['budget']:g}",
+            megabytes(r["held"]),
+            megabytes(r["peak"]),
+            f"{r['time'] / stored:.2f}",
+        ]
+        for r in found
+    ]
+    quickest = min(compiled, key=lambda r: r["time"])
+    fewest = min(compiled, key=lambda r: r["peak"])
+    reverse = next(r for r in found if r["strategy"] == "reverse")
+    return [
+        "`torch.compile` can be given a share of the activations that it may keep, and computes the others "
+        f"again (`memory.strategy: compile`). At depth {reverse['depth']} a compiled step with a budget of "
+        f"{quickest['budget']:g} takes {quickest['time'] / stored:.2f} of the time of storing; the least "
+        f"that it peaks at is {megabytes(fewest['peak'])}, with a budget of {fewest['budget']:g}, "
+        f"{fewest['peak'] / reverse['peak']:.1f} times what reversing does. The budget bounds what is held "
+        "between the passes, not the peak of the backward pass, and compiling takes the longer the deeper "
+        "the network, minutes on a CPU.",
+        "",
+        table(lines, ["strategy", "held for backward", "peak", "time over storing"]),
+        "",
+        f"RevNet of the design of revnet110, batch {reverse['batch']}, {reverse['threads']} threads, one "
+        "trial each; activations and temporaries. Those of compiled networks are the allocator's, which "
+        "sees 10 % more or less than the tracker of the others does.",
+    ]
+
+
 def deeper(rows: Rows) -> list[str]:
     """How deep and how large a batch one goes in the same memory."""
     found = rows.of("largest")

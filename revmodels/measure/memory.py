@@ -201,7 +201,7 @@ def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: L
     of_passes = max(peaks[0], left[0] + peaks[1])
     return MemoryUse(
         total_bytes=own_before + max(of_passes, left[0] + left[1] + peaks[2]),
-        activation_bytes=of_passes - gradients,
+        activation_bytes=max(of_passes - gradients, left[0]),  # no gradient is there between the passes
         saved_bytes=left[0],
         parameter_bytes=_size(model.parameters()),
         gradient_bytes=gradients,
