@@ -13,6 +13,7 @@ what is held between the passes, and within 10 % in the peak.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
@@ -90,7 +90,7 @@ def peak_memory(
     """
     if not isinstance(optimizer, Optimizer):
         optimizer = (optimizer or _momentum)(model.parameters())
-    compiled = any(isinstance(module, OptimizedModule) for module in model.modules())
+    compiled = _is_compiled(model)
     measure = _allocator_step if batch[0].is_cuda else _profiled_step if compiled else _tracked_step
     with random_state_kept(batch[0].device), training_kept(model, optimizer):
         if compiled:
@@ -130,6 +130,12 @@ def predict_memory(
             model = shaped_copy(model, "cpu")
             inputs, targets = (torch.empty(t.shape, dtype=t.dtype) for t in batch)
             return _tracked_step(model, (inputs, targets), (optimizer or _momentum)(model.parameters()), loss)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether it is, or holds, what `torch.compile` returns."""
+    compiler = sys.modules.get("torch._dynamo")  # a second to import, and imported by whoever compiled
+    return compiler is not None and any(isinstance(m, compiler.OptimizedModule) for m in model.modules())
 
 
 def _momentum(parameters: Iterable[nn.Parameter]) -> Optimizer:
