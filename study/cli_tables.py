@@ -232,14 +232,21 @@ def compact(
 
 
 def merge_many(store: str, study: str) -> None:
-    """Merge the files of a study that has very many, as `compact` does, or say what keeps it from that."""
+    """Merge the files of a study that has very many, as `compact` does, or say what keeps it from that.
+
+    A run that still trains on the store looks for what others have trained by the names of files.
+    """
     from analysis.compact import compact as merge
     from analysis.errors import AnalysisError
     from analysis.files import list_files
+    from study.claims import read_claims
 
     folder = f"/study={study}/"
     files = sum(folder in path for paths in list_files(store).files.values() for path in paths)
     if files <= MANY_FILES:
+        return
+    if read_claims(store):
+        tell(f"{files:,} files; another run is training on this store, `revstudy compact` merges them later")
         return
     tell(f"merging {files:,} files, so that reports and queries read them several times as fast")
     try:

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from study import cli_tables
+from study.claims import acquire
 from tests.cli.conftest import start
 
 VERBS = ("describe", "serve", "figures", "compare", "compact", "rerun")
@@ -96,6 +97,10 @@ def test_a_run_merges_the_files_of_a_study_that_has_very_many(revstudy, smoke, t
 
     kept = revstudy("run", "smoke", "--no-merge", "--store", store)
     assert (kept.code, "merging" in kept.err, len(epochs())) == (0, False, 3)
+    hold = acquire(store, "0" * 16, study="other", epochs=1, run="another")
+    assert "another run is training" in revstudy("run", "smoke", "--store", store).err
+    assert len(epochs()) == 3
+    hold.release()
     lock = (store / "study=smoke" / ".compact.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     busy = revstudy("run", "smoke", "--store", store)
