@@ -25,12 +25,12 @@ if __package__ in (None, ""):
 
 from benchmarks.contenders import EAGER, SUBJECTS, Entry, Subject, backward, check, enter
 from benchmarks.results_file import FOLDER, table, write
-from revmodels.measure.tracker import Tracker
+from revmodels.measure.tracker import Tracker as StorageTracker
 
 DEFAULT_SUBJECTS = ("revnet110", "revnet164", "mlp64")
 
 
-class Tracker(Tracker):
+class Tracker(StorageTracker):
     """The tracker of this package, also for storages that change size, as memcnn makes its inputs do."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
