@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -40,7 +41,7 @@ def unfinished_trials() -> None:
     """Keep Tune from stopping the trials that still run when it gives up, because Ray died or on any error.
 
     A trial that Tune stops in good order has been pruned: it writes that as its row, and no later run trains
-    it again. One that nobody stops ends with its process, without a row, and the next run goes on with it.
+    it again. One whose process is ended leaves no row, and the next run goes on with it.
     """
     stop_all = TuneController._cleanup_trials
     if getattr(stop_all, "mended", False):
@@ -49,6 +50,9 @@ def unfinished_trials() -> None:
     def clean_up(controller: TuneController) -> None:
         if sys.exc_info()[0] is None:  # Tune cleans up in the handler of what ended it, too
             stop_all(controller)
+            return
+        with contextlib.suppress(Exception):  # Ray may be what died
+            controller._actor_manager.cleanup()
 
     clean_up.mended = True  # type: ignore[attr-defined]
     TuneController._cleanup_trials = clean_up  # type: ignore[method-assign]
