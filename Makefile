@@ -24,11 +24,12 @@ demo: $(READY)
 	$(BIN)/revstudy run quickstart
 	$(BIN)/revstudy report quickstart
 
-# Two halves at once, on two cores: what starts Ray, and the rest, whose output follows when both have ended.
-RAYLESS := tests/revmodels tests/analysis tests/browser
+# Two halves at once, on two cores: what starts Ray or takes long, and the rest, whose output follows when both
+# have ended.
+REST := tests/revmodels tests/study tests/analysis tests/browser
 test: $(READY)
-	@log=$$(mktemp); $(BIN)/python -m pytest $(ARGS) $(RAYLESS) >$$log 2>&1 & other=$$!; \
-	$(BIN)/python -m pytest $(ARGS) $(addprefix --ignore=,$(RAYLESS)); code=$$?; \
+	@log=$$(mktemp); $(BIN)/python -m pytest $(ARGS) $(REST) >$$log 2>&1 & other=$$!; \
+	$(BIN)/python -m pytest $(ARGS) $(addprefix --ignore=,$(REST)); code=$$?; \
 	wait $$other; rest=$$?; cat $$log; rm -f $$log; exit $$((code ? code : rest))
 
 bench-conformance: $(READY)
