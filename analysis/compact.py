@@ -111,11 +111,10 @@ def _merge(
 ) -> tuple[Entry, Compacted] | None:
     """Writes the merged file of one table; None if there are not two files to merge."""
     files, found = listing.filesystem, sources(listing, folder, table)
-    if len(found.paths) < 2:
+    if len(found.sizes) < 2:
         return None
     prefix = f"{folder}/{table.name}/"
     target = f"{prefix}compact-{uuid.uuid4().hex[:16]}.parquet"
-    sizes = {info.path: info.size for info in files.get_file_info(found.paths)}
     with _new_file(files, target) as stream:
         taken, check = merge_files(
             listing, found, target, stream, progress=lambda step: progress(f"{study}: {step}")
@@ -131,14 +130,14 @@ def _merge(
     entry = Entry(
         file=target.removeprefix(prefix),
         rows=rows,
-        replaces={path.removeprefix(prefix): sizes[path] for path in taken},
+        replaces={path.removeprefix(prefix): found.sizes[path] for path in taken},
     )
     return entry, Compacted(
         study=study,
         table=table.name,
         files=len(taken),
         rows=rows,
-        bytes_before=sum(sizes[path] for path in taken),
+        bytes_before=sum(found.sizes[path] for path in taken),
         bytes_after=files.get_file_info(target).size,
     )
 

@@ -35,16 +35,16 @@ Range = tuple[str | None, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The files of one table that a merge takes: single trials' by size, and an earlier merged one."""
+    """The files of one table that a merge takes, by size: single trials', and an earlier merged one."""
 
     table: Table
     sizes: dict[str, int]
     merged: str | None
 
     @property
-    def paths(self) -> list[str]:
-        """All of them."""
-        return [*self.sizes, *([self.merged] if self.merged else [])]
+    def single(self) -> list[str]:
+        """Those of single trials."""
+        return [path for path in self.sizes if path != self.merged]
 
 
 def sources(listing: Listing, folder: str, table: Table) -> Sources:
@@ -63,8 +63,7 @@ def sources(listing: Listing, folder: str, table: Table) -> Sources:
             f"{merged} cannot be read, or a newer revstudy wrote it: nothing was changed. "
             "Update revstudy, or bring the file back"
         )
-    single = [path for path in paths if path != merged]
-    sizes = {info.path: info.size for info in listing.filesystem.get_file_info(single)}
+    sizes = {info.path: info.size for info in listing.filesystem.get_file_info(paths)}
     return Sources(table=table, sizes=sizes, merged=merged)
 
 
@@ -81,10 +80,10 @@ def merge_files(
     taken: list[str] = []
     digests: list[tuple[int, int]] = []
     with pq.ParquetWriter(stream, of.table.arrow, compression="zstd") as writer:
-        ranges = list(_ranges(listing, of))
+        single, ranges = of.single, list(_ranges(listing, of))
         for number, bounds in enumerate(ranges, start=1):
             progress(f"write {of.table.name}, part {number} of {len(ranges)}")
-            paths = [path for path in of.sizes if _holds(bounds, path)]
+            paths = [path for path in single if _holds(bounds, path)]
             rows, skipped = read_files(listing, of.table, paths)
             taken += sorted(set(paths) - {file.path for file in skipped})
             if of.merged is not None:
@@ -106,7 +105,7 @@ def _ranges(listing: Listing, of: Sources) -> Iterator[Range]:
         if of.merged is not None:
             with listing.filesystem.open_input_file(of.merged) as source:
                 rows = pq.read_metadata(source).num_rows
-        parts = 1 + sum(of.sizes.values()) // PART_BYTES + rows // PART_ROWS
+        parts = 1 + sum(of.sizes[path] for path in of.single) // PART_BYTES + rows // PART_ROWS
     parts = min(parts, 4096)
     bounds = [None, *(f"{65_536 * part // parts:04x}" for part in range(1, parts)), None]
     return pairwise(bounds)
