@@ -266,17 +266,13 @@ def ratio(paired: Iterable[Pair], column: str) -> Estimate | None:
 
 
 @functools.lru_cache(maxsize=131_072)
-def _config_without(text: str | None, roots: frozenset[str]) -> int:
-    """A number for the settings of config_json that are none of `roots` and under none of them.
+def _config_without(text: str | None, roots: frozenset[str]) -> str:
+    """The settings of config_json that are none of `roots` and under none of them, as one text.
 
-    Equal settings have equal numbers within a process. A large store asks for them a hundred thousand times,
-    and a tuple computes its hash anew each time.
+    A text remembers its hash, and a large store asks for it a hundred thousand times.
     """
     paths, values = _columns_of(text)
-    return _numbers.setdefault(tuple(_picker(paths, roots)(values)), len(_numbers))
-
-
-_numbers: dict[tuple[str, ...], int] = {}
+    return "\n".join(_picker(paths, roots)(values))
 
 
 @functools.lru_cache(maxsize=65_536)
