@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def settings(rows: Sequence[Row]) -> list[dict[str, Any]] | None:
 @functools.lru_cache(maxsize=4_096)
 def _template(paths: tuple[str, ...]) -> str | None:
     """The canonical document with these sorted paths, %s for values; None if a name is no plain word."""
+    if any(below.startswith(f"{path}.") for path, below in pairwise(paths)):
+        return None  # a name with a dot in it
     document: dict[str, Any] = {}
     for path in paths:
         *above, last = path.split(".")

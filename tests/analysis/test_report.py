@@ -163,7 +163,8 @@ def test_settings_travel_by_path_and_come_back_to_the_letter(new_trial):
         "1e-05",
         "[1,2]",
     ]
-    for odd in (None, "not JSON", '{"a": 1}', '{"b":1,"a":2}', '{"a b":1}', '{"a.b":1}'):
+    dotted = '{"a.b":1}', '{"a":1,"a.b":2}', '{"a":{"b":1,"b.c":2}}'
+    for odd in (None, "not JSON", '{"a": 1}', '{"b":1,"a":2}', '{"a b":1}', *dotted):
         assert settings([{**new_trial(), "config_json": odd}]) is None
 
 
