@@ -29,10 +29,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from revmodels import ReversibleBlock, ReversibleSequence, guarantees
-from revmodels.probes import loss
-from revmodels.subject import Check, Figure, Make, Subject, Unit, errors
-from revmodels.testing import BROKEN, HOLDS, Finding, examine
+from revmodels import ReversibleBlock, ReversibleSequence
+from revmodels.testing.check import BROKEN, HOLDS, Finding, examine, guarantees
+from revmodels.testing.instruments import loss
+from revmodels.testing.network_under_test import Check, Figure, Make, Subject, Unit, errors
 
 CHANNELS = 8
 """Of one stream."""

@@ -91,7 +91,7 @@ def rebuilt_error(depth: int, precision: Precision, seed: int) -> float:
     """Relative error of the input, by the public inverse and without gradients."""
     net, x = network(depth, precision, seed)
     if precision.coupling == "exact":
-        from revmodels.grid import check_bits, to_grid
+        from revmodels.coupling.grid import check_bits, to_grid
 
         x = to_grid(x, check_bits(precision.grid_bits, x.dtype))
     with torch.no_grad():

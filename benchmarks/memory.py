@@ -25,7 +25,7 @@ if __package__ in (None, ""):
 
 from benchmarks.contenders import EAGER, SUBJECTS, Entry, Subject, backward, check, enter
 from benchmarks.results_file import FOLDER, table, write
-from revmodels.measure.tracker import Tracker as StorageTracker
+from revmodels.memory.tracker import Tracker as StorageTracker
 
 DEFAULT_SUBJECTS = ("revnet110", "revnet164", "mlp64")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from revmodels import ReversibleBlock, ReversibleSequence
-from revmodels.testing import check_reversible
+from revmodels.testing.check import check_reversible
 
 
 class Branch(nn.Sequential):

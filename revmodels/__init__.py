@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from revmodels import measure
-    from revmodels.coupling import ReversibleBlock, StageEntry
+    from revmodels.coupling.block import ReversibleBlock, StageEntry
     from revmodels.errors import RevModelsError
-    from revmodels.irevnet import IRevNet
+    from revmodels.models.irevnet import IRevNet
+    from revmodels.models.presets import create_model, list_models
+    from revmodels.models.resnet import ResNet
+    from revmodels.models.revnet import RevNet
+    from revmodels.models.revvit import RevViT
     from revmodels.precision import Precision
-    from revmodels.presets import create_model, list_models
-    from revmodels.resnet import ResNet
-    from revmodels.revnet import RevNet
-    from revmodels.revvit import RevViT
     from revmodels.sequence import STRATEGIES, ReversibleSequence
 
 __all__ = [
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "coupling": ("ReversibleBlock", "StageEntry"),
+    "coupling.block": ("ReversibleBlock", "StageEntry"),
     "errors": ("RevModelsError",),
-    "irevnet": ("IRevNet",),
+    "models.irevnet": ("IRevNet",),
+    "models.presets": ("create_model", "list_models"),
+    "models.resnet": ("ResNet",),
+    "models.revnet": ("RevNet",),
+    "models.revvit": ("RevViT",),
     "precision": ("Precision",),
-    "presets": ("create_model", "list_models"),
-    "resnet": ("ResNet",),
-    "revnet": ("RevNet",),
-    "revvit": ("RevViT",),
     "sequence": ("STRATEGIES", "ReversibleSequence"),
 }
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from revmodels.grid import Range
+    from revmodels.coupling.grid import Range
 
 
 class RevModelsError(Exception):
@@ -66,7 +66,7 @@ class ResolutionError(RevModelsError, ValueError):
 
 
 class ReversibilityError(RevModelsError, AssertionError):
-    """A reversible network does not keep a guarantee; see `revmodels.testing.check_reversible`."""
+    """A reversible network does not keep a guarantee; see `revmodels.testing.check.check_reversible`."""
 
 
 class BudgetError(RevModelsError, ValueError):

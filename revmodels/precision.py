@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from revmodels.coupling.grid import check_bits, grid_limit
 from revmodels.errors import PrecisionError, one_of
-from revmodels.grid import check_bits, grid_limit
 
 DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,
@@ -35,7 +35,7 @@ class Precision:
             dtype of the parameters; ``bf16`` and ``fp16`` are autocast over float32 parameters.
         stream: dtype of the pair (x1, x2) between units.
         coupling: ``additive``, equations 6 to 8 of the RevNet paper (Gomez et al., 2017); or ``exact``, the
-            same on a fixed-point grid, where the inverse is bit for bit (`revmodels.grid`).
+            same on a fixed-point grid, where the inverse is bit for bit (`revmodels.coupling.grid`).
         matmul: ``ieee`` or ``tf32`` products where `compute` is fp32; no effect on a CPU.
         grid_bits: k of the grid of multiples of 2^-k of ``exact``. None is 14 for an fp32 stream (steps of
             6.1e-5, values below 1,024) and 40 for an fp64 stream (9.1e-13, 8,192).

@@ -11,20 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from revmodels import compiled, engine
-from revmodels.coupling import Pair, ReversibleBlock, StageEntry, split
+from revmodels.compiled import network as compiled
+from revmodels.coupling.block import Pair, ReversibleBlock, StageEntry, split
+from revmodels.coupling.grid import Extent, Range, one_grid, to_grid
+from revmodels.engine import eager as engine
+from revmodels.engine.recomputed_input import Origin
+from revmodels.engine.replayed_state import ScratchStatistics, batch_norms
 from revmodels.errors import BudgetError, StrategyError, one_of
-from revmodels.grid import Extent, Range, one_grid, to_grid
-from revmodels.origin import Origin
 from revmodels.precision import Precision
-from revmodels.replay import ScratchStatistics, batch_norms
 
 if TYPE_CHECKING:
-    from revmodels.budget import MemoryPlan
+    from revmodels.strategies.budget import MemoryPlan
 
 STRATEGIES = ("store", "reverse", "checkpoint")
 BUDGET = "budget"
-"""The strategy that chooses one of the others for each unit, see `revmodels.budget`."""
+"""The strategy that chooses one of the others for each unit, see `revmodels.strategies.budget`."""
 
 
 def check_strategy(strategy: str, allowed: Iterable[str] = STRATEGIES) -> str:
@@ -196,7 +197,7 @@ class ReversibleSequence(nn.Module):
             inputs: what `model` is called with.
         """
         if self.strategy == BUDGET and (self._planned is None or inputs.numel() > self._planned_numel):
-            from revmodels.budget import plan_memory
+            from revmodels.strategies.budget import plan_memory
 
             plan_memory(model, inputs)
 

@@ -137,7 +137,7 @@ def _smaller_batch(batch: int, excess: float, workers: int) -> int:
 
 
 def _reversible(model: str) -> bool:
-    from revmodels.architecture import PRESETS
+    from revmodels.models.architecture import PRESETS
 
     return PRESETS[model].family != "resnet"
 

@@ -63,9 +63,9 @@ def _resolved_parts(
 
 def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSettings:
     from revmodels import Precision
-    from revmodels.architecture import PRESETS
+    from revmodels.coupling.grid import check_bits
     from revmodels.errors import PrecisionError
-    from revmodels.grid import check_bits
+    from revmodels.models.architecture import PRESETS
 
     try:
         precision = Precision(**asdict(settings))
@@ -88,8 +88,8 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
 
 @lru_cache(maxsize=1024)
 def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
-    from revmodels.architecture import PRESETS
     from revmodels.errors import DepthError
+    from revmodels.models.architecture import PRESETS
 
     if model.name not in PRESETS:
         from revmodels import list_models

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from revmodels import ReversibleSequence
-from revmodels.coupling import Pair, ReversibleBlock
+from revmodels.coupling.block import Pair, ReversibleBlock
 from revmodels.sequence import checkpointed
 
 RECURSIVE = "recursive"

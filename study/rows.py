@@ -86,7 +86,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
 
 
 def _design(model: str) -> dict[str, str]:
-    from revmodels.architecture import PRESETS
+    from revmodels.models.architecture import PRESETS
 
     return {"family": PRESETS[model].family, "block": PRESETS[model].block}
 

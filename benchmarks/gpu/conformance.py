@@ -3,10 +3,9 @@
     python benchmarks/gpu/conformance.py --out DIR
 
 Every case trains a step on the device: gradients of rebuilt activations against the stored twin's, in every
-arithmetic, with cuDNN's search for kernels on and off; exact coupling, which must rebuild every bit;
-dropout and the random state; running statistics; a compiled network; CUDA graphs; and the suite of
-guarantees of `revmodels.testing`. Results are lines of ``conformance.jsonl``; a case that is there is not
-run again.
+arithmetic, with cuDNN's search for kernels on and off; exact coupling, which must rebuild every bit; dropout
+and the random state; running statistics; a compiled network; CUDA graphs; and the suite of guarantees of
+`revmodels.testing.check`. Results are lines of ``conformance.jsonl``; a case that is there is not run again.
 """
 
 from __future__ import annotations
@@ -199,8 +198,8 @@ def flat_in_depth(device: str, tiny: bool) -> tuple[Figures, float]:
 
 
 def guarantees(device: str, tiny: bool) -> tuple[Figures, float]:
-    """How many guarantees of `revmodels.testing` are broken on a small network of this device."""
-    from revmodels.testing import check_reversible
+    """How many guarantees of `revmodels.testing.check` are broken on a small network of this device."""
+    from revmodels.testing.check import check_reversible
 
     torch.manual_seed(0)
     model = create_model("revnet38", num_classes=10, depth=26, width=0.25).to(device)

@@ -2,7 +2,7 @@
 
 from revmodels.measure.fidelity import BlockFidelity, Fidelity, GroupFidelity, fidelity
 from revmodels.measure.lipschitz import BlockLipschitz, lipschitz
-from revmodels.measure.memory import MemoryUse, peak_memory, predict_memory
+from revmodels.memory.step import MemoryUse, peak_memory, predict_memory
 
 __all__ = [
     "BlockFidelity",

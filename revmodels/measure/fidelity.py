@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revmodels.coupling import Pair, ReversibleBlock
+from revmodels.coupling.block import Pair, ReversibleBlock
 from revmodels.errors import NotReversibleError
-from revmodels.measure.memory import Batch, Loss
-from revmodels.measure.untouched import buffers_kept, random_state_kept
-from revmodels.network import ResidualNetwork
+from revmodels.memory.preserved_state import buffers_kept, random_state_kept
+from revmodels.memory.step import Batch, Loss
+from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from revmodels.coupling import Pair, ReversibleBlock
+from revmodels.coupling.block import Pair, ReversibleBlock
+from revmodels.engine.replayed_state import batch_norms, frozen_statistics
 from revmodels.errors import NotReversibleError
-from revmodels.measure.untouched import buffers_kept, random_state_kept
-from revmodels.replay import batch_norms, frozen_statistics
+from revmodels.memory.preserved_state import buffers_kept, random_state_kept
 from revmodels.sequence import ReversibleSequence
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from revmodels import ReversibleBlock, ReversibleSequence
-from revmodels.units import UnitOptions, residual_function
+from revmodels.models.layers import UnitOptions, residual_function
 
 CHANNELS = 8
 

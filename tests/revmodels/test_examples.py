@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from revmodels.guarantees import GUARANTEES
-from revmodels.testing import check_reversible
+from revmodels.testing.check import check_reversible
+from revmodels.testing.guarantees import GUARANTEES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "revmodels/README.md").read_text()

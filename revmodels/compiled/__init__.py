@@ -1,0 +1,1 @@
+"""The reversible engine under `torch.compile`: the same in one graph."""

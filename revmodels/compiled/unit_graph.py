@@ -1,0 +1,138 @@
+"""What a unit's part of a compiled graph contains: its forward pass, and its replay in the backward pass.
+
+Both run under ordinary Python when a graph is traced, on tensors without content, and leave their operations
+in it (equations 6 to 8 of Gomez et al. 2017). `revmodels.compiled.network` says how they are put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from revmodels.compiled.random_numbers import Seeded
+from revmodels.compiled.shared_unit import Template, templates
+from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
+from revmodels.engine.replayed_state import batch_norms, frozen_statistics
+from revmodels.errors import CompileError
+
+
+@torch.compiler.allow_in_graph
+def record(key: int, autocast: bool, dtype: torch.dtype, x1: Tensor, x2: Tensor, *tensors: Tensor) -> tuple:
+    """The forward pass of a unit: (y1, y2, t1, t2, moved buffers, seeds), all without a graph."""
+    template = templates[key]
+    names = template.parameters + template.still + template.moving
+    state = dict(zip(names, tensors, strict=True))
+    state |= {name: state[name].clone() for name in template.moving}
+    state |= {name: state[name].detach() for name in template.still}
+    # With gradients on, so that PyTorch chooses the kernels that it will choose in the replay.
+    state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
+    with torch.enable_grad(), torch.autocast(x1.device.type, dtype, autocast, cache_enabled=False):
+        y1, y2, seeds = template.call(_forward, state, _leaf(x1), _leaf(x2))
+    moved = [state[name] for name in template.moving]
+    for name in template.still:
+        if state[name]._version:
+            raise CompileError(
+                f"{template.path} writes to its buffer {name} in the forward pass, and its replay would "
+                "write again. Only batch norm's running statistics may move in a compiled network. Make the "
+                "write outside F and G, or call the network uncompiled."
+            )
+    return y1.detach(), y2.detach(), torch.zeros_like(y1), torch.zeros_like(y2), *moved, *seeds
+
+
+def _forward(unit: ReversibleBlock, template: Template, x1: Tensor, x2: Tensor) -> tuple:
+    with Seeded() as seeded:
+        with template.naming("f"):
+            r = unit.residual(unit.f, x2)
+        y1 = combine(unit.shortcut1(x1), r)
+        template.draws = len(seeded.seeds)
+        with template.naming("g"):
+            r = unit.residual(unit.g, _leaf(y1))
+        y2 = combine(unit.shortcut2(x2), r)
+    return y1, y2, seeded.seeds
+
+
+@torch.compiler.allow_in_graph
+def replay(
+    key: int,
+    autocast: bool,
+    dtype: torch.dtype,
+    dy1: Tensor,
+    dy2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+    *saved: Tensor,
+) -> tuple:
+    """The backward pass of a unit: (dx1, dx2, x1, x2, gradient of each parameter)."""
+    template = templates[key]
+    inputs, tensors = (saved[:2], saved[2:]) if template.stores_input else ((), saved)
+    names = template.parameters + template.still
+    state = dict(zip(names, tensors, strict=False))
+    state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
+    # The running statistics are frozen in a replay: stand-ins that nothing reads.
+    seeds = tensors[len(names) :]
+    with torch.enable_grad(), torch.autocast(y1.device.type, dtype, autocast, cache_enabled=False):
+        return template.call(_backward, state, state, inputs, seeds, dy1, dy2, y1, y2)
+
+
+def _backward(
+    unit: ReversibleBlock,
+    template: Template,
+    state: dict[str, Tensor],
+    inputs: tuple[Tensor, ...],
+    seeds: Sequence[Tensor],
+    dy1: Tensor,
+    dy2: Tensor,
+    y1: Tensor,
+    y2: Tensor,
+) -> tuple:
+    parameters = [state[name] for name in template.trainable]
+    sums: list[Tensor | None] = [None] * len(parameters)
+
+    def through(fn: Callable[[Tensor], Tensor], x: Tensor, d: Tensor, seeds: Sequence[Tensor] = ()) -> Pair:
+        """The value of ``fn(x)``; the gradient of x, and in `sums` of the parameters."""
+        leaf = _leaf(x)
+        with Seeded(seeds, after=dy1):
+            out = fn(leaf)
+        if not out.requires_grad:
+            return out, torch.zeros_like(x)
+        dx, *found = torch.autograd.grad(out, (leaf, *parameters), d, allow_unused=True)
+        sums[:] = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
+        return out.detach(), torch.zeros_like(x) if dx is None else dx
+
+    with frozen_statistics(batch_norms((unit,))):
+        if unit.stores_input:
+            x1, x2 = late(inputs[0], dy1), late(inputs[1], dy1)
+        g, dy = through(lambda x: unit.residual(unit.g, x), y1, dy2, seeds[template.draws :])
+        dy1 = dy1 + dy
+        if not unit.stores_input:
+            x2 = separate(y2, g)
+        f, dx2 = through(lambda x: unit.residual(unit.f, x), x2, dy1, seeds[: template.draws])
+        if unit.stores_input:
+            dx1 = through(unit.shortcut1, x1, dy1)[1]
+            dx2 = dx2 + through(unit.shortcut2, x2, dy2)[1]
+        else:
+            x1 = separate(y1, f)
+            dx1, dx2 = dy1, dx2 + dy2
+    gradients = dict(zip(template.trainable, sums, strict=True))
+    return dx1, dx2, x1.detach(), x2.detach(), *[gradients.get(name) for name in template.parameters]
+
+
+@torch.library.custom_op("revmodels::late", mutates_args=())
+def late(x: Tensor, after: Tensor) -> Tensor:
+    """A copy of `x` in the backward pass.
+
+    What depends on saved tensors alone, a compiler may compute in the forward pass, or take from there, and
+    save instead. `after` keeps it from that: any tensor that only the backward pass has.
+    """
+    return x.clone()
+
+
+@late.register_fake
+def _(x: Tensor, after: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_(True)

@@ -1,0 +1,231 @@
+"""The reversible block: two residual functions, coupled so that the input follows from the output.
+
+Forward (Gomez et al. 2017, equations 6 and 7), and its inverse (equation 8)::
+
+    y1 = x1 + F(x2)        x2 = y2 - G(y1)
+    y2 = x2 + G(y1)        x1 = y1 - F(x2)
+
+With ``coupling="exact"`` the results of F and G are rounded to a fixed-point grid, on which these sums and
+differences have no rounding error (`revmodels.coupling.grid`).
+
+This file is the plain definition. It stores activations as any PyTorch module does, and so it is the naive
+twin of `revmodels.engine.eager`, which computes the same values and gradients without storing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+
+from revmodels.coupling.grid import Extent, check_bits, to_grid
+from revmodels.engine.replayed_state import batch_norms, frozen_statistics
+from revmodels.errors import PrecisionError, ResidualError, SplitError, one_of
+from revmodels.precision import COUPLINGS, Precision
+
+Pair = tuple[Tensor, Tensor]
+Step = Callable[[Tensor, Tensor], Pair]
+
+
+def split(x: Tensor, dim: int = 1) -> Pair:
+    """Split `x` into two contiguous halves along `dim`, as views.
+
+    Raises:
+        SplitError: `x` has no such dimension, or its size there is odd.
+    """
+    if not -x.dim() <= dim < x.dim():
+        raise SplitError(
+            f"split_dim={dim} needs a tensor with that dimension; received shape {tuple(x.shape)}."
+        )
+    if x.shape[dim] % 2:
+        raise SplitError(
+            f"the streams are two equal halves, so dimension {dim} must be even; received shape "
+            f"{tuple(x.shape)}. Pad it by one, or pass the two streams as a pair."
+        )
+    x1, x2 = x.chunk(2, dim)
+    return x1, x2
+
+
+def combine(x: Tensor, r: Tensor) -> Tensor:
+    """``x + r`` (equations 6 and 7).
+
+    Raises:
+        ResidualError: F or G has changed the shape of its input.
+    """
+    if r.shape != x.shape:
+        raise ResidualError(
+            f"F and G must keep the shape of their input; received {tuple(x.shape)} and returned "
+            f"{tuple(r.shape)}. Change the shape between reversible sequences, or in a stage entry."
+        )
+    return x + r
+
+
+def separate(y: Tensor, r: Tensor, *, overwrite: bool = False) -> Tensor:
+    """The ``x`` of ``y = combine(x, r)`` (equation 8), in the memory of `y` if it may be overwritten."""
+    return y.sub_(r) if overwrite else y - r
+
+
+class ReversibleBlock(nn.Module):
+    """A pair of residual functions and their coupling.
+
+    Args:
+        f: any module that maps a tensor to one of the same shape; added to the first stream.
+        g: likewise; added to the second stream.
+        coupling: ``additive``, or ``exact`` on a grid of the default resolution; a precision policy that the
+            block is given has its own coupling, which counts instead.
+        split_dim: dimension along which a single input tensor is halved.
+
+    Call it with one tensor, which is split along `split_dim` and joined again, or with the two streams,
+    which come back as a pair. Either way shapes are kept.
+
+    Example:
+        >>> block = ReversibleBlock(nn.Linear(4, 4), nn.Linear(4, 4))
+        >>> x = torch.randn(2, 8)
+        >>> torch.allclose(block.inverse(block(x)), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, f: nn.Module, g: nn.Module, coupling: str = "additive", *, split_dim: int = 1) -> None:
+        super().__init__()
+        if coupling not in COUPLINGS:
+            raise PrecisionError(f"coupling: {one_of(coupling, COUPLINGS)}")
+        self.f = f
+        self.g = g
+        self.coupling = coupling
+        self.split_dim = split_dim
+        self.precision: Precision | None = None
+        self.is_anchor = False
+        self.is_enclosed = False
+
+    @property
+    def stores_input(self) -> bool:
+        """Whether the engine keeps this unit's input instead of rebuilding it: it does so of anchors."""
+        return self.is_anchor
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the coupling in force is ``exact``."""
+        return (self.coupling if self.precision is None else self.precision.coupling) == "exact"
+
+    def grid(self, dtype: torch.dtype) -> int | None:
+        """The k of the grid that streams of `dtype` are kept on; None if the coupling is additive.
+
+        Raises:
+            PrecisionError: the coupling is exact and there is no such grid.
+        """
+        if not self.is_exact:
+            return None
+        return check_bits(None if self.precision is None else self.precision.grid_bits, dtype)
+
+    @overload
+    def forward(self, x1: Tensor, x2: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x1: Tensor, x2: Tensor, *, step: Step | None = None) -> Pair: ...
+    def forward(self, x1: Tensor, x2: Tensor | None = None, *, step: Step | None = None) -> Tensor | Pair:
+        """Apply the block, storing what ordinary backpropagation needs, or by the engine's own `step`."""
+        if step is not None and x2 is not None:
+            return step(x1, x2)
+        if x2 is None:
+            return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
+        bits = None if self.is_enclosed else self.grid(x1.dtype)
+        if bits is None:
+            return self._couple(x1, x2)
+        # By itself; inside a sequence, the sequence rounds what enters it and watches the range.
+        extent = Extent(bits, x1.dtype)
+        x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
+        extent.see(-1, x1, x2)
+        y1, y2 = self._couple(x1, x2)
+        extent.see(0, y1, y2)
+        extent.check()
+        return y1, y2
+
+    def _couple(self, x1: Tensor, x2: Tensor) -> Pair:
+        y1 = combine(self.shortcut1(x1), self.residual(self.f, x2))
+        return y1, combine(self.shortcut2(x2), self.residual(self.g, y1))
+
+    @overload
+    def inverse(self, y1: Tensor, y2: None = None) -> Tensor: ...
+    @overload
+    def inverse(self, y1: Tensor, y2: Tensor) -> Pair: ...
+    def inverse(self, y1: Tensor, y2: Tensor | None = None) -> Tensor | Pair:
+        """Rebuild the input of a call from its output (equation 8).
+
+        Batch norm's running statistics do not move. A block that draws random numbers (dropout in training
+        mode) draws new ones here, so its inverse is only exact in eval mode.
+        """
+        if y2 is None:
+            return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
+        if not self.is_enclosed and (bits := self.grid(y1.dtype)) is not None:
+            y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
+        with frozen_statistics(batch_norms((self.f, self.g))):
+            x2 = separate(y2, self.residual(self.g, y1))
+            return separate(y1, self.residual(self.f, x2)), x2
+
+    def residual(self, fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Evaluate F or G under the block's precision.
+
+        The result has the dtype of the stream `x`, and lies on its grid if there is one.
+        """
+        r = fn(x) if self.precision is None else self.precision.run(fn, x)
+        if not isinstance(r, Tensor):
+            raise ResidualError(
+                f"F and G must return one tensor; {type(fn).__name__} returned {type(r).__name__}. "
+                "Wrap it in a module that returns the tensor to be added."
+            )
+        return self._on_grid(r, x.dtype)
+
+    def _on_grid(self, r: Tensor, dtype: torch.dtype) -> Tensor:
+        bits = self.grid(dtype)
+        return r.to(dtype) if bits is None else to_grid(r, bits, dtype)
+
+    def shortcut1(self, x1: Tensor) -> Tensor:
+        """What F's result is added to: here x1 itself."""
+        return x1
+
+    def shortcut2(self, x2: Tensor) -> Tensor:
+        """What G's result is added to: here x2 itself."""
+        return x2
+
+
+class StageEntry(ReversibleBlock):
+    """The first unit of a stage: it may change resolution and channels, so its input is stored.
+
+    ``y1 = P1(x1) + F(x2)``, ``y2 = P2(x2) + G(y1)`` with shortcuts P that pool or project. As in the paper's
+    code, the first unit of *every* stage is treated so, even where its shapes would allow inversion.
+    """
+
+    @property
+    def stores_input(self) -> bool:
+        """True: a stage entry has no inverse."""
+        return True
+
+    def __init__(self, f: nn.Module, g: nn.Module, shortcut1: nn.Module, shortcut2: nn.Module) -> None:
+        super().__init__(f, g)
+        self.p1 = shortcut1
+        self.p2 = shortcut2
+
+    def shortcut1(self, x1: Tensor) -> Tensor:
+        """P1(x1), in the dtype of the stream."""
+        return self._project(self.p1, x1)
+
+    def shortcut2(self, x2: Tensor) -> Tensor:
+        """P2(x2), in the dtype of the stream."""
+        return self._project(self.p2, x2)
+
+    def _project(self, shortcut: nn.Module, x: Tensor) -> Tensor:
+        # Pooling and padding stay in the dtype of the stream; only a projection has arithmetic to choose.
+        has_parameters = next(shortcut.parameters(), None) is not None
+        return self.residual(shortcut, x) if has_parameters else self._on_grid(shortcut(x), x.dtype)
+
+    def inverse(self, y1: Tensor, y2: Tensor | None = None):
+        """A stage entry has no inverse.
+
+        Raises:
+            ResidualError: always; keep the entry's input instead.
+        """
+        raise ResidualError(
+            "a stage entry changes resolution or channels and has no inverse; keep its input, as "
+            "ReversibleSequence does."
+        )

@@ -1,0 +1,219 @@
+"""The reversible engine: backpropagation through coupled units without their activations.
+
+Each unit is one `autograd.Function`. Its forward saves nothing; only the last unit of a run saves the pair it
+returns, and a unit that keeps its input saves the pair it receives. In the backward pass the units hand the
+rebuilt pair to one another through a `Tape`, last to first (Gomez et al. 2017, algorithm 1), in one extra
+evaluation of F and G each: the value of G(y1) under grad rebuilds x2, and the graph of the same call is then
+differentiated.
+
+Parameters are inputs of the Function and their gradients are returned. So they arrive block by block, and
+everything that watches the autograd graph (`torch.autograd.grad`, hooks, DDP) sees an ordinary one.
+
+The naive twin is `revmodels.coupling.block`: the same units called as plain modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
+from revmodels.coupling.grid import Extent
+from revmodels.engine.recomputed_input import Origin
+from revmodels.engine.replayed_state import Autocast, RandomState
+from revmodels.engine.unit_replay import Plan, Sums, leaf_of
+from revmodels.errors import DoubleBackwardError, ReplayError
+
+Observer = Callable[[int, Tensor, Tensor], None]
+"""Called in the backward pass with a unit's position and its input pair, as rebuilt or as stored."""
+
+
+class Tape:
+    """What the units of one forward call share until its backward pass.
+
+    Attributes:
+        autocast: the autocast state of the forward pass.
+        pair: the output pair of the unit whose backward comes next.
+        owned: whether that pair was rebuilt here, so that nobody else reads it and it may be overwritten.
+        passed: what the last unit returned in the forward pass, to see that the next one receives it.
+        origin: makes the first unit's input again.
+    """
+
+    def __init__(self, x: Tensor, observer: Observer | None, first: int, origin: Origin | None) -> None:
+        self.autocast = Autocast.current(x.device.type)
+        self.origin = origin
+        self.observer = observer
+        self.first = first
+        self.pair: Pair | None = None
+        self.owned = False
+        self.passed: tuple[_Identity, _Identity] | None = None
+
+    def put(self, index: int, x1: Tensor, x2: Tensor, *, owned: bool) -> None:
+        """Leave the pair for the preceding unit."""
+        if self.observer is not None:
+            self.observer(self.first + index, x1, x2)
+        if index > 0:
+            self.pair, self.owned = (x1, x2), owned
+
+    def take(self) -> tuple[Tensor, Tensor, bool]:
+        """Take the pair that the following unit has left."""
+        if self.pair is None:
+            raise ReplayError(
+                "a unit inside a reversible sequence was differentiated without the units after it. Take "
+                "gradients from the sequence's output, or use strategy='store'."
+            )
+        (y1, y2), self.pair = self.pair, None
+        return y1, y2, self.owned
+
+
+def run(
+    units: Sequence[ReversibleBlock],
+    x1: Tensor,
+    x2: Tensor,
+    observer: Observer | None = None,
+    *,
+    keeps: Sequence[bool],
+    first: int = 0,
+    extent: Extent | None = None,
+    origin: Origin | None = None,
+) -> Pair:
+    """Apply `units` in turn, rebuilding activations in the backward pass.
+
+    Args:
+        units: blocks and stage entries, first to last.
+        x1: first stream, of any shape that F and G keep.
+        x2: second stream.
+        observer: sees every input pair in the backward pass.
+        keeps: whether each unit keeps its input instead of rebuilding it.
+        first: position of the first unit in the network, as told to the observer.
+        extent: sees every output pair in the forward pass.
+        origin: makes `x1` and `x2` again, so that a first unit that would store them stores nothing.
+
+    Raises:
+        ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
+        ResidualError: F or G changed the shape of its input.
+    """
+    tape = Tape(x1, observer, first, origin)
+    for index, (unit, keep) in enumerate(zip(units, keeps, strict=True)):
+        # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
+        x1, x2 = unit(x1, x2, step=partial(_step, unit, keep, tape, index, index == len(units) - 1))
+        if extent is not None:
+            extent.see(first + index, x1, x2)
+    return x1, x2
+
+
+def _step(
+    unit: ReversibleBlock, keep: bool, tape: Tape, index: int, is_last: bool, x1: Tensor, x2: Tensor
+) -> Pair:
+    if index > 0 and tape.passed != (_Identity(x1), _Identity(x2)):
+        raise ReplayError(
+            f"a hook changed the pair between units {tape.first + index - 1} and {tape.first + index} of a "
+            "reversible sequence; the backward pass rebuilds what the unit returned. Change it inside F or "
+            "G, or use strategy='store'."
+        )
+    plan = Plan(unit, keep)
+    y1, y2 = _Unit.apply(plan, tape, index, is_last, x1, x2, *plan.parameters)
+    tape.passed = None if is_last else (_Identity(y1), _Identity(y2))
+    return y1, y2
+
+
+class _Identity:
+    """Equal for two tensors only if they are the same numbers in the same memory, not written to since."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.storage = x.untyped_storage()
+        self.layout = x.storage_offset(), x.shape, x.stride(), x.dtype, x._version
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, _Identity)
+        return self.storage._cdata == other.storage._cdata and self.layout == other.layout
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Unit(torch.autograd.Function):
+    """One unit: forward without a graph, backward by replay."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        tape: Tape,
+        index: int,
+        is_last: bool,
+        x1: Tensor,
+        x2: Tensor,
+        *parameters: nn.Parameter,
+    ) -> Pair:
+        random = RandomState.current(x1)
+        s1, random = plan.p1.record(x1, random) if plan.p1 else (x1, random)
+        f, random = plan.f.record(x2, random)
+        y1 = combine(s1, f)
+        del s1, f
+        s2, random = plan.p2.record(x2, random) if plan.p2 else (x2, random)
+        g, _ = plan.g.record(y1, random)
+        y2 = combine(s2, g)
+        origin = tape.origin if index == 0 else None
+        saved = (x1, x2) if plan.stores_input and origin is None else ()
+        ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
+        ctx.plan, ctx.tape, ctx.index, ctx.is_last, ctx.origin = plan, tape, index, is_last, origin
+        return y1, y2
+
+    @staticmethod
+    def backward(ctx: Any, dy1: Tensor, dy2: Tensor) -> tuple:
+        if torch.is_grad_enabled():
+            raise DoubleBackwardError()
+        plan, tape = ctx.plan, ctx.tape
+        plan.check_parameters()
+        saved = list(ctx.saved_tensors)
+        owns_input = True
+        if plan.stores_input and ctx.origin is None:
+            x1, x2 = saved.pop(0), saved.pop(0)
+            # What an inner unit stored is seen by nobody else, and not read again unless the graph is kept.
+            owns_input = ctx.index > 0 and not torch._C._autograd._get_current_graph_task_keep_graph()
+        if ctx.is_last:
+            y1, y2, owned = *saved, False
+        else:
+            y1, y2, owned = tape.take()
+        del saved
+        sums = Sums(plan.parameters)
+
+        with tape.autocast.restored():
+            # G: its value rebuilds x2, its graph gives dL/dy1.
+            leaf = leaf_of(y1)
+            g, root = plan.g.replay(leaf, for_value=plan.needs_values)
+            if not plan.stores_input:
+                x2 = separate(y2, g, overwrite=owned)
+            del y2, g
+            dy1 = _plus(sums.through(plan.g, root, leaf, dy2), dy1, keep=dy2)
+            del root, leaf
+
+            # F: the same for x1 and dL/dx2.
+            if plan.stores_input and ctx.origin is not None:
+                x1, x2 = ctx.origin.pair()
+            leaf = leaf_of(x2)
+            f, root = plan.f.replay(leaf, for_value=plan.needs_values)
+            if not plan.stores_input:
+                x1 = separate(y1, f, overwrite=owned)
+            del y1, f
+            tape.put(ctx.index, x1, x2, owned=owns_input)
+            dx2 = sums.through(plan.f, root, leaf, dy1)
+            del root, leaf
+
+            # The shortcuts: identities, or small modules of a stage entry.
+            dx2 = _plus(dx2, sums.through_shortcut(plan.p2, x2, dy2), keep=dy1)
+            dx1 = sums.through_shortcut(plan.p1, x1, dy1)
+        return None, None, None, None, dx1, dx2, *sums.in_order()
+
+
+def _plus(a: Tensor | None, b: Tensor | None, *, keep: Tensor) -> Any:
+    """``a + b`` in place of `a`, a gradient that autograd has just made, unless others share its memory."""
+    if a is None or b is None:
+        return b if a is None else a
+    storage = a.untyped_storage()._cdata
+    shared = storage in (b.untyped_storage()._cdata, keep.untyped_storage()._cdata)
+    return a + b if shared or a.dtype != b.dtype else a.add_(b)

@@ -1,0 +1,1 @@
+"""One training step's bytes, measured on real tensors or predicted on fake ones."""

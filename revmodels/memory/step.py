@@ -1,0 +1,280 @@
+"""Peak memory of one training step: measured on real tensors, or predicted on fake ones.
+
+On CUDA the figure is the allocator's. On the CPU, which has no such statistics, every storage that an
+operation returns is followed from its creation to its release, at the level of PyTorch's dispatcher. What a
+kernel allocates and frees inside itself is not seen. The same tracker runs on fake tensors, which have sizes
+but no memory, and gives the same bytes.
+
+A compiled model runs past the dispatcher. On the CPU its figure comes from the profiler, which is told of
+every allocation and release, inside kernels too. For models that are not compiled the two agree within 1 % in
+what is held between the passes, and within 10 % in the peak.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
+from torch.profiler import ProfilerActivity, profile
+
+from revmodels.memory.preserved_state import random_state_kept, training_kept
+from revmodels.memory.tracker import Tracker
+
+Batch = tuple[Tensor, Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryUse:
+    """Memory of one training step, in bytes.
+
+    Attributes:
+        total_bytes: peak of everything together.
+        activation_bytes: peak of activations and temporaries, whenever in forward and backward it occurs.
+        saved_bytes: activations held at the end of the forward pass; None where they were not tracked.
+        parameter_bytes: parameters.
+        gradient_bytes: gradients at the end of the backward pass.
+        optimizer_bytes: optimizer state after the step.
+        buffer_bytes: buffers, such as running statistics.
+        input_bytes: the batch.
+        source: ``tracker``, ``cpu_allocator`` (compiled models on a CPU) or ``cuda_allocator``.
+    """
+
+    total_bytes: int
+    activation_bytes: int
+    saved_bytes: int | None
+    parameter_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    buffer_bytes: int
+    input_bytes: int
+    source: str
+
+    @property
+    def temporary_bytes(self) -> int | None:
+        """What the backward pass needs beyond the activations saved for it."""
+        return None if self.saved_bytes is None else self.activation_bytes - self.saved_bytes
+
+
+def peak_memory(
+    model: nn.Module,
+    batch: Batch,
+    optimizer: Optimizer | OptimizerFactory | None = None,
+    *,
+    loss: Loss = F.cross_entropy,
+) -> MemoryUse:
+    """Measure one training step (forward, backward, optimizer step), and leave model and optimizer untouched.
+
+    Args:
+        model: on any device, in training mode if training is what you want to know about.
+        batch: (inputs, targets) on the model's device.
+        optimizer: an optimizer of the model's parameters, or a function that makes one from them; None is SGD
+            with momentum, one number of state per parameter.
+        loss: maps (outputs, targets) to a scalar.
+
+    Returns:
+        The step's memory; from the allocator on CUDA, from the tracker elsewhere. A compiled model is
+        compiled before anything is measured.
+    """
+    if not isinstance(optimizer, Optimizer):
+        optimizer = (optimizer or _momentum)(model.parameters())
+    compiled = _is_compiled(model)
+    measure = _allocator_step if batch[0].is_cuda else _profiled_step if compiled else _tracked_step
+    with random_state_kept(batch[0].device), training_kept(model, optimizer):
+        if compiled:
+            loss(model(batch[0]), batch[1]).backward()
+            model.zero_grad()
+        return measure(model, batch, optimizer, loss)
+
+
+def predict_memory(
+    model: nn.Module | Callable[[], nn.Module],
+    batch: Batch,
+    optimizer: OptimizerFactory | None = None,
+    *,
+    loss: Loss = F.cross_entropy,
+) -> MemoryUse:
+    """What `peak_memory` would measure on a CPU, computed on fake tensors: no memory is allocated for them.
+
+    Args:
+        model: a module, or a function that builds one, which is called under the ``meta`` device.
+        batch: (inputs, targets); only shapes and dtypes count, so they may be on the ``meta`` device.
+        optimizer: makes the optimizer from the parameters; None is SGD with momentum.
+        loss: maps (outputs, targets) to a scalar.
+
+    Example:
+        >>> import revmodels
+        >>> images = torch.empty(128, 3, 32, 32, device="meta")
+        >>> batch = images, torch.empty(128, dtype=torch.long, device="meta")
+        >>> predict_memory(lambda: revmodels.create_model("revnet110", num_classes=10), batch).parameter_bytes
+        6916776
+    """
+    fake = FakeTensorMode()
+    with random_state_kept(torch.device("cpu")):
+        if not isinstance(model, nn.Module):
+            with torch.device("meta"):
+                model = model()
+        with fake:
+            model = shaped_copy(model, "cpu")
+            inputs, targets = (torch.empty(t.shape, dtype=t.dtype) for t in batch)
+            return _tracked_step(model, (inputs, targets), (optimizer or _momentum)(model.parameters()), loss)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether it is, or holds, what `torch.compile` returns."""
+    compiler = sys.modules.get("torch._dynamo")  # a second to import, and imported by whoever compiled
+    return compiler is not None and any(isinstance(m, compiler.OptimizedModule) for m in model.modules())
+
+
+def _momentum(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def shaped_copy(model: nn.Module, device: str) -> nn.Module:
+    """A copy whose parameters and buffers are empty, on `device`, with the layout of the originals."""
+
+    def empty(t: Tensor) -> Tensor:
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=device)
+
+    memo: dict[int, object] = {}
+    for p in model.parameters():
+        memo[id(p)] = nn.Parameter(empty(p), requires_grad=p.requires_grad)
+    for b in model.buffers():
+        memo[id(b)] = empty(b)
+    return copy.deepcopy(model, memo)
+
+
+def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+    tracker = Tracker()
+    for p in model.parameters():
+        tracker.follow(p, "parameter")
+    for b in model.buffers():
+        tracker.follow(b, "buffer")
+    for t in batch:
+        tracker.follow(t, "input")
+    for t in _state_tensors(optimizer):
+        tracker.follow(t, "optimizer")
+
+    def on_gradient(p: Tensor) -> None:
+        if p.grad is not None:
+            tracker.follow(p.grad, "gradient")
+
+    with _gradient_hooks(model, on_gradient), tracker:
+        value = loss(model(batch[0]), batch[1])
+        saved = tracker.held.get("activation", 0)
+        value.backward()
+        del value
+        gradient = tracker.held.get("gradient", 0)
+        # From here on nothing new is an activation: the step makes state, and temporaries of its own.
+        tracker.category = "optimizer"
+        optimizer.step()
+    return MemoryUse(
+        total_bytes=tracker.peak,
+        activation_bytes=tracker.peak_activation,
+        saved_bytes=saved,
+        parameter_bytes=tracker.held.get("parameter", 0),
+        gradient_bytes=gradient,
+        optimizer_bytes=_size(_state_tensors(optimizer)),
+        buffer_bytes=tracker.held.get("buffer", 0),
+        input_bytes=tracker.held.get("input", 0),
+        source="tracker",
+    )
+
+
+def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+    own_before = _size((*model.parameters(), *model.buffers(), *batch, *_state_tensors(optimizer)))
+    with _watched() as forward:
+        value = loss(model(batch[0]), batch[1])
+    with _watched() as backward:
+        value.backward()
+        del value
+    gradients = _size(p.grad for p in model.parameters() if p.grad is not None)
+    with _watched() as step:
+        optimizer.step()
+    peaks, left = zip(*(_peak_and_rest(part) for part in (forward, backward, step)), strict=True)
+    of_passes = max(peaks[0], left[0] + peaks[1])
+    return MemoryUse(
+        total_bytes=own_before + max(of_passes, left[0] + left[1] + peaks[2]),
+        activation_bytes=max(of_passes - gradients, left[0]),  # no gradient is there between the passes
+        saved_bytes=left[0],
+        parameter_bytes=_size(model.parameters()),
+        gradient_bytes=gradients,
+        optimizer_bytes=_size(_state_tensors(optimizer)),
+        buffer_bytes=_size(model.buffers()),
+        input_bytes=_size(batch),
+        source="cpu_allocator",
+    )
+
+
+def _watched() -> profile:
+    return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+
+def _peak_and_rest(profiled: profile) -> tuple[int, int]:
+    """The most bytes that were allocated at once since a profile began, and those left at its end."""
+    events: Any = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    changes.sort(key=itemgetter(0))
+    held = list(accumulate((size for _, size in changes), initial=0))
+    return max(held), held[-1]
+
+
+def _allocator_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+    device = batch[0].device
+    parameters, buffers = _size(model.parameters()), _size(model.buffers())
+    torch.cuda.synchronize(device)
+    own_before = parameters + buffers + _size(batch) + _size(_state_tensors(optimizer))
+    others = torch.cuda.memory_allocated(device) - own_before
+    torch.cuda.reset_peak_memory_stats(device)
+    value = loss(model(batch[0]), batch[1])
+    value.backward()
+    del value
+    torch.cuda.synchronize(device)
+    peak_of_passes = torch.cuda.max_memory_allocated(device) - others
+    gradients = _size(p.grad for p in model.parameters() if p.grad is not None)
+    optimizer.step()
+    torch.cuda.synchronize(device)
+    return MemoryUse(
+        total_bytes=torch.cuda.max_memory_allocated(device) - others,
+        activation_bytes=peak_of_passes - own_before - gradients,
+        saved_bytes=None,
+        parameter_bytes=parameters,
+        gradient_bytes=gradients,
+        optimizer_bytes=_size(_state_tensors(optimizer)),
+        buffer_bytes=buffers,
+        input_bytes=_size(batch),
+        source="cuda_allocator",
+    )
+
+
+@contextmanager
+def _gradient_hooks(model: nn.Module, hook: Callable[[Tensor], None]) -> Iterator[None]:
+    handles = [p.register_post_accumulate_grad_hook(hook) for p in model.parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                yield value
+
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(t.untyped_storage().nbytes() for t in tensors)

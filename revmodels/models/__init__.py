@@ -1,0 +1,1 @@
+"""Networks by name, and what they are made of. The next network goes here."""

@@ -1,0 +1,107 @@
+"""What RevNets and ResNets share: stem, units, head, and what can be switched on a live model."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from revmodels.models.architecture import Architecture
+from revmodels.models.layers import UnitOptions, make_head, make_stem
+from revmodels.precision import Precision
+
+
+class ResidualNetwork(nn.Module):
+    """Base of `RevNet` and `ResNet`.
+
+    Attributes:
+        architecture: stages, channels and depth.
+        width: multiplier on the preset's channels.
+        strategy: how activations are had in the backward pass; may be assigned at any time.
+        precision: arithmetic and stream dtype; may be assigned at any time.
+    """
+
+    strategies: tuple[str, ...]
+    strategy: str
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        num_classes: int,
+        in_channels: int,
+        width: float,
+        precision: Precision,
+        options: UnitOptions,
+    ) -> None:
+        super().__init__()
+        channels = architecture.channels(width)
+        self.architecture = architecture
+        self.width = float(width)
+        self.num_classes = num_classes
+        self.stem = make_stem(architecture.stem, in_channels, channels[0], options)
+        self.body = self.make_body(channels, options)
+        self.head = make_head(channels[-1], num_classes, options)
+        self.precision = precision
+
+    def make_body(self, channels: tuple[int, ...], options: UnitOptions) -> nn.Module:
+        """The units, from the stem's channels to the last stage's."""
+        raise NotImplementedError
+
+    def apply_precision(self, precision: Precision) -> None:
+        """Hand the policy to the units."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Name with the depth in it, such as ``revnet110``."""
+        return self.architecture.name
+
+    @property
+    def family(self) -> str:
+        """``revnet`` or ``resnet``."""
+        return self.architecture.family
+
+    @property
+    def block(self) -> str:
+        """``basic`` or ``bottleneck``."""
+        return self.architecture.block
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers, as the paper counts them."""
+        return self.architecture.depth
+
+    @property
+    def precision(self) -> Precision:
+        """The precision policy; assigning one converts the parameters between float32 and float64."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: Precision) -> None:
+        self._precision = value
+        self.apply_precision(value)
+        if next(self.parameters()).dtype != value.parameter_dtype:
+            self.to(value.parameter_dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores.
+
+        Args:
+            images: (batch, channels, height, width).
+
+        Returns:
+            Logits of shape (batch, num_classes), in the dtype of the parameters.
+        """
+        features = self.features(images)
+        return self.precision.run(self.head, features).to(self.precision.parameter_dtype)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head classifies: (N, C, H, W) to (N, C', H', W')."""
+        return self.transform(self.start(images))
+
+    def start(self, images: Tensor) -> Tensor:
+        """Apply the stem: (N, C, H, W) to (N, C0, H', W'), in the dtype of the stream."""
+        return self.precision.run(self.stem, images).to(self.precision.stream_dtype)
+
+    def transform(self, stream: Tensor) -> Tensor:
+        """Apply the units to the stem's output: (N, C0, H, W) to (N, C, H', W')."""
+        raise NotImplementedError

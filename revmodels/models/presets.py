@@ -1,0 +1,115 @@
+"""Networks by name, in timm's convention: `create_model` and `list_models`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from typing import Any
+
+from revmodels.errors import ResolutionError, StrategyError, UnknownModelError, one_of
+from revmodels.models.architecture import PRESETS, RevViTArchitecture
+from revmodels.models.base import ResidualNetwork
+from revmodels.models.irevnet import IRevNet
+from revmodels.models.layers import UnitOptions
+from revmodels.models.resnet import ResNet
+from revmodels.models.revnet import RevNet
+from revmodels.models.revvit import RevViT
+from revmodels.precision import Precision
+
+FAMILIES: dict[str, Any] = {"revnet": RevNet, "resnet": ResNet, "irevnet": IRevNet, "revvit": RevViT}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the presets that match a shell pattern, sorted by family and depth.
+
+    >>> list_models("revnet1*")
+    ['revnet104', 'revnet110', 'revnet164']
+    """
+    names = sorted(PRESETS, key=lambda name: (PRESETS[name].family, PRESETS[name].depth))
+    return [name for name in names if fnmatch(name, pattern)]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    width: float = 1.0,
+    depth: int | None = None,
+    stem: str | None = None,
+    patch: int | None = None,
+    strategy: str | None = None,
+    anchor_every: int | None = None,
+    precision: Precision | None = None,
+    batch_norm_momentum: float = 0.1,
+) -> ResidualNetwork:
+    """Build a network with fresh weights from the global random generator.
+
+    Args:
+        name: a preset, see `list_models`.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the images.
+        width: multiplier on the preset's channels; channel counts are rounded to what the design allows: even
+            numbers, and whole attention heads of 64 channels in a vision transformer.
+        depth: another depth of the same design; None keeps the preset's.
+        stem: ``cifar`` or ``imagenet``; None keeps the preset's.
+        patch: pixels along a side of a vision transformer's patches; None is 4 behind the ``cifar`` stem, 16
+            behind the ``imagenet`` stem.
+        strategy: ``reverse``, ``store`` or ``checkpoint``; None is ``reverse``, except for ResNets, which
+            cannot be reversed: ``store``.
+        anchor_every: with ``reverse``, every so-many-th unit of a stage keeps its input too, and rounding
+            errors grow no further than from one to the next; None keeps the entries' alone.
+        precision: the precision policy; None is float32 throughout.
+        batch_norm_momentum: PyTorch's convention. The paper's code uses 0.01; the default 0.1 follows the
+            statistics fast enough for short trainings.
+
+    Returns:
+        A module that maps (batch, in_channels, height, width) to (batch, num_classes).
+
+    Raises:
+        UnknownModelError: no such preset.
+        DepthError: the design has no network of that depth.
+        WidthError: `width` is not a positive finite number, or too small for an i-RevNet to hold the image.
+        ResolutionError: `patch` is not a whole number of pixels, or the network cuts no patches.
+        StrategyError: unknown strategy, or ``reverse`` or anchors for a ResNet.
+        PrecisionError: ``exact`` coupling for a ResNet.
+
+    Example:
+        >>> sum(p.numel() for p in create_model("revnet110", num_classes=10).parameters())
+        1729194
+    """
+    if name not in PRESETS:
+        raise UnknownModelError(f"model: {one_of(name, list_models())}")
+    if stem not in (None, "cifar", "imagenet"):
+        raise UnknownModelError(f"stem: {one_of(stem, ('cifar', 'imagenet'))}")
+    for argument, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{argument}: a whole number of at least 1; received {count!r}.")
+    architecture = PRESETS[name] if depth is None else PRESETS[name].with_depth(depth)
+    if stem is not None:
+        architecture = architecture.with_stem(stem)
+    if patch is not None:
+        if not isinstance(architecture, RevViTArchitecture):
+            raise ResolutionError(
+                f"patch: only vision transformers cut images into patches; received patch={patch!r} for "
+                f"{name}. Leave it out."
+            )
+        architecture = architecture.with_patch(patch)
+    model: ResidualNetwork = FAMILIES[architecture.family](
+        architecture,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        width=width,
+        precision=precision or Precision(),
+        options=UnitOptions(
+            bottleneck=architecture.block == "bottleneck", batch_norm_momentum=batch_norm_momentum
+        ),
+    )
+    model.strategy = strategy or ("store" if architecture.family == "resnet" else "reverse")
+    if anchor_every is not None:
+        if not isinstance(model, RevNet):
+            raise StrategyError(
+                f"anchor_every: {name} rebuilds nothing, so it needs no anchors; received {anchor_every!r}. "
+                "Leave it out, or use a RevNet."
+            )
+        model.anchor_every = anchor_every
+    return model

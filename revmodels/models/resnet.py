@@ -1,0 +1,93 @@
+"""Pre-activation residual networks: the stored twins that the paper compares its RevNets with."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from revmodels.errors import PrecisionError, StrategyError
+from revmodels.models.base import ResidualNetwork
+from revmodels.models.layers import UnitOptions, entry_shortcut, residual_function
+from revmodels.precision import Precision
+from revmodels.sequence import check_strategy, checkpointed
+
+
+class ResidualUnit(nn.Module):
+    """``y = P(x) + F(x)``, with the identity for P except in the first unit of a stage."""
+
+    def __init__(self, f: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.f = f
+        self.p = shortcut
+        self.precision = Precision()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, H', W'), in the dtype of `x`."""
+        r = self.precision.run(self.f, x).to(x.dtype)
+        if self.p is None:
+            return x + r
+        has_parameters = next(self.p.parameters(), None) is not None
+        shortcut = self.precision.run(self.p, x).to(x.dtype) if has_parameters else self.p(x)
+        return shortcut + r
+
+
+class ResNet(ResidualNetwork):
+    """A ResNet with the units of the paper's code (resnet-32, -110, -164; -50, -101, -152)."""
+
+    strategies = ("store", "checkpoint")
+    body: nn.ModuleList
+
+    def make_body(self, channels: tuple[int, ...], options: UnitOptions) -> nn.ModuleList:
+        """Units of all stages in one list."""
+        self._strategy = "store"
+        units: list[ResidualUnit] = []
+        stages = zip(pairwise(channels), self.architecture.units, self.architecture.strides, strict=True)
+        for (c_in, c_out), count, stride in stages:
+            # Only a projection, or a change of shape, needs a shortcut of its own.
+            changes = options.bottleneck or c_in != c_out or stride > 1
+            units.append(
+                ResidualUnit(
+                    residual_function(c_in, c_out, stride, options, activated=not units),
+                    entry_shortcut(c_in, c_out, stride, options) if changes else None,
+                )
+            )
+            units += [ResidualUnit(residual_function(c_out, c_out, 1, options)) for _ in range(count - 1)]
+        return nn.ModuleList(units)
+
+    def apply_precision(self, precision: Precision) -> None:
+        """Hand the policy to the units.
+
+        Raises:
+            PrecisionError: the policy is about coupled streams, and a ResNet has none.
+        """
+        if precision.coupling != "additive":
+            raise PrecisionError(
+                f"precision.coupling: {self.name} has no coupled streams and nothing to invert; received "
+                f"{precision.coupling!r}. Use coupling='additive', or a RevNet."
+            )
+        for unit in self.body:
+            assert isinstance(unit, ResidualUnit)
+            unit.precision = precision
+
+    @property
+    def strategy(self) -> str:
+        """``store`` or ``checkpoint``."""
+        return self._strategy
+
+    @strategy.setter
+    def strategy(self, value: str) -> None:
+        if value == "reverse":
+            raise StrategyError(
+                f"strategy: {self.name} is not reversible, so 'reverse' has nothing to rebuild from. Use "
+                "'store' or 'checkpoint', or a RevNet."
+            )
+        self._strategy = check_strategy(value, self.strategies)
+
+    def transform(self, stream: Tensor) -> Tensor:
+        """Apply the units in turn."""
+        recompute = self.strategy == "checkpoint" and torch.is_grad_enabled()
+        for unit in self.body:
+            stream = checkpointed(unit, stream, modules=(unit,)) if recompute else unit(stream)
+        return stream

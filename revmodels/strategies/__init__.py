@@ -1,0 +1,1 @@
+"""How the backward pass gets its activations: one file each."""
