@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from analysis.errors import QueryError
 from analysis.schema import TABLES
-from analysis.store import Store
+from analysis.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@
 The blocks: F and G are LayerNorm, Linear, GELU, Linear; 256 features per stream, 1,024 hidden, PyTorch's own
 initialization, normal inputs. For each precision and depth one stored and one reversing backward pass are
 compared (`revmodels.measure.fidelity`); every figure is a row of the Parquet file, and the table adds the
-power of the depth that the error grows with (`analysis.fits`).
+power of the depth that the error grows with (`analysis.laws.growth`).
 
 How many numbers there are matters under bf16 arithmetic on a wider stream. An error of 1e-7 of the stream
 does nothing unless it moves a number across a rounding boundary of bf16 inside F; then it does 1e-3. With few
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.fits import fit_power
+from analysis.laws.growth import fit_power
 from benchmarks.results_file import FOLDER, table, write
 from revmodels import Precision, ReversibleBlock, ReversibleSequence
 from revmodels.measure import fidelity

@@ -35,7 +35,7 @@ from typing import Any
 
 import yaml
 
-from analysis.store import open_store
+from analysis.store.store import open_store
 from study.provenance import provenance
 from study.record import read_rows
 

@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from analysis.manifest import MANIFEST, Entry, manifest_bytes
 from analysis.schema import TRIALS
+from analysis.store.manifest import MANIFEST, Entry, manifest_bytes
 from benchmarks.sweep_store import points, trial
 from study.identity import canonical_json
 from study.plan import make_plan

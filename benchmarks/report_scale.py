@@ -39,9 +39,9 @@ import plotly
 import pyarrow as pa
 from playwright.sync_api import sync_playwright
 
-from analysis.compact import compact
 from analysis.queries import NAMED, run_query
-from analysis.store import open_store
+from analysis.store.compact import compact
+from analysis.store.store import open_store
 from benchmarks.sweep_store import write_store
 
 EPOCHS = 100

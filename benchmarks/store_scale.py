@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from analysis.schema import TABLES
-from analysis.store import open_store
+from analysis.store.store import open_store
 from benchmarks.plan_scale import STUDY, measure
 from benchmarks.results_file import FOLDER, circumstances
 from benchmarks.sweep_store import Row, epoch_rows, points, trial

@@ -130,8 +130,8 @@ def schema(
 
         print_json(Study.json_schema())
         return
+    from analysis.formats import render
     from analysis.queries import describe
-    from analysis.render import render
 
     say(str(render(describe(what), "json" if as_json else "markdown")))
 
@@ -187,8 +187,8 @@ def _say_summary(summary: RunSummary) -> None:
 def _findings(summary: RunSummary) -> list[str]:
     if summary.interrupted:
         return []
-    from analysis.findings import findings
-    from analysis.store import open_store
+    from analysis.answers.findings import findings
+    from analysis.store.store import open_store
 
     return findings(open_store(summary.store), summary.study)
 

@@ -51,7 +51,7 @@ def query(
 ) -> None:
     """Answer SQL over the store, read-only. Without a query, list the named queries."""
     from analysis.queries import list_queries, run_query
-    from analysis.store import open_store
+    from analysis.store.store import open_store
 
     if sql is None or listed:
         _write(list_queries(), format, as_json, widest=WHOLE)
@@ -95,12 +95,12 @@ def report(
             say(f"Report: {path}")
 
     if not watch:
-        from analysis.report import write_report
+        from analysis.report.page import write_report
 
         announce(write_report(store, name, target))
         _advise(store)
         return
-    from analysis.watch import watch_report
+    from analysis.report.watch import watch_report
 
     def written(path: Path, seconds: float) -> None:
         announce(path)
@@ -122,7 +122,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the report and a read-only SQL console to this machine's browser, until interrupted."""
-    from analysis.serve import serve as serve_store
+    from analysis.report.serve import serve as serve_store
 
     def ready(url: str) -> None:
         if as_json:
@@ -150,8 +150,8 @@ def figures(
     as_json: JsonOption = False,
 ) -> None:
     """Write the report's figures as images. Needs kaleido and Chrome or Chromium."""
-    from analysis.export import export_figures
-    from analysis.store import open_store
+    from analysis.report.export import export_figures
+    from analysis.store.store import open_store
 
     opened = open_store(store, study_name(study))
     paths = export_figures(opened, output, format=format, names=figure or ())
@@ -171,9 +171,9 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two studies or two stores: what changed, and paired differences with intervals."""
-    from analysis.compare import compare as compare_rows
-    from analysis.compare import open_side
-    from analysis.compare_text import comparison_text
+    from analysis.answers.compare import compare as compare_rows
+    from analysis.answers.compare import open_side
+    from analysis.answers.compare_text import comparison_text
 
     (name_a, rows_a), (name_b, rows_b) = open_side(a, store), open_side(b, store)
     result = compare_rows(rows_a, rows_b, names=(name_a, name_b))
@@ -186,8 +186,8 @@ def claims(
     as_json: JsonOption = False,
 ) -> None:
     """Judge the claims of the RevNet paper by the rows of the store."""
-    from analysis.claims import claims_text, counts, judge
-    from analysis.store import open_store
+    from analysis.claims.model import claims_text, counts, judge
+    from analysis.store.store import open_store
 
     verdicts = judge(open_store(store, study_name(study)))
     if as_json:
@@ -205,7 +205,7 @@ def compact(
 
     It may run while trials do, and may be cut off at any moment: no row is lost or read twice.
     """
-    from analysis.compact import compact as merge
+    from analysis.store.compact import compact as merge
 
     def progress(step: str) -> None:
         if not step.startswith("delete "):
@@ -236,9 +236,9 @@ def merge_many(store: str, study: str) -> None:
 
     A run that still trains on the store looks for what others have trained by the names of files.
     """
-    from analysis.compact import compact as merge
     from analysis.errors import AnalysisError
-    from analysis.files import list_files
+    from analysis.store.compact import compact as merge
+    from analysis.store.reading import list_files
     from study.claims import read_claims
 
     folder = f"/study={study}/"
@@ -280,7 +280,7 @@ def rerun(
 
 def _advise(store: str) -> None:
     """Say so where merging the files would make reading faster."""
-    from analysis.files import list_files
+    from analysis.store.reading import list_files
 
     files = sum(map(len, list_files(store).files.values()))
     if files > MANY_FILES:
@@ -288,7 +288,7 @@ def _advise(store: str) -> None:
 
 
 def _write(table: object, format: str, as_json: bool, *, widest: int = 60) -> None:
-    from analysis.render import render
+    from analysis.formats import render
 
     answer = render(table, "json" if as_json else format, widest=widest)
     if isinstance(answer, bytes):

@@ -62,7 +62,7 @@ class History:
         try:
             return self._done(wanted)
         except FileNotFoundError:
-            # `analysis.compact` has merged files since they were listed.
+            # `analysis.store.compact` has merged files since they were listed.
             self._files = _list(self._store)
             return self.done(wanted)
 

@@ -125,7 +125,7 @@ def attempts(store: str | Path) -> dict[str, int]:
 def trial_rows(store: str | Path, trial_id: str, *, attempts: int = 8) -> list[dict[str, Any]]:
     """The rows of one trial's first attempts, found by the names of their files, which takes milliseconds.
 
-    Rows that `analysis.compact` has merged since are not among them.
+    Rows that `analysis.store.compact` has merged since are not among them.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _rows(store: str | Path, columns: list[str] | None) -> Iterator[dict[str, An
         try:
             found_tables = list(pool.map(lambda file: _read(filesystem, file, columns), files))
         except FileNotFoundError:
-            # `analysis.compact` has merged files since they were listed.
+            # `analysis.store.compact` has merged files since they were listed.
             yield from _rows(store, columns)
             return
     tables = [table for table in found_tables if table is not None]

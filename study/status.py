@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from analysis.store import Store, open_store
+from analysis.store.store import Store, open_store
 from study.claims import Claim, read_claims
 from study.outcomes import FAILED, OK, PRUNED
 from study.store_files import open_filesystem

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.recommend import accuracy_column
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.recommend import accuracy_column
 from analysis.stats import estimate, finite, group_by, settings_key
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import base_layout, family_symbol, strategy_color
-from analysis.units import count_text
+from analysis.wording import count_text
 
 
 @dataclass(frozen=True, kw_only=True)

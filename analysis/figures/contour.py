@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from analysis.answers.importance import importance, numeric_settings
 from analysis.figures.search_history import searched
 from analysis.figures.series import describe, sample
-from analysis.importance import importance, numeric_settings
 from analysis.stats import finite
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import base_layout, safe
-from analysis.units import count_text
+from analysis.wording import count_text
 
 CELLS = 40
 """Cells along each side of the shaded ground."""

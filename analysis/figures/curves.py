@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from analysis.figures.series import Series, draw, line_series, sample, traces
 from analysis.stats import group_by
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, count_axis, log_ticks
-from analysis.units import count_text
+from analysis.wording import count_text
 
 PANELS = (("loss_train", 1.0), ("accuracy_val", 100.0))
 

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from analysis.figures.error_depth import set_error_axis, zero_place
 from analysis.figures.series import Series, draw, line_series, sample, traces
 from analysis.stats import finite, group_by
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import base_layout, count_axis
-from analysis.units import count_text
+from analysis.wording import count_text
 
 
 @dataclass(frozen=True, kw_only=True)

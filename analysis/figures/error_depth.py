@@ -10,12 +10,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.fits import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.labels import precision_label
+from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.stats import Row, finite, group_by, settings_key
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, precision_look
-from analysis.units import count_text
+from analysis.wording import count_text
 
 PANELS = (
     ("reconstruction_rel_error", "reconstruction error / relative"),

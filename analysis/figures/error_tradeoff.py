@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.recommend import GRADIENT_ERROR_LIMIT
 from analysis.figures.error_depth import set_error_axis, zero_place
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.labels import precision_label, precision_rank
 from analysis.pareto import pareto_mask
-from analysis.recommend import GRADIENT_ERROR_LIMIT
 from analysis.stats import Row, finite, group_by, settings_key
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import NEUTRAL, base_layout, log_ticks, precision_look, strategy_color
-from analysis.units import MB, count_text
+from analysis.wording import MB, count_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.stats import Row, finite, group_by
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import NEUTRAL, OUTCOME_COLORS, base_layout, count_axis, safe
-from analysis.units import count_text
+from analysis.wording import count_text
 
 
 @dataclass(frozen=True, kw_only=True)

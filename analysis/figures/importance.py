@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.importance import Direction, Importance, importance
 from analysis.figures.search_history import searched
-from analysis.importance import Direction, Importance, importance
 from analysis.stats import finite
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, safe
-from analysis.units import count_text
+from analysis.wording import count_text
 
 MOST_SETTINGS = 8
 _RESULTS: tuple[tuple[str, Direction, str], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from analysis.figures.growth import GrowthInfo, growth_figure, growth_of
-from analysis.store import Store
+from analysis.store.store import Store
 
 
 def info(store: Store) -> GrowthInfo:

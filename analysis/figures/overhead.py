@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.findings import SAME_MACHINE
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.findings import SAME_MACHINE
 from analysis.stats import Pair, Row, finite, group_by, pairs, ratio
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import NEUTRAL, base_layout, family_symbol, strategy_color
-from analysis.units import factor_text, ratio_text
+from analysis.wording import factor_text, ratio_text
 
 THEORY = 4 / 3
 """Step time of recomputing every block once: 4 forwards' worth of work in place of 3, a backward being 2."""

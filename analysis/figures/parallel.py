@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.recommend import accuracy_column
 from analysis.figures.series import Point, Series, describe, draw, sample, traces
 from analysis.labels import precision_label, precision_rank
 from analysis.pareto import pareto_mask
-from analysis.recommend import accuracy_column
 from analysis.stats import Row, finite, group_by
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import GRID, base_layout, safe, strategy_color
-from analysis.units import MB, count_text, error_text
+from analysis.wording import MB, count_text, error_text
 
 MAX_LINES = 240
 

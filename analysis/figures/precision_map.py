@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.recommend import accuracy_column
 from analysis.labels import precision_label, precision_rank
-from analysis.recommend import accuracy_column
 from analysis.stats import Row, finite, group_by
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, safe
-from analysis.units import count_text
+from analysis.wording import count_text
 
 
 @dataclass(frozen=True, kw_only=True)

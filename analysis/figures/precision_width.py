@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.recommend import accuracy_column
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.labels import precision_label
-from analysis.recommend import accuracy_column
 from analysis.stats import estimate, finite, group_by, settings_key
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import base_layout, family_symbol, precision_look
-from analysis.units import count_text
+from analysis.wording import count_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import Pair, Row, finite, group_by, ratio, settings_key
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import NEUTRAL, base_layout
-from analysis.units import ratio_text
+from analysis.wording import ratio_text
 
 _KINDS = (
     ("equal batch per worker", "#0072B2", "circle"),

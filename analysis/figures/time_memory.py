@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from analysis.figures.overhead import stored_pairs
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import Pair, finite, group_by, ratio
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import NEUTRAL, base_layout, family_symbol, log_ticks, strategy_color
-from analysis.units import count_text, ratio_text
+from analysis.wording import count_text, ratio_text
 
 
 @dataclass(frozen=True, kw_only=True)

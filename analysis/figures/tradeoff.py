@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.answers.recommend import accuracy_column, configurations_of
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
-from analysis.recommend import accuracy_column, configurations_of
 from analysis.stats import Row, group_by
-from analysis.store import Store
+from analysis.store.store import Store
 from analysis.theme import NEUTRAL, base_layout, family_symbol, log_ticks, strategy_color
-from analysis.units import MB, count_text
+from analysis.wording import MB, count_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from analysis.store import Store, open_store
+from analysis.store.store import Store, open_store
 from benchmarks.results_file import FOLDER
 
 Row = dict[str, Any]

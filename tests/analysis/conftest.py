@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.schema import TABLES
-from analysis.store import Store, open_store
+from analysis.store.store import Store, open_store
 
 Row = dict[str, Any]
 _EPSILON = {"fp64": 1e-16, "fp32": 6e-8, "bf16": 4e-3, "fp16": 5e-4}

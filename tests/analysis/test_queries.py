@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.errors import QueryError
+from analysis.formats import FORMATS, render
 from analysis.pareto import pareto_mask
 from analysis.queries import NAMED, describe, list_queries, run_query
-from analysis.render import FORMATS, render
 from analysis.schema import TABLES
-from analysis.store import open_store
+from analysis.store.store import open_store
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.fits import fit_line, fit_power
+from analysis.laws.growth import fit_line, fit_power
 from analysis.pareto import pareto_mask
 from analysis.stats import difference, estimate, family_twins, pairs, ratio, settings_key, sign_flip_p
 

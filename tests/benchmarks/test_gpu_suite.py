@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from analysis.claims import judge
-from analysis.store import open_store
+from analysis.claims.model import judge
+from analysis.store.store import open_store
 from benchmarks.gpu import cifar, common, conformance, memory, speed, to_store
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from analysis.report import write_report
+from analysis.report.page import write_report
 
 _ARGUMENTS = [
     "--no-sandbox",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from analysis.figures import FIGURES
-from analysis.report import write_report
+from analysis.report.page import write_report
 
 ROWS = "#table tbody tr"
 
@@ -522,7 +522,7 @@ def test_settings_in_pieces_come_back_whole_on_the_card_and_in_the_file(tmp_path
 def test_the_console_asks_and_answers(chromium, report, tmp_path, stores):
     stores.write_trials(tmp_path / "s", [stores.trial_row(seed=i, model="<b>x</b>") for i in range(3)])
     code = (
-        "import sys; from analysis.serve import serve; "
+        "import sys; from analysis.report.serve import serve; "
         "serve(sys.argv[1], port=0, on_ready=lambda url: print(url, flush=True))"
     )
     process = subprocess.Popen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.compact import compact
+from analysis.store.compact import compact
 from study.capacity import Machine, misfits
 from study.errors import StoreError
 from study.estimate import Clock, calibrate, work_per_example

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.claims import HOLDS, NOT_MEASURED, judge
-from analysis.store import open_store
+from analysis.claims.model import HOLDS, NOT_MEASURED, judge
+from analysis.store.store import open_store
 from study.plan import make_plan
 from study.record import write_result
 from study.spec import load_study

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.compact import compact
 from analysis.schema import SCHEMA_VERSION, TRIALS, VERSION_KEY
+from analysis.store.compact import compact
 from study.errors import StoreError
 from study.history import History
 from study.record import attempts, check_writable, done_ids, lost_result, read_rows, write_result, write_study

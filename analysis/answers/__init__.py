@@ -1,0 +1,1 @@
+"""Sentences and tables that answer a question: findings, verdict, recommendation, comparison."""

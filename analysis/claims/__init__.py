@@ -1,0 +1,1 @@
+"""The testable claims of the RevNet paper, each judged from the rows of a store."""

@@ -1,0 +1,156 @@
+"""Writes the rows of many files of one table into one file, and reads back what it wrote.
+
+Trials are few and go at once. Of epochs and blocks there may be hundreds of millions: they go a range of
+trial ids at a time, so that a merge needs memory for one range, however large the table is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from analysis.errors import StoreError
+from analysis.schema import TABLES, Table
+from analysis.store.manifest import MERGED
+from analysis.store.reading import TRIAL, Listing, conform, connect, known_files, read_files
+
+PART_BYTES = 40_000_000
+"""Size of the files of single trials that make a range: a few million rows at most."""
+PART_ROWS = 1_000_000
+"""Rows of an earlier merged file that make a range."""
+ROW_GROUP = 65_536
+ORDER = {
+    "trials": ("started_at", "trial_id", "attempt"),  # as a store lists them: see analysis.store
+    "epochs": ("trial_id", "attempt", "epoch"),
+    "blocks": ("trial_id", "attempt", "epoch", "block", "name"),
+}
+Range = tuple[str | None, str | None]
+"""The first trial id, and the one before which it ends; None for no bound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The files of one table that a merge takes, by size: single trials', and an earlier merged one."""
+
+    table: Table
+    sizes: dict[str, int]
+    merged: str | None
+
+    @property
+    def single(self) -> list[str]:
+        """Those of single trials."""
+        return [path for path in self.sizes if path != self.merged]
+
+
+def sources(listing: Listing, folder: str, table: Table) -> Sources:
+    """What there is to merge in a study's folder; files with columns this version does not know stay out.
+
+    Raises:
+        StoreError: the earlier merged file cannot be read, or a newer version wrote it.
+
+    """
+    prefix = f"{folder}/{table.name}/"
+    paths = [path for path in listing.files[table.name] if path.startswith(prefix)]
+    merged = next((path for path in paths if MERGED.fullmatch(path.removeprefix(prefix))), None)
+    paths = known_files(listing, table, paths)
+    if merged is not None and merged not in paths:
+        raise StoreError(
+            f"{merged} cannot be read, or a newer revstudy wrote it: nothing was changed. "
+            "Update revstudy, or bring the file back"
+        )
+    sizes = {info.path: info.size for info in listing.filesystem.get_file_info(paths)}
+    return Sources(table=table, sizes=sizes, merged=merged)
+
+
+def merge_files(
+    listing: Listing, of: Sources, target: str, stream: pa.NativeFile, progress: Callable[[str], None]
+) -> tuple[list[str], Callable[[], int]]:
+    """Writes the rows of all sources into a stream, a range at a time.
+
+    Returns:
+        The files whose rows were written; torn ones are not among them. And a function that reads `target`
+        back once it is in place: it returns the number of rows, or raises `StoreError` if one is another.
+
+    """
+    taken: list[str] = []
+    digests: list[tuple[int, int]] = []
+    with pq.ParquetWriter(stream, of.table.arrow, compression="zstd") as writer:
+        single, ranges = of.single, list(_ranges(listing, of))
+        for number, bounds in enumerate(ranges, start=1):
+            progress(f"write {of.table.name}, part {number} of {len(ranges)}")
+            paths = [path for path in single if _holds(bounds, path)]
+            rows, skipped = read_files(listing, of.table, paths)
+            taken += sorted(set(paths) - {file.path for file in skipped})
+            if of.merged is not None:
+                rows = pa.concat_tables([_rows_between(listing, of.table, of.merged, bounds), rows])
+            if rows.num_rows:
+                rows = rows.sort_by([(name, "ascending") for name in ORDER[of.table.name]])
+                writer.write_table(rows, row_group_size=ROW_GROUP)
+                digests.append(_digest(rows))
+    if of.merged is not None:
+        taken.append(of.merged)
+    return taken, lambda: _check(listing, of.table, target, digests)
+
+
+def _ranges(listing: Listing, of: Sources) -> Iterator[Range]:
+    """Ranges of trial ids, which are hexadecimal hashes and so spread evenly."""
+    parts = 1
+    if of.table is not TABLES["trials"]:
+        rows = 0
+        if of.merged is not None:
+            with listing.filesystem.open_input_file(of.merged) as source:
+                rows = pq.read_metadata(source).num_rows
+        parts = 1 + sum(of.sizes[path] for path in of.single) // PART_BYTES + rows // PART_ROWS
+    parts = min(parts, 4096)
+    bounds = [None, *(f"{65_536 * part // parts:04x}" for part in range(1, parts)), None]
+    return pairwise(bounds)
+
+
+def _holds(bounds: Range, path: str) -> bool:
+    """Whether the trial that a file is named after is in the range."""
+    first, end = bounds
+    trial = TRIAL.sub("", path.rpartition("/")[2])
+    return (first is None or trial >= first) and (end is None or trial < end)
+
+
+def _rows_between(listing: Listing, table: Table, path: str, bounds: Range) -> pa.Table:
+    """The rows of a merged file that belong to the trials of a range; those without a trial to the first."""
+    first, end = bounds
+    trial, condition = pc.field("trial_id"), None
+    if first is not None:
+        condition = trial >= first
+    if end is not None:
+        before = trial < end if first is not None else (trial < end) | trial.is_null()
+        condition = before if condition is None else condition & before
+    return conform(pq.read_table(path, filesystem=listing.filesystem, filters=condition), table)
+
+
+def _digest(rows: pa.Table) -> tuple[int, int]:
+    """The number of rows, and a hash of every value at its place; NaN is the same as NaN."""
+    connection = connect()
+    connection.register("rows", rows)
+    columns = ", ".join(f'"{name}"' for name in rows.column_names)
+    found = connection.execute(
+        f"SELECT count(*), coalesce(bit_xor(hash(place, {columns})), 0) "
+        "FROM (SELECT row_number() OVER () AS place, * FROM rows)"
+    ).fetchone()
+    return found or (0, 0)
+
+
+def _check(listing: Listing, table: Table, path: str, digests: Sequence[tuple[int, int]]) -> int:
+    with listing.filesystem.open_input_file(path) as source:
+        file, group, total = pq.ParquetFile(source), 0, 0
+        for digest in digests:
+            end = group + -(-digest[0] // ROW_GROUP)
+            part = file.read_row_groups(range(group, min(end, file.num_row_groups)))
+            if _digest(conform(part, table)) != digest:
+                raise StoreError(f"{path} does not read back as it was written; nothing was changed")
+            group, total = end, total + digest[0]
+        if file.metadata.num_rows != total:
+            raise StoreError(f"{path} does not read back as it was written; nothing was changed")
+        return total

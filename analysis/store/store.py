@@ -1,0 +1,247 @@
+"""A results store as three read-only SQL views: ``trials``, ``epochs`` and ``blocks``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.errors import QueryError, StoreError, UnknownStudyError
+from analysis.schema import TABLES
+from analysis.store.reading import (
+    Listing,
+    Read,
+    SkippedFile,
+    VanishedError,
+    connect,
+    list_files,
+    table_reader,
+)
+
+T = TypeVar("T")
+
+_KEYS = ("trial_id", "study", "attempt", "outcome", "started_at", "finished_at")
+_UNIQUE = "SELECT count(*) = count(DISTINCT trial_id) FROM trials"
+_IN_ORDER = "SELECT place FROM trials {only} ORDER BY study, started_at, trial_id"
+_ONE_PER_TRIAL = """WHERE trial_id IS NOT NULL
+    QUALIFY row_number() OVER (
+        PARTITION BY trial_id
+        ORDER BY (outcome = 'ok') DESC NULLS LAST, attempt DESC NULLS LAST, finished_at DESC NULLS LAST, study
+    ) = 1
+"""
+_OF_THAT_ATTEMPT = """
+    SELECT rows.* FROM rows JOIN trials
+    ON rows.trial_id = trials.trial_id AND rows.attempt = trials.attempt AND rows.study = trials.study
+    ORDER BY rows.study, rows.trial_id, rows.epoch{block}
+"""
+_DYNAMIC = ("query(", "query_table", "duckdb_", "information_schema", "pragma_")
+
+
+class Store:
+    """The rows of one results store, read once, when first asked for.
+
+    ``trials`` holds one row per trial: of its attempts the last one that ended ``ok``, else the last one.
+    ``epochs`` and ``blocks`` hold the rows of that attempt. Open it with `open_store`.
+
+    Attributes:
+        path: the store's folder or URI, as given.
+        study: the study the views are restricted to, or None for all. A trial belongs to the study that ran
+            it and to every study whose ``study.json`` lists it.
+        studies: every study the store has a folder for.
+
+    """
+
+    def __init__(self, path: str | Path, listing: Listing, *, study: str | None = None):
+        self.path = str(path)
+        self.study = study
+        self.studies = listing.studies
+        self._listing = listing
+        self._members = listing.members(study) if study is not None else frozenset()
+        self._tables: dict[str, pa.Table] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._derived: dict[Hashable, Any] = {}
+        self._ahead: dict[str, Future[Read]] = {}
+        self._skipped: list[SkippedFile] = []
+        self._views = connect()
+        self._views.execute(
+            "SET temp_directory=''; SET python_enable_replacements=false; "
+            "SET autoinstall_known_extensions=false; SET autoload_known_extensions=false"
+        )
+        for name, table in TABLES.items():
+            self._views.register(name, table.arrow.empty_table())
+        self._views.execute("SET enable_external_access=false; SET lock_configuration=true")
+
+    @property
+    def skipped(self) -> tuple[SkippedFile, ...]:
+        """The torn and foreign files left out; reads every table that was not read yet."""
+        for name in TABLES:
+            self.table(name)
+        return tuple(self._skipped)
+
+    def table(self, name: str) -> pa.Table:
+        """One of the views as an Arrow table with the schema of `analysis.schema`.
+
+        Raises:
+            QueryError: there is no such table.
+            StoreError: a file was written by a newer version.
+
+        """
+        if name not in TABLES:
+            near = difflib.get_close_matches(name, TABLES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise QueryError(f"no table {name!r}: a store has {', '.join(TABLES)}{hint}")
+        if name not in self._tables:
+            ahead = self._ahead.pop(name, None)
+            read, skipped = self._read(name) if ahead is None else ahead.result()
+            self._skipped += skipped
+            if name == "trials":
+                result = _one_row_per_trial(read)
+            else:
+                workspace = connect()
+                workspace.register("rows", read)
+                workspace.register("trials", self.table("trials").select(["trial_id", "attempt", "study"]))
+                query = _OF_THAT_ATTEMPT.format(block=", rows.block, rows.name" if name == "blocks" else "")
+                result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
+            self._tables[name] = result
+            self._views.register(name, result)
+        return self._tables[name]
+
+    def read_ahead(self, *names: str) -> None:
+        """Begins to read these tables in the background, for a caller that has other work to do first."""
+        wanted = [name for name in names if name not in self._tables and name not in self._ahead]
+        pool = ThreadPoolExecutor(1)
+        for name in wanted:
+            try:
+                self._ahead[name] = pool.submit(self._read, name, self._reader(name))
+            except VanishedError:
+                self._ahead[name] = pool.submit(self._read, name)
+        pool.shutdown(wait=False)
+
+    def _reader(self, name: str) -> Callable[[], Read]:
+        return table_reader(self._listing, TABLES[name], study=self.study, members=self._members)
+
+    def _read(self, name: str, read: Callable[[], Read] | None = None) -> Read:
+        """Reads the files of a table; lists them anew where some were merged since they were listed."""
+        for _ in range(5):
+            try:
+                return (read or self._reader(name))()
+            except VanishedError as error:
+                vanished, read = error, None
+                self._listing = list_files(self.path)
+        raise StoreError(f"files of the store {self.path!r} keep vanishing while they are read: {vanished}")
+
+    def members(self, study: str) -> frozenset[str]:
+        """The trials that a study's ``study.json`` lists: its own, and those that earlier ones trained."""
+        return self._listing.members(study)
+
+    def trials_of(self, study: str | None) -> list[dict[str, Any]]:
+        """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""
+        rows = self.rows("trials")
+        if study is None or study == self.study:
+            return rows
+        members = self._listing.members(study)
+        return [row for row in rows if row["study"] == study or row["trial_id"] in members]
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a view as dicts, in a fixed order. The list is shared: treat it as read-only."""
+        if name not in self._rows:
+            self._rows[name] = self.table(name).to_pylist()
+        return self._rows[name]
+
+    def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returns, computed once for this store: several parts of a report ask the same."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
+
+    def rows_of(self, name: str, trial_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """The rows of a view that belong to these trials; a large store has millions of others."""
+        table = self.table(name)
+        wanted = pa.array(sorted(set(trial_ids)), pa.string())
+        return table.filter(pc.is_in(table["trial_id"], wanted)).to_pylist()
+
+    def interrupt(self) -> None:
+        """Ends a query that another thread is running, with a `QueryError` there."""
+        self._views.interrupt()
+
+    def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
+        """Answers one SELECT, WITH, FROM, DESCRIBE, SHOW or SUMMARIZE statement over the views.
+
+        The connection can reach no file, no network and no setting, and every other kind of statement
+        is refused before it runs.
+
+        Args:
+            query: the statement.
+            limit: the most rows to return.
+
+        Raises:
+            QueryError: the query is not valid (the message is DuckDB's) or not one read-only statement.
+
+        """
+        try:
+            statements = self._views.extract_statements(query)
+            kinds = [statement.type.name for statement in statements]
+            if len(kinds) != 1 or kinds[0] != "SELECT":
+                got = f"{len(kinds)} statements" if len(kinds) != 1 else f"a statement of kind {kinds[0]}"
+                raise QueryError(
+                    "a query must be one read-only statement (SELECT, WITH, DESCRIBE, SHOW or SUMMARIZE); "
+                    f"got {got}"
+                )
+            text = query.lower()
+            for name in TABLES:
+                if name in text or any(word in text for word in _DYNAMIC):
+                    self.table(name)
+            answer = self._views.sql(query)
+            return (answer if limit is None else answer.limit(limit)).to_arrow_table()
+        except duckdb.Error as error:
+            message = str(error)
+            if isinstance(error, duckdb.PermissionException):
+                message += f". A query reads the store's views alone: {', '.join(TABLES)}"
+            raise QueryError(message) from None
+
+
+def _one_row_per_trial(rows: pa.Table) -> pa.Table:
+    """Of each trial the last attempt that ended ``ok``, else the last one; by study and start.
+
+    Which rows to keep is found from a few columns. The others are moved only if some must go or change
+    places, which in a merged file none does: in a large store that is most of the work.
+    """
+    workspace = connect()
+    places = pa.array(np.arange(rows.num_rows))
+    workspace.register("trials", rows.select(list(_KEYS)).append_column("place", places))
+    unique = workspace.execute(_UNIQUE).fetchall() == [(True,)]
+    query = _IN_ORDER.format(only="" if unique else _ONE_PER_TRIAL)
+    kept = workspace.sql(query).to_arrow_table()["place"]
+    return rows if kept.combine_chunks().equals(places) else rows.take(kept)
+
+
+def open_store(path: str | Path, study: str | None = None) -> Store:
+    """Opens the store at `path` (a folder, or a URI for object storage) for reading.
+
+    Args:
+        path: the store.
+        study: restrict the views to this study.
+
+    Raises:
+        StoreError: nothing is there, or it cannot be read.
+        UnknownStudyError: the store has no such study; the message names the nearest.
+
+    """
+    listing = list_files(path)
+    if study is not None and study not in listing.studies:
+        near = difflib.get_close_matches(study, listing.studies, n=1, cutoff=0.4)
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+        elif listing.studies:
+            hint = "it holds " + ", ".join(listing.studies)
+        else:
+            hint = f"it holds none yet; `revstudy run {study} --store {path}` would start it"
+        raise UnknownStudyError(f"the store {str(path)!r} has no study {study!r}: {hint}")
+    return Store(path, listing, study=study)
