@@ -23,11 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from study.executors.session import ray_session
+from study.cluster.session import ray_session
 from study.provenance import provenance
-from study.record import read_rows
-from study.runner import plan_run, run_study
-from study.spec import Study, parse_study
+from study.run import plan_run, run_study
+from study.spec.study import Study, parse_study
+from study.store.writer import read_rows
 
 LIMIT_S, TIMES = 0.25, 10
 
@@ -124,7 +124,7 @@ def as_functions(study: Study, scratch: str) -> float:
 def train_one(config: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from study.train import train_trial
+    from study.train.trial import train_trial
 
     torch.set_num_threads(1)
     row = train_trial(config["trial"], device="cpu").trial

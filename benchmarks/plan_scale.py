@@ -29,8 +29,8 @@ from analysis.schema import TRIALS
 from analysis.store.manifest import MANIFEST, Entry, manifest_bytes
 from benchmarks.sweep_store import points, trial
 from study.identity import canonical_json
-from study.plan import make_plan
-from study.spec import parse_study
+from study.plan.plan import make_plan
+from study.spec.study import parse_study
 
 LIMIT_S = 5.0
 STUDY: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """A store of 100,000 trials and 10,000,000 epoch rows: written, merged while it is read, planned, asked.
 
 Each trial has a file of its row and one of its curve. The first `SYNCED` are written, and timed, as finished
-trials are, by `study.record.write_result`; the others without syncing. The numbers are made up
+trials are, by `study.store.writer.write_result`; the others without syncing. The numbers are made up
 (`benchmarks.sweep_store`), the identities are those of the study's trials. Then, in this order:
 
 * plan of the study, all of it done, before the merge: `revstudy plan` as a fresh process;
@@ -42,11 +42,11 @@ from benchmarks.plan_scale import STUDY, measure
 from benchmarks.results_file import FOLDER, circumstances
 from benchmarks.sweep_store import Row, epoch_rows, points, trial
 from study.identity import canonical_json
-from study.plan import make_plan
-from study.record import write_result
-from study.rows import TrialResult
+from study.plan.plan import make_plan
 from study.settings import Trial
-from study.spec import parse_study
+from study.spec.study import parse_study
+from study.store.rows import TrialResult
+from study.store.writer import write_result
 
 PLAN_LIMIT_S, QUERY_LIMIT_S = 5.0, 0.3
 SYNCED, CURVES = 3_000, 500

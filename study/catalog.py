@@ -58,7 +58,7 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
 
 def dataset_rows() -> list[dict[str, Any]]:
     """One row per data set: what it is, whether it can be used now, and what to do if not."""
-    from study.sources import CIFAR_FOLDERS, cifar_parquet, data_root
+    from study.data.sources import CIFAR_FOLDERS, cifar_parquet, data_root
 
     root = data_root(DataSettings())
     rows = [

@@ -143,7 +143,7 @@ def canonical_json(settings: TrialSettings) -> str:
 
 def _fragments(settings: TrialSettings) -> dict[str, str]:
     """The canonical JSON of each part under its name, names sorted."""
-    from study.sources import fingerprint
+    from study.data.sources import fingerprint
 
     settings = resolve(settings)
     memory, probe = settings.memory, settings.probe

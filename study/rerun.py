@@ -9,9 +9,9 @@ from typing import Any
 
 from study.errors import StudyError, nearest
 from study.identity import trial_id
-from study.record import read_rows
 from study.settings import Trial, TrialSettings, settings_from_dict
-from study.train import train_trial
+from study.store.writer import read_rows
+from study.train.trial import train_trial
 
 COMPARED = (
     *("outcome", "accuracy_val", "accuracy_test", "loss_train", "loss_val", "loss_test", "parameters"),

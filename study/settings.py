@@ -1,7 +1,7 @@
 """The settings of one trial, fully resolved: plain frozen dataclasses, standard library only.
 
-The study file (`study.spec`) describes many trials; `study.space` turns each of its points into one
-`TrialSettings`. The training loop reads these and nothing else, so it needs no pydantic and no Ray.
+The study file (`study.spec.study`) describes many trials; `study.plan.points` turns each of its points into
+one `TrialSettings`. The training loop reads these and nothing else, so it needs no pydantic and no Ray.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class ProbeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSettings:
-    """One point of a study, fully resolved: what `study.train.train_trial` runs."""
+    """One point of a study, fully resolved: what `study.train.trial.train_trial` runs."""
 
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

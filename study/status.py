@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from analysis.store.store import Store, open_store
-from study.claims import Claim, read_claims
 from study.outcomes import FAILED, OK, PRUNED
-from study.store_files import open_filesystem
+from study.store.files import open_filesystem
+from study.store.leases import Claim, read_claims
 
 WINDOW = 50
 """The rate is that of the last so many trials."""

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """A Ray of two CPUs, started once; code that asks for a session of its own joins it."""
-    from study.executors.session import ray_session
+    from study.cluster.session import ray_session
 
     with ray_session(dashboard=True, num_cpus=2) as cluster:
         yield cluster
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_study() -> Callable[..., Any]:
     """A study on 256 digits whose trials take about a second; each keyword replaces a section."""
-    from study.spec import parse_study
+    from study.spec.study import parse_study
 
     def make(**sections: Any) -> Any:
         return parse_study({**SMALL, **sections})

@@ -109,11 +109,11 @@ def test_a_package_imports_what_its_rule_allows(rule):
     ("package", "source", "found"),
     [
         ("revmodels", "import ray", "ray"),
-        ("revmodels", "def f():\n    from study import plan", "study.plan"),
+        ("revmodels", "def f():\n    from study import plan", "study.plan.plan"),
         ("revmodels", "class A:\n    import pyarrow.parquet as pq", "pyarrow.parquet"),
         ("analysis", "try:\n    import torch\nexcept ImportError:\n    pass", "torch"),
         ("analysis", "import optuna", "optuna"),
-        ("analysis", "from study.rows import full_row", "study.rows.full_row"),
+        ("analysis", "from study.store.rows import full_row", "study.store.rows.full_row"),
         ("study", "from analysis.store.store import open_store", "analysis.store.store.open_store"),
         ("study", "from analysis import store", "analysis.store.store"),
         ("study", "import analysis", "analysis"),
@@ -159,9 +159,9 @@ def run_without(blocked: set[str], code: str) -> subprocess.CompletedProcess[str
 
 TRAIN = """
 from study.identity import resolve, trial_id
-from study.record import write_result
+from study.store.writer import write_result
 from study.settings import DataSettings, ModelSettings, TrainSettings, Trial, TrialSettings
-from study.train import train_trial
+from study.train.trial import train_trial
 settings = resolve(TrialSettings(
     data=DataSettings(name="synthetic:1x8x8x4", train_examples=64, test_examples=32),
     model=ModelSettings(name="revnet38", depth=14, width=0.25),
@@ -179,7 +179,7 @@ def test_a_trial_runs_on_a_machine_with_torch_and_pyarrow_alone():
 
 
 def test_the_blocker_blocks():
-    done = run_without(WITHOUT, "import study.spec")
+    done = run_without(WITHOUT, "import study.spec.study")
     assert done.returncode != 0
     assert "import of pydantic halted" in done.stderr
 

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu/cifar.py --out DIR --data parquet:shared/data/cifar10 --epochs 30 --processes 6
 
-Uses the training loop of the studies (`study.train`) without Ray: images stay on the device, and so does
-their augmentation. Every finished trial is a row of ``DIR/store``; every other one leaves its state after
-each epoch in ``DIR/state`` and goes on from there in the next call, which gives what an uninterrupted
+Uses the training loop of the studies (`study.train.trial`) without Ray: images stay on the device, and so
+does their augmentation. Every finished trial is a row of ``DIR/store``; every other one leaves its state
+after each epoch in ``DIR/state`` and goes on from there in the next call, which gives what an uninterrupted
 training gives.
 """
 
@@ -26,7 +26,6 @@ if __package__ in (None, ""):
 
 from benchmarks.gpu.common import ended, parser
 from study.identity import resolve, trial_id
-from study.record import attempts, done_ids, write_result
 from study.settings import (
     DataSettings,
     MemorySettings,
@@ -36,7 +35,8 @@ from study.settings import (
     Trial,
     TrialSettings,
 )
-from study.train import train_trial
+from study.store.writer import attempts, done_ids, write_result
+from study.train.trial import train_trial
 
 STUDY = "gpu-cifar"
 MODELS = ("resnet32", "revnet38", "resnet110", "revnet110", "resnet164", "revnet164")

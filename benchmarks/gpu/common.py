@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from study.build import trial_cost  # noqa: E402
 from study.identity import resolve, trial_id  # noqa: E402
-from study.record import attempts, done_ids, write_result  # noqa: E402
 from study.settings import Trial, TrialSettings  # noqa: E402
-from study.train import TrialResult, train_trial  # noqa: E402
+from study.store.writer import attempts, done_ids, write_result  # noqa: E402
+from study.train.build import trial_cost  # noqa: E402
+from study.train.trial import TrialResult, train_trial  # noqa: E402
 
 MINUTES = 9.0
 """A call ends well before ten minutes."""

@@ -28,7 +28,7 @@ if __package__ in (None, ""):
 
 from benchmarks.gpu.common import Deadline, Lines, device_name, ended, parser
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model, measure
-from study.build import matmul_precision
+from study.train.build import matmul_precision
 
 HOLDS, BROKEN, NOT_APPLICABLE = "holds", "broken", "not applicable"
 

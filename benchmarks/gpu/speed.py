@@ -30,7 +30,7 @@ from benchmarks.gpu.conformance import error, gradients
 from benchmarks.gpu.memory import point
 from benchmarks.gpu.memory import told as told_memory
 from revmodels import Precision, create_model
-from study.build import matmul_precision
+from study.train.build import matmul_precision
 
 STRATEGIES = ("store", "reverse", "checkpoint")
 ROUNDS, WARMUP = 30, 5

@@ -25,7 +25,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
-from study.store_files import local_folder
+from study.store.files import local_folder
 
 NAME = "optuna.journal"
 OUTCOMES = "outcomes"

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from study import checkpoints, outcomes
-from study.claims import read_claims
+from study import outcomes
 from study.errors import StoreError
-from study.record import attempts, lost_result, read_rows, write_result
-from study.workers import Job
+from study.executors.actor import Job
+from study.store import checkpoints
+from study.store.leases import read_claims
+from study.store.writer import attempts, lost_result, read_rows, write_result
 
 RETRIES = 3
 """How often in a row a run tries a trial again whose process was lost, without one more epoch done."""

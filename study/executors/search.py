@@ -26,10 +26,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
+from study.executors.actor import SCORE, Job
+from study.executors.job_queue import JobQueue
 from study.executors.journal import Journal
-from study.executors.queue import JobQueue
-from study.spec import Axis, Pruning
-from study.workers import SCORE, Job
+from study.spec.study import Axis, Pruning
 
 Row = Mapping[str, Any]
 Point = dict[str, Any]
@@ -57,7 +57,7 @@ class StoreSearch(JobQueue):
     objectives
         ``max`` or ``min`` for each column of the row to optimize, in order.
     sampler
-        One of `study.spec.SAMPLERS`.
+        One of `study.spec.study.SAMPLERS`.
     seed
         Of the sampler.
     make_jobs

@@ -11,17 +11,17 @@ from typing import Any
 
 from ray import tune
 
+from study.cluster.session import Cluster
 from study.errors import StoreError
+from study.executors.actor import NOT_RUN, Job, TrialActor
+from study.executors.group import DRIVER_RESOURCES, GroupActor
+from study.executors.job_queue import JobQueue
 from study.executors.lost import LostTrials
-from study.executors.queue import JobQueue
-from study.executors.repairs import mend_tune
-from study.executors.session import Cluster
-from study.executors.train import DRIVER_RESOURCES, GroupActor
+from study.executors.tune_patches import mend_tune
 from study.outcomes import ProcessLostError
+from study.plan.concurrency import at_once
 from study.progress import ELSEWHERE, FOUND, Progress
-from study.scaling import at_once
 from study.settings import ScalingSettings, Trial
-from study.workers import NOT_RUN, Job, TrialActor
 
 
 @dataclass(frozen=True, kw_only=True)

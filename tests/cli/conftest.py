@@ -28,7 +28,7 @@ def revstudy(capfd, monkeypatch) -> Callable[..., Answer]:
     """Run a command in this process, which has imported the heavy packages already."""
 
     def run(*arguments: object) -> Answer:
-        from study.cli import main
+        from study.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["revstudy", *map(str, arguments)])
         monkeypatch.setenv("NO_COLOR", "1")

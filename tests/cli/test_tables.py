@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from study import cli_tables
-from study.claims import acquire
+from study.cli import tables as cli_tables
+from study.store.leases import acquire
 from tests.cli.conftest import start
 
 VERBS = ("describe", "serve", "figures", "compare", "compact", "rerun")

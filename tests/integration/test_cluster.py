@@ -7,7 +7,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from study.record import read_rows
+from study.store.writer import read_rows
 from tests.cli.conftest import Answer, finish, start, write_study
 
 EPOCHS = 12
@@ -26,7 +26,7 @@ def head():
     """A cluster of one node with one CPU, which this process does not join."""
     from ray.cluster_utils import Cluster
 
-    from study.executors.session import ENVIRONMENT
+    from study.cluster.session import ENVIRONMENT
 
     with pytest.MonkeyPatch.context() as patched:
         for name, value in ENVIRONMENT.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from study.errors import StoreError
+from study.executors.actor import Job
 from study.executors.lost import RETRIES, LostTrials
 from study.outcomes import ProcessLostError
-from study.record import read_rows, write_result
-from study.runner import plan_run
-from study.train import train_trial
-from study.workers import Job
+from study.run import plan_run
+from study.store.writer import read_rows, write_result
+from study.train.trial import train_trial
 
 MONITOR = (
     "2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2) "
@@ -94,7 +94,7 @@ def test_an_actor_that_ray_ended_for_memory_is_a_lost_trial_and_not_the_end_of_t
     from ray.air.execution._internal.actor_manager import RayActorManager
     from ray.exceptions import OutOfMemoryError, RayActorError
 
-    from study.executors.repairs import deaths_for_memory
+    from study.executors.tune_patches import deaths_for_memory
 
     told = []
     actor = SimpleNamespace(actor_id=7, _on_error=lambda actor, error: told.append(error))

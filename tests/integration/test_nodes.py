@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 import study as study_package
+from study.cluster.nodes import check_nodes, judge
+from study.cluster.reach import ClusterError
+from study.cluster.session import LOOPBACK
 from study.errors import StoreError
-from study.executors.nodes import check_nodes, judge
-from study.executors.reach import ClusterError
-from study.executors.session import LOOPBACK
 from study.provenance import versions
 from tests.cli.conftest import finish, start, write_study
 

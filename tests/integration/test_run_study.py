@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from study.claims import Hold, acquire
 from study.progress import Progress
-from study.record import read_rows, write_result
-from study.runner import plan_run, run_study
-from study.train import train_trial
+from study.run import plan_run, run_study
+from study.store.leases import Hold, acquire
+from study.store.writer import read_rows, write_result
+from study.train.trial import train_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -9,14 +9,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from study.executors.actor import Job
 from study.executors.journal import Journal
 from study.executors.search import StoreSearch, make_scheduler, objective_values
-from study.record import read_rows
-from study.rows import settings_columns
-from study.runner import plan_run, run_study
-from study.searches import known_points, point_of, remaining, trials_at
-from study.spec import SAMPLERS, Axis
-from study.workers import Job
+from study.plan.search_progress import known_points, point_of, remaining, trials_at
+from study.run import plan_run, run_study
+from study.spec.study import SAMPLERS, Axis
+from study.store.rows import settings_columns
+from study.store.writer import read_rows
 
 ONE = {"accuracy_val": "max"}
 OBJECTIVES = {"accuracy_val": "max", "memory_peak_bytes": "min", "reconstruction_rel_error": "min"}

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from study.executors.session import Cluster, ClusterError, ray_session
+from study.cluster.session import Cluster, ClusterError, ray_session
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_session_joins_the_ray_of_its_process(ray_cluster):
 
 
 def test_a_trial_too_large_for_the_cluster_stops_the_run_before_any_trial(ray_cluster, make_study, store):
-    from study.runner import plan_run, run_study
+    from study.run import plan_run, run_study
 
     with pytest.raises(ClusterError, match=r"scaling\.cpus_per_worker"):
         run_study(make_study(scaling={"cpus_per_worker": 64}), store)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from study.record import read_rows
-from study.runner import plan_run, run_study
-from study.searches import trials_at
+from study.plan.search_progress import trials_at
+from study.run import plan_run, run_study
 from study.settings import ScalingSettings
-from study.train import train_trial
+from study.store.writer import read_rows
+from study.train.trial import train_trial
 
 
 @pytest.mark.timeout(600)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from study.claims import Claim
-from study.plan import make_plan
-from study.record import write_result, write_study
-from study.rows import TrialResult, lost_result
+from study.plan.plan import make_plan
 from study.status import _study_status, store_status
+from study.store.leases import Claim
+from study.store.rows import TrialResult, lost_result
+from study.store.writer import write_result, write_study
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

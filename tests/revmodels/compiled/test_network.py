@@ -7,7 +7,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
-from revmodels.compiled.network import random_numbers as seeded
+from revmodels.compiled import random_numbers as seeded
 from tests.revmodels.blocks import (
     CHANNELS,
     KINDS,

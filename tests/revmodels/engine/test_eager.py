@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
-from revmodels.engine.eager import eager as engine
-from revmodels.engine.eager import unit_replay as unit_plan
+from revmodels.engine import eager as engine
+from revmodels.engine import unit_replay as unit_plan
 from revmodels.errors import DoubleBackwardError, ReplayError, ResidualError
 from tests.revmodels.blocks import KINDS, assert_equal_gradients, gradients, make_input, make_sequence
 

@@ -1,0 +1,34 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study file, or the name of a built-in study.")
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scale",
+        metavar="NAME",
+        help="One of the study's own scales, such as smoke: fewer, smaller or shorter trials of the same "
+        "kind, kept as the study STUDY-NAME.",
+    ),
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", metavar="DIR", envvar="REVSTUDY_STORE", help="The results store.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
+STORE = "results"
+
+
+def study_name(study: str | None) -> str | None:
+    """The name of a study, given as such or as a study file."""
+    if study is None or not study.endswith((".yaml", ".yml", ".py")):
+        return study
+    from study.spec.study import load_study
+
+    return load_study(study).name

@@ -1,0 +1,179 @@
+"""The verb that looks ahead: plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from study.cli.options import STORE, JsonOption, ScaleOption, StoreOption, StudyArgument
+from study.cli.output import duration, megabytes, print_json, print_rows, say
+
+if TYPE_CHECKING:
+    from study.plan.forecast import Forecast
+    from study.plan.plan import Plan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the program."""
+    example = "`revstudy plan quickstart`, `revstudy plan depth.yaml --calibrate --json`, "
+    example += "`revstudy plan paper-cifar --scale tiny`"
+    app.command(epilog=f"Example: {example}")(plan)
+
+
+def plan(
+    study: StudyArgument,
+    scale: ScaleOption = None,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+    predict: Annotated[
+        bool, typer.Option(help="Predict the memory of each model, about a second a model, and all times.")
+    ] = True,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Train a few steps of the cheapest model, in case the store has no times.",
+        ),
+    ] = False,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--memory-gb",
+            min=0.001,
+            metavar="GB",
+            help="Plan for a GPU (or, without GPUs, a machine) of this memory instead of what is here.",
+        ),
+    ] = None,
+) -> None:
+    """Show what a run would train: trials, parameters, memory, time, and what will not fit.
+
+    Models are built on fake tensors: nothing is allocated, trained (but for `--calibrate`) or written.
+
+    Trials that any study of the store has done are counted, not planned. Times come from the store's own past
+    trials: `same` settings on this kind of machine, or `scaled` by the work of a training step from the
+    nearest ones; else from `--calibrate`; else they are `unknown`.
+    """
+    from study.run import plan_run
+    from study.spec.study import load_study
+
+    loaded = load_study(study, scale)
+    planned = plan_run(loaded, store, predict=predict)
+    if predict:
+        from study.plan.forecast import forecast_plan
+
+        memory = None if memory_gb is None else round(memory_gb * 1e9)
+        planned = forecast_plan(planned, loaded, store, calibrate_now=calibrate, memory_bytes=memory)
+    if as_json:
+        print_json(planned.to_json())
+        return
+    say_plan(planned, say)
+    if planned.ladder is not None:
+        for name in ("rungs", "constants"):
+            say()
+            print_rows(planned.ladder[name])
+    rows = _rows(planned)
+    if rows:
+        say()
+        print_rows(rows)
+    if planned.forecast is not None and planned.total:
+        say()
+        _say_forecast(planned.forecast)
+        _say_company(planned)
+
+
+def say_plan(planned: Plan, write: Any) -> None:
+    """Write the counts of a plan and a line for each search."""
+    searched = sum(search.count for search in planned.searches)
+    others = {name: count for name, count in planned.done_by.items() if name != planned.study}
+    by = f" ({', '.join(f'{count} by {name}' for name, count in others.items())})" if others else ""
+    write(
+        f"{planned.study}: {len(planned.trials)} new grid trials, up to {searched} searched ones; "
+        f"{len(planned.already_done)} already done{by}, {len(planned.duplicates)} duplicates"
+        + (f", {len(planned.beyond_budget)} beyond the budget" if planned.beyond_budget else "")
+    )
+    for search in planned.searches:
+        goals = ", ".join(f"{name} {way}" for name, way in search.objectives.items())
+        limits = [
+            f"{name} at {'most' if way == 'max' else 'least'} {value:g}"
+            for name, limit in search.constraints.items()
+            for way, value in limit.items()
+        ]
+        goals += f" with {', '.join(limits)}" if limits else ""
+        count = f"{search.count} trials" if search.count else "nothing left to propose"
+        write(f"search by {search.sampler} for {goals}: {count}")
+
+
+def _say_forecast(found: Forecast) -> None:
+    from study.plan.durations import CALIBRATED, UNKNOWN
+
+    for search in found.searches:
+        each = "an unknown time" if search.time_s is None else f"about {duration(search.time_s)}"
+        say(
+            f"Search: up to {search.trials} trials of {each} and up to {megabytes(search.memory_bytes)}, "
+            "by the ends of its axes"
+        )
+    known = len(found.times) - found.unknown + sum(s.trials for s in found.searches if s.time_s is not None)
+    if found.total_s is not None:
+        line = f"Time on this machine: about {duration(found.total_s)}"
+    elif known:
+        line = f"Time: unknown for {found.unknown} of {len(found.times)} grid trials"
+    else:
+        line = "Time: unknown; the store has no trials to go by (--calibrate times a few steps)"
+    if known:
+        line += f"; {found.worker_hours:.3g} worker-hours, {found.gpu_hours:.3g} GPU-hours"
+        sources = ", ".join(f"{n} {s}" for s, n in found.sources.items() if s != UNKNOWN)
+        line += f" (from {sources})" if sources else ""
+    say(line)
+    if found.calibration is not None and CALIBRATED in found.sources:
+        step = found.calibration
+        say(
+            f"Calibrated on {step.model}: {1 / step.example_s:.4g} examples/s, scaled by the work of a "
+            "training step (3 forward passes stored, 4 rebuilt); evaluation and probes come on top"
+        )
+    for misfit in found.misfits:
+        say(
+            f"Does not fit: {misfit.model} ({len(misfit.trial_ids)} trials) needs "
+            f"{megabytes(misfit.needed_bytes)}, {misfit.what} is {megabytes(misfit.available_bytes)}: "
+            f"{misfit.remedy}"
+        )
+
+
+def _say_company(planned: Plan) -> None:
+    """Say whether the trials whose time is measured run alone."""
+    assert planned.forecast is not None
+    timed = {trial.settings.scaling for trial in planned.trials if trial.settings.probe.cost}
+    together = max((planned.forecast.machine.at_once(scaling) for scaling in timed), default=0)
+    if together > 1:
+        say(
+            f"Up to {together} trials run side by side, each on its own cores or GPU (concurrent_trials in "
+            "their rows); scaling.alone: true runs them one at a time, for times that are to be compared"
+        )
+    elif timed:
+        say("Trials run one at a time: none disturbs the times of another")
+
+
+def _rows(planned: Plan) -> list[dict[str, Any]]:
+    """One row per distinct model of the plan, with the trials that train it."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for trial in planned.trials:
+        s, cost = trial.settings, planned.costs.get(trial.trial_id)
+        time = planned.forecast.times.get(trial.trial_id) if planned.forecast else None
+        row = {
+            "model": s.model.name,
+            "depth": s.model.depth,
+            "width": s.model.width,
+            "strategy": s.memory.strategy,
+            "compute": s.precision.compute,
+            "workers": s.scaling.workers,
+            "batch": s.train.batch_size,
+            "epochs": s.train.epochs,
+            "parameters": cost.parameters if cost else None,
+            "peak memory": megabytes(cost.memory_bytes if cost else None),
+            "activations": megabytes(cost.activation_bytes if cost else None),
+        }
+        seen = rows.setdefault(tuple(row.values()), {**row, "time of one": "unknown", "trials": 0})
+        seen["trials"] += 1
+        if time is not None and time.seconds is not None:
+            seen["time of one"] = duration(time.seconds)
+    return list(rows.values())

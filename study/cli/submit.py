@@ -1,0 +1,308 @@
+"""The verb that sends a study to a cluster: submit."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from study.cli.options import STORE, JsonOption, StoreOption, StudyArgument
+from study.cli.output import print_json, say, tell
+from study.cluster.sizing import CLAIM, DEFAULT_NODES, Place
+
+if TYPE_CHECKING:
+    from study.cluster.jobs import Jobs, Started
+    from study.cluster.submission import Submission
+
+MAX_UPLOAD_MB = 100
+CLUSTER, MANIFEST, UPLOAD = "Cluster", "Manifests", "Upload"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the program."""
+    example = (
+        "`revstudy submit depth.yaml --address http://127.0.0.1:8265 --store /mnt/results`, "
+        "`revstudy submit depth.yaml --store /mnt/results --kuberay > job.yaml`"
+    )
+    app.command(epilog=f"Example: {example}")(submit)
+
+
+def submit(
+    study: StudyArgument,
+    store: StoreOption = STORE,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The cluster's dashboard, which takes jobs; http://127.0.0.1:8265 if not given.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            help="Follow the log to the end; --no-wait returns once the job is sent.", rich_help_panel=CLUSTER
+        ),
+    ] = True,
+    stop: Annotated[
+        bool,
+        typer.Option(
+            "--stop",
+            help="Interrupt the study if it runs there; what is done is kept.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = False,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The driver's interpreter on the head node; found if not given.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Send this folder too, as the job's working directory (for data with relative paths).",
+            rich_help_panel=UPLOAD,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Leave these files or folders of it out.", rich_help_panel=UPLOAD
+        ),
+    ] = None,
+    max_upload_mb: Annotated[
+        float, typer.Option(min=0, metavar="MB", help="Refuse to send more.", rich_help_panel=UPLOAD)
+    ] = MAX_UPLOAD_MB,
+    kuberay: Annotated[
+        bool,
+        typer.Option(
+            "--kuberay",
+            help="Print a RayJob (ray.io/v1) for `kubectl apply` instead.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = False,
+    cluster_yaml: Annotated[
+        bool,
+        typer.Option(
+            "--cluster-yaml",
+            help="Print a cluster file for `ray up` (AWS) instead.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = False,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="Container image with revstudy.", rich_help_panel=MANIFEST),
+    ] = None,
+    cpus_per_node: Annotated[
+        int | None,
+        typer.Option(min=1, help="8, or what a worker needs, if not given.", rich_help_panel=MANIFEST),
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option(min=0, help="What a worker needs if not given.", rich_help_panel=MANIFEST),
+    ] = None,
+    memory_per_node_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="GB",
+            help="The predicted memory of a node's workers if not given.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = None,
+    max_nodes: Annotated[
+        int, typer.Option(min=1, help="Ask for no more worker nodes.", rich_help_panel=MANIFEST)
+    ] = DEFAULT_NODES,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of Kubernetes.", rich_help_panel=MANIFEST)
+    ] = None,
+    claim: Annotated[
+        str,
+        typer.Option(
+            "--pvc",
+            metavar="NAME",
+            help="The ReadWriteMany volume claim to mount at the store's path.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = CLAIM,
+    token_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A Secret with Ray's token under auth_token; KubeRay makes one if not given.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = None,
+    region: Annotated[
+        str, typer.Option(metavar="NAME", help="Of AWS.", rich_help_panel=MANIFEST)
+    ] = Place.region,
+    instance_type: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Of the worker nodes on AWS; the smallest that fits if not given.",
+            rich_help_panel=MANIFEST,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study on a Ray cluster, follow it, and exit with its exit code.
+
+    Sent are the validated study and the Python code of this installation, some 300 kB. Its dependencies
+    must be installed on every machine in the same versions; with other versions, or without, a machine is
+    named before the first trial. `--working-dir` sends a folder too: what git ignores, hidden files (`.git`,
+    `.env`), caches and results stores stay here.
+
+    STORE must be a path (or URL such as s3://bucket/results) under which every machine of the cluster reaches
+    the same storage. That is checked before the first trial, and machines that cannot write to it are named.
+
+    The job's id is made from the study and the store. Submitted again while it runs, it is followed, not
+    started twice; submitted again after it ended, what is left is trained. Ctrl-C lets go of the log and
+    leaves the study running; `--stop` ends it.
+
+    `--kuberay` and `--cluster-yaml` print what makes a cluster for the study: worker nodes that hold its
+    trials side by side, as many as `--max-nodes` allows, with the memory that the plan predicts. With
+    `--json` too.
+
+    The token that clusters ask for is read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or
+    `~/.ray/auth_token`.
+    """
+    from study.cluster.submission import Submission
+    from study.spec.study import load_study
+
+    submission = Submission(
+        study=load_study(study),
+        store=store,
+        folder=working_dir,
+        exclude=tuple(exclude or ()),
+        max_upload_mb=max_upload_mb,
+        python=python,
+    )
+    if kuberay or cluster_yaml:
+        if kuberay and cluster_yaml:
+            raise typer.BadParameter("--kuberay and --cluster-yaml are two kinds of file; give one of them")
+        place = Place(
+            image=image,
+            namespace=namespace,
+            claim=claim,
+            token_secret=token_secret,
+            region=region,
+            instance_type=instance_type,
+        )
+        _print_manifest(
+            submission, place, cpus_per_node, gpus_per_node, memory_per_node_gb, max_nodes, kuberay, as_json
+        )
+        return
+    from study.cluster.jobs import Jobs
+
+    jobs = Jobs(address)
+    if stop:
+        raise typer.Exit(_stop(jobs, submission, as_json))
+    for warning in submission.warnings():
+        tell(f"revstudy: {warning}")
+    started = jobs.submit(submission)
+    command = f"revstudy submit {shlex.quote(study)} --store {shlex.quote(store)} --address {jobs.url}"
+    _say_started(started, jobs)
+    if not wait:
+        tell(f"follow it: {command}\nstop it:   {command} --stop")
+        if as_json:
+            print_json(_json(submission, started, jobs, status=None, code=None))
+        else:
+            say(started.id)
+        return
+    raise typer.Exit(_follow(jobs, submission, started, command, as_json))
+
+
+def _print_manifest(
+    submission: Submission,
+    place: Place,
+    cpus: int | None,
+    gpus: int | None,
+    memory_gb: float | None,
+    max_nodes: int,
+    kuberay: bool,
+    as_json: bool,
+) -> None:
+    from study.cluster.manifests import cluster_file, kuberay_job
+    from study.cluster.sizing import size_of
+    from study.errors import StoreError
+    from study.plan.plan import make_plan
+    from study.run import plan_run
+    from study.spec.yaml_file import parse_yaml
+
+    try:
+        planned = plan_run(submission.study, submission.store, predict=True)
+    except StoreError as error:  # Storage that the cluster reaches need not be reachable from here.
+        tell(f"revstudy: counting no trial as done: {error}")
+        planned = make_plan(submission.study, predict=True)
+    size = size_of(planned, submission.study, cpus=cpus, gpus=gpus, memory_gb=memory_gb, max_nodes=max_nodes)
+    text = (kuberay_job if kuberay else cluster_file)(submission.study, submission.store, size, place)
+    tell(f"{submission.study.name}: {size}")
+    print_json(parse_yaml(text)) if as_json else say(text.rstrip())
+
+
+def _follow(jobs: Jobs, submission: Submission, started: Started, command: str, as_json: bool) -> int:
+    from study.cluster.jobs import INTERRUPTED, exit_code
+
+    stream = sys.stderr if as_json else sys.stdout
+
+    def write(text: str) -> None:
+        stream.write(text)
+        stream.flush()
+
+    try:
+        details = jobs.follow(started.id, write)
+    except KeyboardInterrupt:
+        tell(f"\nLet go of {started.id}, which runs on.\nfollow it: {command}\nstop it:   {command} --stop")
+        return INTERRUPTED
+    code = exit_code(details)
+    tell(f"{started.id}: {details.status.value.lower()}, exit code {code}")
+    if as_json:
+        print_json(_json(submission, started, jobs, status=details.status.value, code=code))
+    return code
+
+
+def _stop(jobs: Jobs, submission: Submission, as_json: bool) -> int:
+    job_id = jobs.running(submission.id)
+    if job_id is not None:
+        jobs.stop(job_id)
+    name = submission.study.name
+    if as_json:
+        print_json({"study": name, "store": submission.store, "address": jobs.url, "stopped": job_id})
+    elif job_id is None:
+        say(f"{name} is not running on {jobs.url} with this study file and store.")
+    else:
+        say(f"Stopped {job_id}. What is done is kept; submit again to go on.")
+    return 0
+
+
+def _say_started(started: Started, jobs: Jobs) -> None:
+    if started.joined:
+        tell(f"{started.id} is running on {jobs.url} already")
+    else:
+        size = f"{started.uploaded_bytes / 1e3:.1f} kB" if started.uploaded_bytes < 1e6 else ""
+        size = size or f"{started.uploaded_bytes / 1e6:.1f} MB"
+        files = "the study" if started.files == 1 else f"{started.files} files"
+        tell(f"{started.id} sent to {jobs.url}: {files} ({size}) and this version's code")
+
+
+def _json(
+    submission: Submission, started: Started, jobs: Jobs, *, status: str | None, code: int | None
+) -> dict[str, Any]:
+    return {
+        "study": submission.study.name,
+        "store": submission.store,
+        "address": jobs.url,
+        "submission_id": started.id,
+        "already_running": started.joined,
+        "status": status,
+        "exit_code": code,
+    }

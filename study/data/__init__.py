@@ -1,0 +1,1 @@
+"""Where examples come from. The next source of data goes here."""

@@ -1,0 +1,276 @@
+"""Data sets in memory, split into train, validation and test, behind one function: `load_data`.
+
+Validation is taken from the training pool and steers; the test set is read once, at the end of a trial. Both
+depend on the data set alone and not on a trial's seed, so trials that differ in seed share them. Subsets are
+stratified and nested: a larger `train_examples` contains a smaller one.
+
+Shapes: N images, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from study.data import sources
+from study.data.augment import Augmentation
+from study.errors import DataError
+from study.settings import DataSettings
+
+SMALLEST_AUGMENTED = 28
+"""Images of fewer pixels a side are not augmented unless the study asks for it."""
+RESIDENT_BYTES = 4 << 30
+"""Data sets of up to this size are kept on the GPU."""
+SMALLEST_IMAGENET = 96
+"""Images from this size on get the ImageNet stem, which halves their size twice."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Images as stored, uint8 of shape (N, C, H, W), and their int64 labels of shape (N,)."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def to(self, device: torch.device) -> Split:
+        """The same images and labels on a device."""
+        return Split(images_NCHW=self.images_NCHW.to(device), labels_N=self.labels_N.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataShape:
+    """What a model has to fit: C, H = W, and the number of classes."""
+
+    in_channels: int
+    image_size: int
+    num_classes: int
+
+    @property
+    def stem(self) -> str:
+        """The stem of `revmodels` for images of this size: ``cifar`` or ``imagenet``."""
+        return "imagenet" if self.image_size >= SMALLEST_IMAGENET else "cifar"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageData:
+    """A data set, ready for training.
+
+    Attributes
+    ----------
+    name
+        As the study file gives it.
+    train, val, test
+        The three splits; they share no image.
+    mean_C, std_C
+        Of the training images' pixels, per channel.
+    augmentation
+        What to do to training images, or None.
+    has_labels
+        False for synthetic data, whose labels are noise: no accuracy is recorded.
+
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    num_classes: int
+    mean_C: Tensor
+    std_C: Tensor
+    augmentation: Augmentation | None
+    has_labels: bool = True
+
+    @property
+    def shape(self) -> DataShape:
+        """What a model has to fit."""
+        _, channels, size, _ = self.train.images_NCHW.shape
+        return DataShape(in_channels=channels, image_size=size, num_classes=self.num_classes)
+
+    def near(self, device: torch.device) -> ImageData:
+        """The same data on a GPU, if that is the device and they are small enough; else as they are."""
+        splits = self.train, self.val, self.test
+        if device.type != "cuda" or sum(split.images_NCHW.nbytes for split in splits) > RESIDENT_BYTES:
+            return self
+        train, val, test = (split.to(device) for split in splits)
+        return replace(self, train=train, val=val, test=test)
+
+    def normalize(self, images_NCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(x - mean) / std with the training images' statistics, in `dtype`, on the device of the images."""
+        shape = (1, -1, 1, 1)
+        mean = self.mean_C.to(images_NCHW.device, dtype).view(shape)
+        std = self.std_C.to(images_NCHW.device, dtype).view(shape)
+        return (images_NCHW.to(dtype) - mean) / std
+
+
+@lru_cache(maxsize=16)
+def data_shape(settings: DataSettings) -> DataShape:
+    """The shape of a data set, from a single image of it.
+
+    Raises
+    ------
+    DataError
+        The data set is missing or has another layout.
+
+    """
+    source = sources.open_source(settings)
+    _, channels, size, _ = source.images("train", torch.zeros(1, dtype=torch.long)).shape
+    return DataShape(in_channels=channels, image_size=size, num_classes=source.num_classes)
+
+
+@lru_cache(maxsize=16)
+def training_images(settings: DataSettings) -> int:
+    """How many images a trial on this data set trains on; of the images, none is read.
+
+    Raises
+    ------
+    DataError
+        The data set is missing, has another layout, or holds fewer images than asked for.
+
+    """
+    source = sources.open_source(settings)
+    own_val = source.has("val")
+    return len(_train_and_val(settings, source.labels("train"), 0, own_val=own_val)[0])
+
+
+def load_data(settings: DataSettings, *, seed: int = 0) -> ImageData:
+    """Read a data set, or return the one already in memory for these settings.
+
+    Parameters
+    ----------
+    settings
+        Which images, and how many.
+    seed
+        Of the split, of subsets and of synthetic pixels. Not the trial's seed: trials share their test set.
+
+    Raises
+    ------
+    DataError
+        The data set is missing, has another layout, or holds fewer images than asked for.
+
+    """
+    return _load(settings, seed)
+
+
+@lru_cache(maxsize=4)
+def _load(settings: DataSettings, seed: int) -> ImageData:
+    source = sources.open_source(settings)
+    pool_N = source.labels("train")
+    own_val = source.has("val")
+    train, val = _train_and_val(settings, pool_N, seed, own_val=own_val)
+    if own_val:
+        val = torch.arange(len(source.labels("val")))
+    test_labels_N = source.labels("test")
+    test = torch.arange(len(test_labels_N))
+    if settings.test_examples is not None:
+        test = stratified(test_labels_N, settings.test_examples, _generator(seed, 2), "data.test_examples")
+    train_split = _read(source, "train", train)
+    std_C, mean_C = _statistics(train_split.images_NCHW)
+    return ImageData(
+        name=settings.name,
+        train=train_split,
+        val=_read(source, "val" if own_val else "train", val),
+        test=_read(source, "test", test),
+        num_classes=source.num_classes,
+        mean_C=mean_C,
+        std_C=std_C.clamp_min(1e-6),
+        augmentation=_augmentation(settings, source, train_split.images_NCHW.shape[-1]),
+        has_labels=source.has_labels,
+    )
+
+
+def _read(source: sources.Source, split: str, index: Tensor) -> Split:
+    images = source.images(split, index)
+    return Split(images_NCHW=images, labels_N=source.labels(split)[index])
+
+
+def _train_and_val(
+    settings: DataSettings, labels_N: Tensor, seed: int, *, own_val: bool
+) -> tuple[Tensor, Tensor]:
+    """Disjoint indices of the training pool; the larger the wish, the more of the same order is taken."""
+    pool, fraction = len(labels_N), 0.0 if own_val else settings.validation_fraction
+    wanted = settings.train_examples
+    if wanted is None:
+        val_count = round(fraction * pool)
+        wanted = pool - val_count
+    else:
+        val_count = round(wanted * fraction / (1 - fraction))
+    if val_count < 1 and not own_val:
+        raise DataError(
+            "data.validation_fraction",
+            value=fraction,
+            rule=f"must leave at least one validation image of {pool}",
+            remedy=f"at least {1 / pool:.2g}",
+        )
+    if wanted + val_count > pool:
+        raise DataError(
+            "data.train_examples",
+            value=wanted,
+            rule=f"{settings.name} has {pool} training images and {val_count} of them are for validation",
+            remedy=f"at most {pool - round(fraction * pool)}",
+        )
+    order = _interleaved(labels_N, _generator(seed, 1))
+    # Validation from the one end, training from the other: both are nested, and they never meet.
+    return order.flip(0)[:wanted], order[:val_count]
+
+
+def stratified(labels_N: Tensor, count: int, generator: torch.Generator, path: str) -> Tensor:
+    """Indices of `count` images, with the classes in the proportions of `labels_N`.
+
+    Raises
+    ------
+    DataError
+        `count` is larger than N.
+
+    """
+    if count > len(labels_N):
+        raise DataError(
+            path, value=count, rule=f"the split has {len(labels_N)} images", remedy="ask for fewer"
+        )
+    return _interleaved(labels_N, generator)[:count]
+
+
+def _interleaved(labels_N: Tensor, generator: torch.Generator) -> Tensor:
+    """A random order in which every stretch holds the classes in their overall proportions."""
+    position = torch.empty(len(labels_N), dtype=torch.float64)
+    for label in labels_N.unique():
+        members = (labels_N == label).nonzero().squeeze(1)
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        # Each class is spread evenly over [0, 1), with an offset of its own to break ties.
+        offset = torch.rand(1, generator=generator, dtype=torch.float64)
+        position[shuffled] = (torch.arange(len(members), dtype=torch.float64) + offset) / len(members)
+    return position.argsort(stable=True)
+
+
+def _generator(seed: int, purpose: int) -> torch.Generator:
+    return torch.Generator().manual_seed(1000 * seed + purpose)
+
+
+def _statistics(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """(std, mean) over images and pixels, per channel, in float64, without a float copy of all images."""
+    count = images_NCHW[:, 0].numel()
+    total = torch.zeros(images_NCHW.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for part in _chunks(images_NCHW):
+        values = part.double()
+        total += values.sum((0, 2, 3))
+        squares += values.square().sum((0, 2, 3))
+    mean = total / count
+    return (squares / count - mean.square()).clamp_min(0).sqrt(), mean
+
+
+def _chunks(images_NCHW: Tensor, size: int = 4096) -> Iterator[Tensor]:
+    yield from images_NCHW.split(size)
+
+
+def _augmentation(settings: DataSettings, source: sources.Source, size: int) -> Augmentation | None:
+    wanted = settings.augment
+    if wanted is None:
+        wanted = source.augments and size >= SMALLEST_AUGMENTED
+    return Augmentation(pad=max(1, size // 8), flip=source.flips) if wanted else None

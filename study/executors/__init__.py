@@ -1,0 +1,1 @@
+"""Trials on Ray: what runs them, and what becomes of those whose process was lost."""

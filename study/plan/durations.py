@@ -1,0 +1,273 @@
+"""How long trials will take: from the store's own past, from a short calibration, or honestly unknown.
+
+The rule, in order of preference:
+
+``same``
+    Past trials with the same model, precision, memory strategy, batch, workers and data, on the same kind
+    of machine: the median of their wall time per training example, times the examples of the new trial.
+``scaled``
+    Past trials on the same kind of machine with as many workers and the same arithmetic: of the one whose
+    work is nearest, the wall time per example, times the ratio of the work per example.
+``calibrated``
+    A few steps of the cheapest model of the plan, trained here and now; scaled in the same way. Evaluation
+    and fidelity probes come on top.
+``unknown``
+    None of these.
+
+Work per example is what a training step multiplies: the forward pass, counted by torch's FlopCounterMode on
+fake tensors, times 3 if activations are stored and 4 if they are rebuilt or recomputed (a backward pass costs
+twice its forward; rebuilding adds one more).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from study.errors import StudyError
+from study.identity import canonical, resolve
+from study.settings import (
+    DataSettings,
+    MemorySettings,
+    ModelSettings,
+    ScalingSettings,
+    Trial,
+    TrialSettings,
+)
+
+Row = Mapping[str, Any]
+CALIBRATION_STEPS = 6
+CANDIDATES = 32
+"""Past models among which the nearest is looked for; each one's work takes a moment to count."""
+SAME, SCALED, CALIBRATED, UNKNOWN = "same", "scaled", "calibrated", "unknown"
+_KINDS = ("model", "precision", "memory", "data", "workers", "parallel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time:
+    """Predicted seconds of a trial (None: unknown), where they come from, and how many past trials."""
+
+    seconds: float | None = None
+    source: str = UNKNOWN
+    trials: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What was timed: a model, its seconds and work per training example, and the examples of an epoch."""
+
+    model: str
+    examples: int
+    example_s: float
+    work: float
+
+
+def past_of(row: Row) -> dict[str, Any] | None:
+    """What an estimate needs of a past row; None if it tells no time."""
+    examples, epochs, seconds = row["examples_train"], row["epochs_done"], row["wall_s"]
+    if not (examples and epochs and seconds):
+        return None
+    return {
+        "config": json.loads(row["config_json"]),
+        "row": row,
+        "per_example_s": seconds / examples / epochs,
+    }
+
+
+class Clock:
+    """Predicts times from past trials, all of which it is given once."""
+
+    def __init__(self, rows: Iterable[Row], *, calibrated: Calibration | None = None) -> None:
+        self._past = [past for row in rows if (past := past_of(row)) is not None]
+        self._calibrated = calibrated
+        self._known: dict[TrialSettings, Time] = {}
+        self._same: dict[str, list[float]] = {}
+        self._examples: dict[str, int] = {}
+        for past in self._past:
+            self._same.setdefault(_key(past["config"], past["row"]), []).append(past["per_example_s"])
+            self._examples.setdefault(_text(past["config"]["data"]), past["row"]["examples_train"])
+        self._near: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        kept: set[tuple[Any, ...]] = set()
+        for past in self._past:
+            machine = _machine_of(past["row"])
+            kind = (*machine, past["row"]["workers"], past["row"]["compute_dtype"])
+            known = (*kind, _text({name: past["config"][name] for name in ("model", "memory")}))
+            if known not in kept:
+                kept.add(known)
+                self._near.setdefault(kind, []).append(past)
+
+    def time(self, settings: TrialSettings) -> Time:
+        """The predicted wall time of one trial; its seed has no part in it."""
+        settings = replace(resolve(settings), seed=0)
+        if settings not in self._known:
+            self._known[settings] = self._time(settings)
+        return self._known[settings]
+
+    def _time(self, settings: TrialSettings) -> Time:
+        config = canonical(settings)
+        examples = self._examples.get(_text(config["data"])) or settings.data.train_examples
+        machine = machine_for(settings.scaling)
+        if examples is None and self._calibrated is not None:
+            examples = self._calibrated.examples
+        if examples is None:
+            return Time()
+        total = examples * settings.train.epochs
+        same = self._same.get(_key(config, {"batch_size": settings.train.batch_size, **machine}))
+        if same:
+            return Time(seconds=total * statistics.median(same), source=SAME, trials=len(same))
+        work = work_per_example(settings)
+        kind = (*machine.values(), settings.scaling.workers, settings.precision.compute)
+        near = self._nearest(kind, settings, config["data"]["source"], work) if work else None
+        if near is not None and work:
+            past, other = near
+            return Time(seconds=total * past["per_example_s"] * work / other, source=SCALED, trials=1)
+        if self._calibrated is not None and work:
+            per_example = self._calibrated.example_s * work / self._calibrated.work
+            per_example /= settings.scaling.workers
+            return Time(seconds=total * per_example, source=CALIBRATED)
+        return Time()
+
+    def _nearest(
+        self, kind: tuple[Any, ...], settings: TrialSettings, source: str, work: float
+    ) -> tuple[dict[str, Any], float] | None:
+        found = []
+        for past in self._near.get(kind, ())[:CANDIDATES]:
+            other = _work_of(past["config"], settings, source)
+            if other:
+                found.append((abs(math.log(other / work)), past, other))
+        if not found:
+            return None
+        _, past, other = min(found, key=lambda item: item[0])
+        return past, other
+
+
+def machine_for(scaling: ScalingSettings) -> dict[str, Any]:
+    """The columns `device` and `cpu_threads` that a trial of this size would get on this machine."""
+    if scaling.gpus_per_worker > 0:
+        import torch
+
+        name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+        return {"device": name, "cpu_threads": None}
+    return {"device": _processor(), "cpu_threads": max(1, int(scaling.cpus_per_worker))}
+
+
+def calibrate(trials: Sequence[Trial]) -> Calibration:
+    """Train a few steps of the cheapest model of `trials` in this process, and time them.
+
+    Raises
+    ------
+    StudyError
+        The steps did not end well; the message is their own.
+
+    """
+    from study.data.load import load_data
+    from study.train.trial import train_trial
+
+    distinct = {(trial.settings.model, trial.settings.memory): trial for trial in trials}
+    cheapest = min(distinct.values(), key=lambda trial: work_per_example(trial.settings) or math.inf)
+    settings = cheapest.settings
+    examples = len(load_data(settings.data).train)
+    batch = min(examples, max(1, settings.train.batch_size // settings.scaling.workers))
+    few = replace(
+        settings,
+        data=replace(settings.data, train_examples=min(examples, CALIBRATION_STEPS * batch)),
+        train=replace(settings.train, epochs=1, batch_size=batch),
+        scaling=replace(settings.scaling, workers=1),
+        probe=replace(settings.probe, enabled=False),
+    )
+    device = "cpu" if not settings.scaling.gpus_per_worker else None
+    row = train_trial(replace(cheapest, settings=few), device=device).trial
+    work = work_per_example(settings)
+    if row["outcome"] != "ok" or not row["step_time_s"] or not work:
+        raise StudyError(
+            settings.model.name,
+            value=row["outcome"],
+            rule=f"the calibration must end well ({row['error_message'] or 'no step was timed'})",
+            remedy="leave --calibrate out, or repair what the message names",
+        )
+    return Calibration(
+        model=f"{settings.model.name} of depth {settings.model.depth}, width {settings.model.width:g}",
+        examples=examples,
+        example_s=row["step_time_s"] / batch,
+        work=work,
+    )
+
+
+def work_per_example(settings: TrialSettings) -> float | None:
+    """Floating-point operations of one training example; None if they cannot be counted."""
+    from study.data.load import data_shape
+
+    forward = _forward_work(settings.model, data_shape(settings.data))
+    rebuilds = resolve(settings).memory.strategy != "store"
+    return None if forward is None else forward * (4 if rebuilds else 3)
+
+
+@lru_cache(maxsize=1024)
+def _forward_work(model: ModelSettings, shape: Any) -> float | None:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import revmodels
+
+    with FakeTensorMode():
+        network = revmodels.create_model(
+            model.name,
+            num_classes=shape.num_classes,
+            in_channels=shape.in_channels,
+            width=model.width,
+            depth=model.depth,
+            stem=shape.stem,
+            strategy="store",
+        )
+        images = torch.empty(2, shape.in_channels, shape.image_size, shape.image_size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(images)
+    return counter.get_total_flops() / 2 or None
+
+
+def _work_of(config: Mapping[str, Any], like: TrialSettings, source: str) -> float | None:
+    """The work of a past trial; its images are those of `like` if the source is the same, else built in."""
+    past = config["data"]
+    if past["source"] == source:
+        data = replace(like.data, image_size=past["image_size"])
+    elif past["source"].partition(":")[0] in ("parquet", "folder"):
+        return None
+    else:
+        data = DataSettings(name=past["source"], image_size=past["image_size"])
+    strategy = config["memory"]["strategy"]
+    try:
+        return work_per_example(
+            TrialSettings(
+                data=data, model=ModelSettings(**config["model"]), memory=MemorySettings(strategy=strategy)
+            )
+        )
+    except StudyError:
+        return None  # The past trial's data set or model is not at hand.
+
+
+def _key(config: Mapping[str, Any], row: Row) -> str:
+    named: dict[str, Any] = {name: config.get(name) for name in _KINDS}
+    return _text({**named, "batch": row["batch_size"], "machine": _machine_of(row)})
+
+
+def _machine_of(row: Row) -> tuple[Any, Any]:
+    device = row["device"]
+    on_cpu = device is not None and device.endswith("cores)")
+    return device, row["cpu_threads"] if on_cpu else None
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    from study.provenance import provenance
+
+    return str(provenance("cpu")["device"])

@@ -1,0 +1,218 @@
+"""From a study to the settings of its trials: expand a grid into points, apply a point to the study.
+
+A point maps dotted paths to values. Every error names the place in the study file that the value came from,
+such as ``space.model.depth.grid[2]``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from study import settings as s
+from study.errors import Problem, StudyError, nearest
+from study.identity import resolve
+from study.plan.concurrency import check_scaling
+from study.spec.axes import Axis
+from study.spec.fields import PATHS, SECTIONS, Section
+from study.spec.ladder import Ladder, Rung, rung
+from study.spec.messages import problems_of
+from study.spec.study import Study, keys_beside
+
+_MANY = 10_000
+"""Combinations of a search space that are checked one by one before the search begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Values by dotted path, and where in the study file each one stands."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+
+
+def grid_points(study: Study, step: int = 0) -> list[Point]:
+    """Every combination of a grid step's values, one sub-space after another; one empty point if none."""
+    parts = study.spaces(step)
+    if not parts:
+        return [Point()]
+    return [point for place, space in parts.items() for point in _product(place, space)]
+
+
+def search_space(study: Study, step: int) -> Mapping[str, Axis]:
+    """The one space of an optuna step."""
+    return next(iter(study.spaces(step).values()))
+
+
+def apply_point(
+    study: Study, values: Mapping[str, Any], *, seed: int = 0, places: Mapping[str, str] | None = None
+) -> s.TrialSettings:
+    """The settings of one trial: the study's, with the point's values, every default resolved.
+
+    Parameters
+    ----------
+    study
+        What is fixed.
+    values
+        Dotted path to value.
+    seed
+        Of weights, data order and dropout.
+    places
+        Where each value stands in the study file, for errors.
+
+    Raises
+    ------
+    StudyError
+        Values that break a rule, alone or together; all of them are listed.
+
+    """
+    unknown = [path for path in values if path not in PATHS]
+    if unknown:
+        rule, remedy = "must be the dotted path of a setting", nearest(unknown[0], PATHS)
+        raise StudyError(unknown[0], value=values[unknown[0]], rule=rule, remedy=remedy)
+    by_section: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        section, _, key = path.partition(".")
+        by_section.setdefault(section, {})[key] = value
+    problems: list[Problem] = []
+    sections: dict[str, Any] = {}
+    for name in SECTIONS:
+        changes = by_section.get(name, {})
+        try:
+            sections[name] = _section(name, getattr(study, name), changes)
+        except ValidationError as error:
+            problems += problems_of(error, keys=keys_beside, prefix=name)
+    if problems:
+        raise _located(StudyError(problems=problems), places)
+    unresolved = s.TrialSettings(**sections, seed=seed)
+    try:
+        rooted = _rooted(unresolved)
+        return check(rooted if study.ladder is None else _on_ladder(study.ladder, resolve(rooted), values))
+    except StudyError as error:
+        raise _located(error, places) from None
+
+
+def _on_ladder(ladder: Ladder, settings: s.TrialSettings, values: Mapping[str, Any]) -> s.TrialSettings:
+    """The settings with batch, learning rate and epochs as the ladder derives them from the network."""
+    taken = [name for name in ladder.derive if f"train.{name}" in values]
+    if taken:
+        raise StudyError(
+            f"train.{taken[0]}",
+            value=values[f"train.{taken[0]}"],
+            rule="follows from the ladder, and cannot vary as well",
+            remedy=f"take it out of the space, or {taken[0]} out of ladder.derive",
+        )
+    found = asdict(rung_of(ladder, settings))
+    train = replace(settings.train, **{name: found[name] for name in ladder.derive})
+    return replace(settings, train=train)
+
+
+def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
+    """What a ladder gives for the network and the data of a trial.
+
+    Raises
+    ------
+    DataError
+        The data set is missing: the classes are part of the network, the images of the epochs.
+    """
+    from study.data.load import training_images
+    from study.train.build import count_parameters
+
+    return rung(ladder, parameters=count_parameters(settings), examples=training_images(settings.data))
+
+
+def _section(name: str, fixed: Section, changes: Mapping[str, Any]) -> Any:
+    """One section of the settings; large grids ask for equal ones over and over, so they are kept.
+
+    The types belong to the key: 1 and True are equal and hash alike, but only one of them is a number.
+    """
+    key = tuple((path, type(value), value) for path, value in changes.items())
+    try:
+        hash(key)
+    except TypeError:
+        return _validated.__wrapped__(name, fixed, key)
+    return _validated(name, fixed, key)
+
+
+@lru_cache(maxsize=65_536)
+def _validated(name: str, fixed: Section, changes: tuple[tuple[str, type, Any], ...]) -> Any:
+    merged = {**fixed.model_dump(), **{path: value for path, _, value in changes}}
+    values = SECTIONS[name].model_validate(merged).model_dump()
+    return s.section_from_dict(name, values)
+
+
+def check(settings: s.TrialSettings) -> s.TrialSettings:
+    """Resolved settings, if they can be trained as they are.
+
+    Raises
+    ------
+    StudyError
+        Unknown model, impossible depth, strategy or precision, a batch that workers cannot share, or a data
+        set that is missing.
+
+    """
+    resolved = resolve(settings)
+    check_scaling(resolved)
+    from study.data.sources import fingerprint
+
+    fingerprint(settings.data)
+    return resolved
+
+
+def check_search(study: Study, step: int) -> None:
+    """Check what a search may propose: every combination of its listed values, with the ends of its ranges.
+
+    Raises
+    ------
+    StudyError
+        A combination that is no trial; the rule and its place in the file are given.
+
+    """
+    place, space = next(iter(study.spaces(step).items()))
+    ends = {path: Axis(grid=axis.values or axis.bounds) for path, axis in space.items()}
+    kinds = {path: axis.kind for path, axis in space.items()}
+    problems: dict[str, Problem] = {}
+    for point in itertools.islice(_product(place, ends), _MANY):
+        try:
+            apply_point(study, point.values)
+        except StudyError as error:
+            for found in error.problems:
+                where = f"{place}.{found.path}.{kinds[found.path]}" if found.path in kinds else found.path
+                problems.setdefault(where, replace(found, path=where))
+    if problems:
+        raise StudyError(problems=problems.values())
+
+
+def _product(place: str, space: Mapping[str, Axis]) -> Iterable[Point]:
+    choices = [
+        [(path, value, f"{place}.{path}.grid[{i}]") for i, value in enumerate(axis.values or ())]
+        for path, axis in space.items()
+    ]
+    for combination in itertools.product(*choices):
+        yield Point(
+            values={path: value for path, value, _ in combination},
+            places={path: where for path, _, where in combination},
+        )
+
+
+def _rooted(settings: s.TrialSettings) -> s.TrialSettings:
+    """Pin relative folders to today's working directory: workers have another one."""
+    name, root = settings.data.name, settings.data.root
+    if name.startswith(("parquet:", "folder:")) or root is not None:
+        return replace(
+            settings, data=replace(settings.data, root=str(Path(root or ".").expanduser().resolve()))
+        )
+    return settings
+
+
+def _located(error: StudyError, places: Mapping[str, str] | None) -> StudyError:
+    moved = [
+        replace(problem, path=(places or {}).get(problem.path, problem.path)) for problem in error.problems
+    ]
+    return type(error)(problems=moved, source=error.source)

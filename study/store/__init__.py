@@ -1,0 +1,1 @@
+"""Rows on disk as a run writes them: files, rows, leases, checkpoints."""

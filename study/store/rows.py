@@ -1,0 +1,144 @@
+"""Rows of the results store as plain dicts: exactly the columns of `analysis.schema`, null where unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from analysis.schema import TABLES
+from study import outcomes
+from study.errors import StudyError
+from study.identity import canonical_json, resolve
+from study.provenance import provenance
+from study.settings import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """The rows of one trial attempt, for the tables of the same names."""
+
+    trial: dict[str, Any]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+
+def full_row(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with null for every other column of the table.
+
+    Raises
+    ------
+    KeyError
+        A value has no column.
+
+    """
+    columns = [column.name for column in TABLES[table].columns]
+    unknown = sorted(set(values) - set(columns))
+    if unknown:
+        raise KeyError(f"the table {table} has no column {unknown[0]}")
+    return {name: values.get(name) for name in columns}
+
+
+def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
+    """The identity and settings columns of a trial; nothing is built or read but the data's fingerprint."""
+    settings = trial.settings
+    columns: dict[str, Any] = {
+        "trial_id": trial.trial_id,
+        "study": trial.study,
+        "attempt": attempt,
+        "data": settings.data.name,
+        "model": settings.model.name,
+        "depth": settings.model.depth,
+        "width": float(settings.model.width),
+        "strategy": settings.memory.strategy,
+        "compute_dtype": settings.precision.compute,
+        "stream_dtype": settings.precision.stream,
+        "coupling": settings.precision.coupling,
+        "matmul": settings.precision.matmul,
+        "batch_size": settings.train.batch_size,
+        "epochs": settings.train.epochs,
+        "optimizer": settings.train.optimizer,
+        "learning_rate": float(settings.train.learning_rate),
+        "weight_decay": float(settings.train.weight_decay),
+        "schedule": settings.train.schedule,
+        "grid_bits": settings.precision.grid_bits,
+        "anchor_every": settings.memory.anchor_every,
+        "activation_budget": settings.memory.activation_budget,
+        "workers": settings.scaling.workers,
+        "workers_min": settings.scaling.min_workers if settings.scaling.elastic else None,
+        "parallel": settings.scaling.parallel if settings.scaling.distributed else None,
+        "gpus_per_worker": float(settings.scaling.gpus_per_worker),
+        "seed": settings.seed,
+        "origin": trial.origin,
+        "memory_predicted_bytes": trial.memory_predicted_bytes,
+    }
+    try:
+        resolved = resolve(settings)
+        columns.update(depth=resolved.model.depth, strategy=resolved.memory.strategy)
+        columns.update(grid_bits=resolved.precision.grid_bits, anchor_every=resolved.memory.anchor_every)
+        columns["activation_budget"] = resolved.memory.activation_budget
+        columns.update(_design(settings.model.name))
+        columns["config_json"] = canonical_json(settings)
+    except StudyError:
+        pass  # The trial fails for the same reason, and its row says so; the other columns stay useful.
+    return columns
+
+
+def _design(model: str) -> dict[str, str]:
+    from revmodels.models.architecture import PRESETS
+
+    return {"family": PRESETS[model].family, "block": PRESETS[model].block}
+
+
+def lost_result(
+    trial: Trial,
+    error: BaseException | None = None,
+    *,
+    attempt: int = 0,
+    started_at: datetime | None = None,
+    outcome: str | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> TrialResult:
+    """The rows of a trial whose process died before it could write them.
+
+    That is settings, outcome and provenance, and what it had reached by its last checkpoint: its epochs, and
+    the metrics of the last of them.
+
+    Parameters
+    ----------
+    trial
+        What was being trained.
+    error
+        What the driver was told.
+    attempt
+        Which try it was.
+    started_at
+        When the driver handed the trial out; None leaves both times of the trial unknown.
+    outcome
+        Overrides what the error stands for.
+    state
+        The trial's last checkpoint, as `study.train.trial.train_trial` saved it.
+
+    """
+    now = datetime.now(UTC)
+    ended = outcomes.describe(error or RuntimeError("the process of the trial died"))
+    if outcome is not None:
+        ended["outcome"] = outcome
+    values = {
+        **settings_columns(trial, attempt),
+        **(state["columns"] if state else {}),
+        **ended,
+        **provenance(),
+        "epochs_done": state["epoch"] if state else 0,
+        "steps_done": len(state["step_times_s"]) if state else 0,
+        "started_at": started_at,
+        "finished_at": now,
+        "wall_s": (now - started_at).total_seconds() if started_at else state["wall_s"] if state else None,
+    }
+    key = {"trial_id": trial.trial_id, "study": trial.study, "attempt": attempt}
+    return TrialResult(
+        trial=full_row("trials", values),
+        epochs=[full_row("epochs", {**row, **key}) for row in (state["epochs"] if state else ())],
+        blocks=[full_row("blocks", {**row, **key}) for row in (state["blocks"] if state else ())],
+    )

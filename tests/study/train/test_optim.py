@@ -1,0 +1,63 @@
+import math
+
+import pytest
+import torch
+
+import revmodels
+from study.settings import TrainSettings
+from study.train.optim import learning_rate, make_optimizer, parameter_groups
+
+
+def rates(steps_per_epoch=10, **changes):
+    train = TrainSettings(epochs=10, learning_rate=1.0, **changes)
+    return [learning_rate(train, step, steps_per_epoch) for step in range(100)]
+
+
+def test_only_convolution_and_linear_weights_decay():
+    model = revmodels.create_model("revnet38", num_classes=10, width=0.25)
+    decayed, others = parameter_groups(model, 0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.1 and others["weight_decay"] == 0.0
+    assert all(p.dim() in (2, 4) for p in decayed["params"])
+    assert all(p.dim() == 1 for p in others["params"])
+    both = [id(p) for p in (*decayed["params"], *others["params"])]
+    assert sorted(both) == sorted(names)
+
+
+def test_frozen_parameters_are_left_out():
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    decayed, others = parameter_groups(model, 0.1)
+    assert (len(decayed["params"]), len(others["params"])) == (1, 0)
+
+
+def test_optimizers():
+    model = torch.nn.Linear(2, 2)
+    sgd = make_optimizer(model, TrainSettings(momentum=0.7, learning_rate=0.3))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.defaults["momentum"], sgd.defaults["lr"]) == (0.7, 0.3)
+    assert isinstance(make_optimizer(model, TrainSettings(optimizer="adamw")), torch.optim.AdamW)
+
+
+def test_step_schedule_is_the_papers():
+    assert rates(schedule="step") == [1.0] * 50 + [0.1] * 25 + [0.01] * 25
+
+
+def test_cosine_falls_from_the_peak_to_almost_nothing():
+    found = rates(schedule="cosine")
+    assert found[0] == 1.0
+    assert found == sorted(found, reverse=True)
+    assert found[50] == pytest.approx(0.5)
+    assert found[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+
+
+def test_constant_schedule():
+    assert set(rates(schedule="constant")) == {1.0}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+def test_warmup_is_linear_and_reaches_the_peak(schedule):
+    found = rates(schedule=schedule, warmup_epochs=2.0)
+    assert found[:20] == pytest.approx([(i + 1) / 20 for i in range(20)])
+    assert found[20] == 1.0
+    assert max(found) == 1.0
