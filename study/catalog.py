@@ -16,10 +16,8 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
 
     The networks are built on torch's meta device, so nothing is allocated.
 
-    Raises
-    ------
-    StudyError
-        No preset matches; the message names the nearest.
+    Raises:
+        StudyError: No preset matches; the message names the nearest.
     """
     import torch
 

@@ -40,15 +40,10 @@ class Problem:
 class StudyError(Exception):
     """A study file, or what it asks for, breaks a rule.
 
-    Attributes
-    ----------
-    problems
-        Every broken rule, never only the first.
-    path, value, rule, remedy
-        Those of the first problem.
-    exit_code
-        Exit code of a command that meets this error.
-
+    Attributes:
+        problems: Every broken rule, never only the first.
+        path, value, rule, remedy: Those of the first problem.
+        exit_code: Exit code of a command that meets this error.
     """
 
     exit_code = 2

@@ -27,12 +27,9 @@ _OPTIONAL_MEMORY = ("anchor_every", "activation_budget")
 def resolve(settings: TrialSettings) -> TrialSettings:
     """The same settings with depth, strategy and an exact coupling's grid spelled out.
 
-    Raises
-    ------
-    StudyError
-        Unknown model, a depth its design cannot have, a strategy or coupling its family cannot use, or
-        settings of precision that contradict each other.
-
+    Raises:
+        StudyError: Unknown model, a depth its design cannot have, a strategy or coupling its family cannot
+            use, or settings of precision that contradict each other.
     """
     model, precision, memory = _resolved_parts(settings.model, settings.precision, settings.memory)
     if (model, precision, memory) == (settings.model, settings.precision, settings.memory):
@@ -127,11 +124,8 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
 def canonical(settings: TrialSettings) -> dict[str, Any]:
     """Everything that changes the result, as plain values that JSON keeps exactly.
 
-    Raises
-    ------
-    StudyError
-        The settings cannot be resolved, or their data set is missing.
-
+    Raises:
+        StudyError: The settings cannot be resolved, or their data set is missing.
     """
     return {name: json.loads(text) for name, text in _fragments(settings).items()}
 

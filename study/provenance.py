@@ -21,11 +21,9 @@ SHIPPED = "REVSTUDY_SHIPPED"
 def provenance(device: str | None = None) -> dict[str, Any]:
     """The provenance columns of `analysis.schema.TRIALS`, without the two times.
 
-    Parameters
-    ----------
-    device
-        ``cpu`` or ``cuda``, as torch names it; None for a row written by a process that trained nothing.
-
+    Args:
+        device: ``cpu`` or ``cuda``, as torch names it; None for a row written by a process that trained
+            nothing.
     """
     commit, dirty = _git()
     return {

@@ -39,14 +39,10 @@ class Rerun:
 def find_trial(store: str | Path, wanted: str) -> Trial:
     """The trial of a row, by its id or the start of it, with the settings that its row records.
 
-    Raises
-    ------
-    StudyError
-        No trial, or more than one, has such an id; or its settings give another id now, because the data or
-        the training loop changed since.
-    StoreError
-        The store cannot be read.
-
+    Raises:
+        StudyError: No trial, or more than one, has such an id; or its settings give another id now, because
+            the data or the training loop changed since.
+        StoreError: The store cannot be read.
     """
     rows = read_rows(store)
     found = [rows[wanted]] if wanted in rows else [r for i, r in rows.items() if i.startswith(wanted)]
@@ -71,11 +67,8 @@ def find_trial(store: str | Path, wanted: str) -> Trial:
 def rerun(store: str | Path, trial: Trial) -> Rerun:
     """Train the trial in this process; nothing is written.
 
-    Raises
-    ------
-    StudyError
-        The trial used more than one worker.
-
+    Raises:
+        StudyError: The trial used more than one worker.
     """
     workers = trial.settings.scaling.workers
     if workers > 1 or trial.settings.scaling.parallel != "ddp":

@@ -46,23 +46,15 @@ RESTARTS = 3
 class RunSummary:
     """What a run did and where it left the study.
 
-    Attributes
-    ----------
-    outcomes
-        How many trials of this run ended in each way.
-    already_done
-        Trials of the study that earlier runs had finished.
-    failures
-        Trials of the plan, or of this run's searches, that stand as failed in the store.
-    left
-        Trials that were not trained: the time was up, the budget reached, the run was interrupted, or another
-        run has them.
-    elsewhere
-        Those of them that another run is training.
-    wall_s
-        Time of the run.
-    interrupted
-        It was ended by Ctrl-C.
+    Attributes:
+        outcomes: How many trials of this run ended in each way.
+        already_done: Trials of the study that earlier runs had finished.
+        failures: Trials of the plan, or of this run's searches, that stand as failed in the store.
+        left: Trials that were not trained: the time was up, the budget reached, the run was interrupted, or
+            another run has them.
+        elsewhere: Those of them that another run is training.
+        wall_s: Time of the run.
+        interrupted: It was ended by Ctrl-C.
     """
 
     study: str
@@ -89,12 +81,9 @@ class RunSummary:
 def plan_run(study: Study, store: str | Path, *, predict: bool = False) -> Plan:
     """The plan of a study on a store, its searches cut to what they have left to propose.
 
-    Raises
-    ------
-    StudyError
-        The study cannot be run as it is.
-    StoreError
-        The store cannot be read.
+    Raises:
+        StudyError: The study cannot be run as it is.
+        StoreError: The store cannot be read.
     """
     plan = make_plan(study, done=History(store).done, predict=predict)
     for search in plan.searches:
@@ -113,28 +102,19 @@ def run_study(
 ) -> RunSummary:
     """Train every trial of a study that the store does not have.
 
-    Parameters
-    ----------
-    study
-        The study.
-    store
-        A folder, made if it is missing. On a cluster of several machines, one that all of them share.
-    address
-        A running Ray cluster; None starts Ray on this machine, and only if there is something to train.
-    progress
-        Told what happens; the caller closes it.
-    on_plan
-        Called with the plan before anything runs.
+    Args:
+        study: The study.
+        store: A folder, made if it is missing. On a cluster of several machines, one that all of them share.
+        address: A running Ray cluster; None starts Ray on this machine, and only if there is something to
+            train.
+        progress: Told what happens; the caller closes it.
+        on_plan: Called with the plan before anything runs.
 
-    Raises
-    ------
-    StudyError
-        The study cannot be run as it is.
-    StoreError
-        The store cannot be written here or on a machine of the cluster; nothing was started.
-    ClusterError
-        Ray cannot be reached, is too small for a trial, has a machine that cannot run trials, or died again
-        and again.
+    Raises:
+        StudyError: The study cannot be run as it is.
+        StoreError: The store cannot be written here or on a machine of the cluster; nothing was started.
+        ClusterError: Ray cannot be reached, is too small for a trial, has a machine that cannot run trials,
+            or died again and again.
     """
     begun = time.time()
     progress = progress or Progress()

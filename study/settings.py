@@ -192,11 +192,8 @@ class Trial:
 def settings_from_dict(values: dict[str, Any]) -> TrialSettings:
     """Rebuild `TrialSettings` from `TrialSettings.to_dict`.
 
-    Raises
-    ------
-    TypeError
-        A key is not a field of its section.
-
+    Raises:
+        TypeError: A key is not a field of its section.
     """
     return _build(TrialSettings, values)
 

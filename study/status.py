@@ -34,22 +34,15 @@ _COLUMNS = (
 class StudyStatus:
     """One study of a store.
 
-    Attributes
-    ----------
-    planned
-        Trials of its last run, those that were done before among them; None if no run has said.
-    trials
-        Trials with a row; `ok`, `pruned`, `interrupted` and `failed` (any other way) are their ends.
-    retried
-        Of them, those that took more than one attempt.
-    running
-        Trials that a process trains now.
-    left
-        Trials without a row that are not running; interrupted ones count, for a run would train them.
-    rate_per_hour
-        Trials that end in an hour, of the last `WINDOW` and those running; None while nothing runs.
-    time_left_s
-        At that rate; None while nothing runs.
+    Attributes:
+        planned: Trials of its last run, those that were done before among them; None if no run has said.
+        trials: Trials with a row; `ok`, `pruned`, `interrupted` and `failed` (any other way) are their ends.
+        retried: Of them, those that took more than one attempt.
+        running: Trials that a process trains now.
+        left: Trials without a row that are not running; interrupted ones count, for a run would train them.
+        rate_per_hour: Trials that end in an hour, of the last `WINDOW` and those running; None while nothing
+            runs.
+        time_left_s: At that rate; None while nothing runs.
     """
 
     study: str
@@ -89,12 +82,9 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
 
     `check_files` also reads the curves, to name the files of them that are torn or foreign.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read.
-    UnknownStudyError
-        There is no such study.
+    Raises:
+        StoreError: The store cannot be read.
+        UnknownStudyError: There is no such study.
     """
     opened = open_store(store, study)
     claims = read_claims(store)

@@ -41,11 +41,8 @@ class Started:
 def dashboard_url(address: str | None) -> str:
     """The URL of a cluster's dashboard, which takes jobs: as given, or of the environment, or this machine's.
 
-    Raises
-    ------
-    ClusterError
-        The address is of another kind.
-
+    Raises:
+        ClusterError: The address is of another kind.
     """
     fallback = os.environ.get("RAY_ADDRESS", "")
     url = address or os.environ.get("RAY_API_SERVER_ADDRESS")
@@ -62,16 +59,11 @@ def dashboard_url(address: str | None) -> str:
 class Jobs:
     """The jobs of one cluster.
 
-    Parameters
-    ----------
-    address
-        Its dashboard, see `dashboard_url`.
+    Args:
+        address: Its dashboard, see `dashboard_url`.
 
-    Raises
-    ------
-    ClusterError
-        No dashboard answers within seconds, or it refuses the token.
-
+    Raises:
+        ClusterError: No dashboard answers within seconds, or it refuses the token.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -106,13 +98,9 @@ class Jobs:
     def submit(self, submission: Submission) -> Started:
         """Send the study, unless it is running there: then that job is the answer.
 
-        Raises
-        ------
-        StudyError
-            What is to be sent is missing or too large.
-        ClusterError
-            The cluster cannot be reached any more or takes no job.
-
+        Raises:
+            StudyError: What is to be sent is missing or too large.
+            ClusterError: The cluster cannot be reached any more or takes no job.
         """
         attempts = self.attempts(submission.id)
         for job in attempts:
@@ -145,13 +133,9 @@ class Jobs:
 
         A connection that breaks is made again; what was written before is not written twice.
 
-        Raises
-        ------
-        ClusterError
-            The dashboard has been gone for a minute. The job may be running on.
-        KeyboardInterrupt
-            Passed through; the job runs on.
-
+        Raises:
+            ClusterError: The dashboard has been gone for a minute. The job may be running on.
+            KeyboardInterrupt: Passed through; the job runs on.
         """
         written, seen_at = 0, time.monotonic()
 
@@ -189,11 +173,8 @@ class Jobs:
     def stop(self, job_id: str) -> JobDetails:
         """Interrupt a job as Ctrl-C would, and wait until it has ended.
 
-        Raises
-        ------
-        ClusterError
-            It has not ended in time.
-
+        Raises:
+            ClusterError: It has not ended in time.
         """
         self._ask(lambda: self._client.stop_job(job_id))
         ends_at = time.monotonic() + STOP_TIMEOUT_S
@@ -220,11 +201,9 @@ def exit_code(details: JobDetails) -> int:
     """The exit code to pass on: the driver's own, 128 and the number of the signal that killed it, 130 if
     the job was stopped.
 
-    Raises
-    ------
-    ClusterError
-        The driver did not get to an exit code: it could not be started, or its machine was lost.
-
+    Raises:
+        ClusterError: The driver did not get to an exit code: it could not be started, or its machine was
+            lost.
     """
     if details.status == "STOPPED":
         return INTERRUPTED

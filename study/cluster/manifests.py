@@ -43,11 +43,8 @@ def kuberay_job(study: Study, store: str, size: Sizing, place: Place) -> str:
 
     The study travels as an annotation of the head's pod, which Kubernetes shows to the container as a file.
 
-    Raises
-    ------
-    StudyError
-        The store cannot be mounted, or the study is too large for an annotation.
-
+    Raises:
+        StudyError: The store cannot be mounted, or the study is too large for an annotation.
     """
     path = mounted(store)
     content = json.dumps(study.to_dict(), allow_nan=False)
@@ -141,11 +138,8 @@ def kuberay_job(study: Study, store: str, size: Sizing, place: Place) -> str:
 def cluster_file(study: Study, store: str, size: Sizing, place: Place) -> str:
     """A cluster file for `ray up` on AWS, for `submit` to send the study to.
 
-    Raises
-    ------
-    StudyError
-        No instance type holds a worker node.
-
+    Raises:
+        StudyError: No instance type holds a worker node.
     """
     start = (
         "export RAY_AUTH_MODE=token; ray stop; ray start {role} --object-manager-port=8076 "

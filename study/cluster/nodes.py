@@ -28,13 +28,11 @@ def check_nodes(store: str) -> None:
     The driver writes a small file that every machine must find, and every machine one that the driver must
     find; all are removed again. Machines that join later are not asked.
 
-    Raises
-    ------
-    ClusterError
-        A machine has not the package, or other versions of it, or does not answer; all such are named.
-    StoreError
-        All have it, and the store cannot be written, or is not the same folder, on those that are named.
-
+    Raises:
+        ClusterError: A machine has not the package, or other versions of it, or does not answer; all such are
+            named.
+        StoreError: All have it, and the store cannot be written, or is not the same folder, on those that are
+            named.
     """
     mark = f".probe-{uuid.uuid4().hex[:12]}"
     write_file(store, mark, mark.encode())
@@ -47,11 +45,8 @@ def check_nodes(store: str) -> None:
 def judge(answers: Mapping[str, Mapping[str, Any]], store: str) -> None:
     """Raise what `check_nodes` raises for the answers of machines, by name.
 
-    Raises
-    ------
-    ClusterError, StoreError
-        As `check_nodes` says.
-
+    Raises:
+        ClusterError, StoreError: As `check_nodes` says.
     """
     cluster_problems = [p for name, answer in answers.items() for p in _machine_problems(name, answer)]
     store_problems = [p for name, answer in answers.items() for p in _store_problems(name, answer, store)]

@@ -29,11 +29,8 @@ class ClusterError(Exception):
 def token() -> str | None:
     """Ray's token of this user: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, or ``~/.ray/auth_token``.
 
-    Raises
-    ------
-    ClusterError
-        The file cannot be read.
-
+    Raises:
+        ClusterError: The file cannot be read.
     """
     if value := os.environ.get("RAY_AUTH_TOKEN"):
         return value
@@ -52,16 +49,11 @@ def token() -> str | None:
 def check_cluster(address: str) -> None:
     """Make sure that a Ray cluster answers at `address`, and agree with it on the token.
 
-    Parameters
-    ----------
-    address
-        ``host:port`` of its control service; ``auto`` and ``local`` are left to Ray.
+    Args:
+        address: ``host:port`` of its control service; ``auto`` and ``local`` are left to Ray.
 
-    Raises
-    ------
-    ClusterError
-        No cluster answers within seconds, or it does not accept the token.
-
+    Raises:
+        ClusterError: No cluster answers within seconds, or it does not accept the token.
     """
     if address in ("auto", "local"):
         return
@@ -82,11 +74,9 @@ def check_cluster(address: str) -> None:
 def agree(address: str, *, wanted: bool, accepted: Callable[[str], bool]) -> None:
     """Set RAY_AUTH_MODE to what the cluster wants; `accepted` tells whether it takes a token.
 
-    Raises
-    ------
-    ClusterError
-        It wants a token and there is none, or it refuses this one, or the user insists on the other mode.
-
+    Raises:
+        ClusterError: It wants a token and there is none, or it refuses this one, or the user insists on the
+            other mode.
     """
     mode = os.environ.get(MODE, "").lower()
     if not wanted:
@@ -124,11 +114,8 @@ def agree(address: str, *, wanted: bool, accepted: Callable[[str], bool]) -> Non
 def ask_http(url: str, shown: str | None = None, timeout_s: float = TIMEOUT_S) -> int:
     """The HTTP status with which a dashboard answers: 200, or 401 or 403 if it wants another token.
 
-    Raises
-    ------
-    ClusterError
-        Nobody answers; the message says why.
-
+    Raises:
+        ClusterError: Nobody answers; the message says why.
     """
     headers = {"Authorization": f"Bearer {shown}"} if shown else {}
     try:

@@ -67,10 +67,8 @@ class Cluster:
     def check(self) -> None:
         """Make sure that Ray's processes on this machine are alive: without them, Tune would wait for ever.
 
-        Raises
-        ------
-        ClusterLostError
-            One of them is gone.
+        Raises:
+            ClusterLostError: One of them is gone.
         """
         gone = self.dead()
         if gone:
@@ -86,10 +84,8 @@ class Cluster:
     def slots(self, *, cpus: float, gpus: float) -> int:
         """The same, but at least one.
 
-        Raises
-        ------
-        ClusterError
-            Not even one does.
+        Raises:
+            ClusterError: Not even one does.
         """
         fit = self.room(cpus=cpus, gpus=gpus)
         if fit < 1:
@@ -116,10 +112,8 @@ def ray_session(
     `num_cpus` caps a Ray of our own; it takes all cores otherwise. Ray prints what happens to its processes
     on standard output, where our results go: inside the session, what is printed there is dropped.
 
-    Raises
-    ------
-    ClusterError
-        The cluster cannot be reached, or Ray cannot start.
+    Raises:
+        ClusterError: The cluster cannot be reached, or Ray cannot start.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     for name, value in (ENVIRONMENT if address else {**ENVIRONMENT, **LOOPBACK}).items():

@@ -39,21 +39,14 @@ CLAIM = "revstudy-store"
 class Place:
     """Where a cluster runs and what it runs.
 
-    Attributes
-    ----------
-    image
-        Container image of all nodes; None for Ray's own of this version, which lacks torch and revstudy.
-    namespace
-        Of Kubernetes; None for the one that `kubectl` uses.
-    claim
-        PersistentVolumeClaim, ReadWriteMany, that is mounted where the store is.
-    token_secret
-        A Secret whose key ``auth_token`` holds Ray's token; None lets KubeRay make one.
-    region
-        Of AWS.
-    instance_type
-        Of the worker nodes on AWS; None picks the smallest that holds them.
-
+    Attributes:
+        image: Container image of all nodes; None for Ray's own of this version, which lacks torch and
+            revstudy.
+        namespace: Of Kubernetes; None for the one that `kubectl` uses.
+        claim: PersistentVolumeClaim, ReadWriteMany, that is mounted where the store is.
+        token_secret: A Secret whose key ``auth_token`` holds Ray's token; None lets KubeRay make one.
+        region: Of AWS.
+        instance_type: Of the worker nodes on AWS; None picks the smallest that holds them.
     """
 
     image: str | None = None
@@ -99,23 +92,16 @@ def size_of(
 ) -> Sizing:
     """The nodes that a plan's trials fill, at most `max_nodes`.
 
-    Parameters
-    ----------
-    plan
-        The plan, with predicted costs.
-    study
-        Its study.
-    cpus, gpus, memory_gb
-        Of a node, instead of what is derived: 8 CPUs or what a worker needs, the GPUs that a worker needs,
-        and the memory of all workers that a node holds.
-    max_nodes
-        The most nodes to ask for.
+    Args:
+        plan: The plan, with predicted costs.
+        study: Its study.
+        cpus: CPUs of a node; by default 8, or what a worker needs if that is more.
+        gpus: GPUs of a node; by default those that a worker needs.
+        memory_gb: Memory of a node in GB; by default that of all workers that the node holds.
+        max_nodes: The most nodes to ask for.
 
-    Raises
-    ------
-    StudyError
-        A worker does not fit on a node, or the largest trial not on `max_nodes` of them.
-
+    Raises:
+        StudyError: A worker does not fit on a node, or the largest trial not on `max_nodes` of them.
     """
     wanted = list(_wanted(plan, study))
     if not wanted:  # All is done: the smallest cluster runs the driver, which finds nothing to train.

@@ -41,21 +41,13 @@ EXCLUDED = (
 class Submission:
     """A study on its way to a cluster.
 
-    Attributes
-    ----------
-    study
-        The study, sent as it was validated.
-    store
-        Where every machine of the cluster finds the store.
-    folder
-        A folder that becomes the job's working directory; None sends the study alone.
-    exclude
-        Patterns of what is not sent from it, besides `EXCLUDED` and what git ignores.
-    max_upload_mb
-        The largest upload allowed, in MB of a million.
-    python
-        The interpreter of the driver; None finds one on the cluster's head node.
-
+    Attributes:
+        study: The study, sent as it was validated.
+        store: Where every machine of the cluster finds the store.
+        folder: A folder that becomes the job's working directory; None sends the study alone.
+        exclude: Patterns of what is not sent from it, besides `EXCLUDED` and what git ignores.
+        max_upload_mb: The largest upload allowed, in MB of a million.
+        python: The interpreter of the driver; None finds one on the cluster's head node.
     """
 
     study: Study
@@ -113,11 +105,8 @@ class Submission:
     def stage(self, where: Path) -> tuple[int, int]:
         """Put what is to be sent into `where`; returns the number of files and their bytes.
 
-        Raises
-        ------
-        StudyError
-            The folder is missing or too large; the largest of its files are named.
-
+        Raises:
+            StudyError: The folder is missing or too large; the largest of its files are named.
         """
         files = [] if self.folder is None else list(files_of(self.folder, self.exclude))
         sizes = {name: path.stat().st_size for name, path in files}
@@ -184,11 +173,8 @@ def files_of(folder: Path, exclude: Iterable[str] = ()) -> Iterator[tuple[str, P
     In a checkout of git those that it tracks or would (what `.gitignore` names is left out), elsewhere all of
     them; in both cases without `EXCLUDED` and `exclude`.
 
-    Raises
-    ------
-    StudyError
-        There is no such folder.
-
+    Raises:
+        StudyError: There is no such folder.
     """
     if not folder.is_dir():
         raise StudyError("--working-dir", value=str(folder), rule="must be a folder", remedy="check the path")

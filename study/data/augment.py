@@ -40,11 +40,8 @@ def draw(augmentation: Augmentation, count: int, generator: torch.Generator) -> 
 def augment(images_NCHW: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
     """Crop and flip normalized images; the border is filled with 0, the mean of a normalized pixel.
 
-    Returns
-    -------
-    Tensor
-        Shape (N, C, H, W), on the device of `images_NCHW`.
-
+    Returns:
+        Tensor Shape (N, C, H, W), on the device of `images_NCHW`.
     """
     n, _, h, w = images_NCHW.shape
     device = images_NCHW.device

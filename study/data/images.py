@@ -115,11 +115,8 @@ class FolderImages:
 def parquet_files(folder: Path, name: str) -> dict[str, list[Path]]:
     """The shards of each split, in the folder itself or in its ``data`` folder.
 
-    Raises
-    ------
-    DataError
-        There are no shards of the training or of the test split.
-
+    Raises:
+        DataError: There are no shards of the training or of the test split.
     """
     for place in (folder, folder / "data"):
         files = {
@@ -141,11 +138,8 @@ def parquet_files(folder: Path, name: str) -> dict[str, list[Path]]:
 def folder_files(folder: Path, name: str) -> tuple[dict[str, list[Path]], dict[str, Tensor], list[str]]:
     """Files and labels of each split, and the names of the classes.
 
-    Raises
-    ------
-    DataError
-        A split or its images are missing, or a test class is no training class.
-
+    Raises:
+        DataError: A split or its images are missing, or a test class is no training class.
     """
     places = {
         split: next((folder / stem for stem in stems if (folder / stem).is_dir()), None)
@@ -238,11 +232,8 @@ def decode(content: bytes | None, size: int | None, where: str) -> Tensor:
 
     With a `size`, the shorter side is scaled to it and the middle is cut out, so that H = W = size.
 
-    Raises
-    ------
-    DataError
-        The content is no image.
-
+    Raises:
+        DataError: The content is no image.
     """
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError

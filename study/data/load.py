@@ -62,19 +62,12 @@ class DataShape:
 class ImageData:
     """A data set, ready for training.
 
-    Attributes
-    ----------
-    name
-        As the study file gives it.
-    train, val, test
-        The three splits; they share no image.
-    mean_C, std_C
-        Of the training images' pixels, per channel.
-    augmentation
-        What to do to training images, or None.
-    has_labels
-        False for synthetic data, whose labels are noise: no accuracy is recorded.
-
+    Attributes:
+        name: As the study file gives it.
+        train, val, test: The three splits; they share no image.
+        mean_C, std_C: Of the training images' pixels, per channel.
+        augmentation: What to do to training images, or None.
+        has_labels: False for synthetic data, whose labels are noise: no accuracy is recorded.
     """
 
     name: str
@@ -113,11 +106,8 @@ class ImageData:
 def data_shape(settings: DataSettings) -> DataShape:
     """The shape of a data set, from a single image of it.
 
-    Raises
-    ------
-    DataError
-        The data set is missing or has another layout.
-
+    Raises:
+        DataError: The data set is missing or has another layout.
     """
     source = sources.open_source(settings)
     _, channels, size, _ = source.images("train", torch.zeros(1, dtype=torch.long)).shape
@@ -128,11 +118,8 @@ def data_shape(settings: DataSettings) -> DataShape:
 def training_images(settings: DataSettings) -> int:
     """How many images a trial on this data set trains on; of the images, none is read.
 
-    Raises
-    ------
-    DataError
-        The data set is missing, has another layout, or holds fewer images than asked for.
-
+    Raises:
+        DataError: The data set is missing, has another layout, or holds fewer images than asked for.
     """
     source = sources.open_source(settings)
     own_val = source.has("val")
@@ -142,18 +129,13 @@ def training_images(settings: DataSettings) -> int:
 def load_data(settings: DataSettings, *, seed: int = 0) -> ImageData:
     """Read a data set, or return the one already in memory for these settings.
 
-    Parameters
-    ----------
-    settings
-        Which images, and how many.
-    seed
-        Of the split, of subsets and of synthetic pixels. Not the trial's seed: trials share their test set.
+    Args:
+        settings: Which images, and how many.
+        seed: Of the split, of subsets and of synthetic pixels. Not the trial's seed: trials share their test
+            set.
 
-    Raises
-    ------
-    DataError
-        The data set is missing, has another layout, or holds fewer images than asked for.
-
+    Raises:
+        DataError: The data set is missing, has another layout, or holds fewer images than asked for.
     """
     return _load(settings, seed)
 
@@ -223,11 +205,8 @@ def _train_and_val(
 def stratified(labels_N: Tensor, count: int, generator: torch.Generator, path: str) -> Tensor:
     """Indices of `count` images, with the classes in the proportions of `labels_N`.
 
-    Raises
-    ------
-    DataError
-        `count` is larger than N.
-
+    Raises:
+        DataError: `count` is larger than N.
     """
     if count > len(labels_N):
         raise DataError(

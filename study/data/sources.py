@@ -44,11 +44,8 @@ class Source(Protocol):
 def open_source(settings: DataSettings) -> Source:
     """The source of a data set's name.
 
-    Raises
-    ------
-    DataError
-        The data set is missing or of another layout.
-
+    Raises:
+        DataError: The data set is missing or of another layout.
     """
     kind, _, rest = settings.name.partition(":")
     if kind == "digits":
@@ -218,11 +215,8 @@ def _nearest_folder(folder: Path) -> str:
 def fingerprint(settings: DataSettings) -> str:
     """A data set's identity: its name, or for files a hash of their outline, whatever the path.
 
-    Raises
-    ------
-    DataError
-        The folder is missing or of another layout.
-
+    Raises:
+        DataError: The folder is missing or of another layout.
     """
     kind, _, rest = settings.name.partition(":")
     if kind == "synthetic":

@@ -90,10 +90,8 @@ class Job:
     def save(self, state: dict[str, Any], epoch: int) -> None:
         """Save a state of the training as the trial's checkpoint, unless nothing is left to train.
 
-        Raises
-        ------
-        AbandonedError
-            The store cannot be written: it could not take the row either.
+        Raises:
+            AbandonedError: The store cannot be written: it could not take the row either.
         """
         if epoch < self.trial.settings.train.epochs:
             try:
@@ -104,10 +102,8 @@ class Job:
     def finish(self, result: TrialResult) -> None:
         """Write the rows, and remove the checkpoint unless the trial may go on from it one day.
 
-        Raises
-        ------
-        StoreError
-            The store cannot be written; the checkpoint is still there.
+        Raises:
+            StoreError: The store cannot be written; the checkpoint is still there.
         """
         write_result(self.store, result)
         if result.trial["outcome"] != outcomes.TIMEOUT:
@@ -129,12 +125,9 @@ def report_of(row: dict[str, Any]) -> dict[str, Any]:
 def train_here(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
     """Train the job in this process, from its last checkpoint on, and return its row, which the store has.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written.
-    AbandonedError
-        The same while the trial was training, or `on_epoch` raised it.
+    Raises:
+        StoreError: The store cannot be written.
+        AbandonedError: The same while the trial was training, or `on_epoch` raised it.
     """
     result = job.train(
         on_epoch=on_epoch,

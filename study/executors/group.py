@@ -62,14 +62,10 @@ class Mailbox:
 def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
     """Train the job on its workers and return its row, which the store has.
 
-    Raises
-    ------
-    ray.train.TrainingFailedError
-        A worker, its machine or the controller was lost.
-    StoreError
-        The store cannot be written.
-    AbandonedError
-        `on_epoch` raised it; the group has ended.
+    Raises:
+        ray.train.TrainingFailedError: A worker, its machine or the controller was lost.
+        StoreError: The store cannot be written.
+        AbandonedError: `on_epoch` raised it; the group has ended.
     """
     import ray
 
@@ -152,12 +148,10 @@ def _fit(job: Job, mailbox: Any) -> None:
 def train_rank(config: dict[str, Any]) -> None:
     """Train as one rank of a process group that Ray Train has set up; rank 0 saves and writes the rows.
 
-    Raises
-    ------
-    PeerLostError
-        Another worker is gone.
-    MemoryError, RuntimeError
-        This rank failed where another may not have: the whole group must end, or it waits forever.
+    Raises:
+        PeerLostError: Another worker is gone.
+        MemoryError, RuntimeError: This rank failed where another may not have: the whole group must end, or
+            it waits forever.
     """
     import ray
     from ray import train

@@ -36,16 +36,11 @@ LOCK_S = 5
 class Journal:
     """Adds the ended trials of one search to the file; on object storage, or a full disk, it does nothing.
 
-    Parameters
-    ----------
-    store, study
-        Where the file is.
-    step
-        Which of the study's steps the search is.
-    space
-        What it varies; a search over another space, or for other objectives, is another Optuna study.
-    objectives
-        ``max`` or ``min`` by column.
+    Args:
+        store, study: Where the file is.
+        step: Which of the study's steps the search is.
+        space: What it varies; a search over another space, or for other objectives, is another Optuna study.
+        objectives: ``max`` or ``min`` by column.
     """
 
     def __init__(

@@ -65,10 +65,8 @@ class LostTrials:
         `epoch` is the last it reported. A process that died before its trial began did not lack the memory
         for that trial.
 
-        Raises
-        ------
-        StoreError
-            That is what ended the trial: the store cannot be written.
+        Raises:
+            StoreError: That is what ended the trial: the store cannot be written.
         """
         trial_id = job.trial.trial_id
         error = first_failure(error)
@@ -100,10 +98,8 @@ class LostTrials:
         None is written for a trial that came to its end after all, or whose process cannot be seen to be
         gone: it may still write the row itself.
 
-        Raises
-        ------
-        StoreError
-            The store cannot be written.
+        Raises:
+            StoreError: The store cannot be written.
         """
         ends_at = time.monotonic() + GONE_S
         for job in self.left:

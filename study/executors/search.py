@@ -50,28 +50,17 @@ class Proposal:
 class StoreSearch(JobQueue):
     """Proposes trials with an Optuna sampler, and never one whose row is in the store.
 
-    Parameters
-    ----------
-    space
-        The axis of each dotted path.
-    objectives
-        ``max`` or ``min`` for each column of the row to optimize, in order.
-    sampler
-        One of `study.spec.study.SAMPLERS`.
-    seed
-        Of the sampler.
-    make_jobs
-        Turns a point of the space into its trials, one per seed.
-    find_row
-        The row of a trial id, or None if it is not done.
-    limit
-        How many new points to propose.
-    known
-        Finished points to start from, each with the rows of its seeds.
-    constraints
-        ``max`` and ``min`` of columns of the row: a point that breaks one is told as infeasible.
-    journal
-        Where ended trials are written for others to look at.
+    Args:
+        space: The axis of each dotted path.
+        objectives: ``max`` or ``min`` for each column of the row to optimize, in order.
+        sampler: One of `study.spec.study.SAMPLERS`.
+        seed: Of the sampler.
+        make_jobs: Turns a point of the space into its trials, one per seed.
+        find_row: The row of a trial id, or None if it is not done.
+        limit: How many new points to propose.
+        known: Finished points to start from, each with the rows of its seeds.
+        constraints: ``max`` and ``min`` of columns of the row: a point that breaks one is told as infeasible.
+        journal: Where ended trials are written for others to look at.
     """
 
     def __init__(

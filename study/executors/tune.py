@@ -36,10 +36,8 @@ class Batch:
 def concurrency(scaling: ScalingSettings, cluster: Cluster) -> int:
     """How many trials of this size the cluster holds at once.
 
-    Raises
-    ------
-    ClusterError
-        Not even one fits.
+    Raises:
+        ClusterError: Not even one fits.
     """
 
     def needs(workers: int) -> dict[str, float]:
@@ -54,14 +52,10 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
 
     A trial whose process was lost is tried again, from its checkpoint, as often as `lost` allows.
 
-    Raises
-    ------
-    ClusterError
-        The cluster is too small for one trial, or is gone.
-    StoreError
-        The store cannot be written any more; what it has stays.
-    KeyboardInterrupt
-        Passed through; the rows of finished trials are in the store.
+    Raises:
+        ClusterError: The cluster is too small for one trial, or is gone.
+        StoreError: The store cannot be written any more; what it has stays.
+        KeyboardInterrupt: Passed through; the rows of finished trials are in the store.
     """
     mend_tune()
     side_by_side = concurrency(batch.scaling, cluster)

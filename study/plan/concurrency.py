@@ -12,11 +12,9 @@ from study.settings import ScalingSettings, TrialSettings
 def check_scaling(settings: TrialSettings) -> None:
     """Check the section ``scaling`` together with what it bears on.
 
-    Raises
-    ------
-    StudyError
-        A batch that its workers cannot share, workers for an executor that has one, sharding of what cannot
-        be sharded, or a part of a GPU for a trial whose memory or time is measured.
+    Raises:
+        StudyError: A batch that its workers cannot share, workers for an executor that has one, sharding of
+            what cannot be sharded, or a part of a GPU for a trial whose memory or time is measured.
     """
     scaling, batch = settings.scaling, settings.train.batch_size
     least = scaling.min_workers or scaling.workers

@@ -159,11 +159,8 @@ def machine_for(scaling: ScalingSettings) -> dict[str, Any]:
 def calibrate(trials: Sequence[Trial]) -> Calibration:
     """Train a few steps of the cheapest model of `trials` in this process, and time them.
 
-    Raises
-    ------
-    StudyError
-        The steps did not end well; the message is their own.
-
+    Raises:
+        StudyError: The steps did not end well; the message is their own.
     """
     from study.data.load import load_data
     from study.train.trial import train_trial

@@ -37,24 +37,15 @@ class SearchForecast:
 class Forecast:
     """Predictions for the trials of a plan, and for those that its searches may propose.
 
-    Attributes
-    ----------
-    machine
-        What was planned for.
-    times
-        By trial id.
-    total_s
-        Time until the last trial ends, as many side by side as fit; None if some trial's time is unknown or
-        the machine cannot hold one.
-    worker_hours, gpu_hours
-        Workers' and GPUs' time, summed over the trials of known time.
-    misfits
-        Trials that will not fit.
-    calibration
-        What was timed, if anything was.
-    searches
-        One for each search that has something left to propose.
-
+    Attributes:
+        machine: What was planned for.
+        times: By trial id.
+        total_s: Time until the last trial ends, as many side by side as fit; None if some trial's time is
+            unknown or the machine cannot hold one.
+        worker_hours, gpu_hours: Workers' and GPUs' time, summed over the trials of known time.
+        misfits: Trials that will not fit.
+        calibration: What was timed, if anything was.
+        searches: One for each search that has something left to propose.
     """
 
     machine: Machine
@@ -155,13 +146,9 @@ def forecast_plan(
 ) -> Plan:
     """The plan with the forecast of its trials, from the store's past and, if asked for, a calibration.
 
-    Raises
-    ------
-    StudyError
-        The calibration went wrong.
-    StoreError
-        The store cannot be read.
-
+    Raises:
+        StudyError: The calibration went wrong.
+        StoreError: The store cannot be read.
     """
     ids = {trial.trial_id for trial in (*plan.trials, *plan.already_done)}
     from study.train.build import trial_cost

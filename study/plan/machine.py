@@ -56,11 +56,9 @@ class Misfit:
 def this_machine(*, memory_bytes: int | None = None) -> Machine:
     """The machine this process runs on, a container's limits included.
 
-    Parameters
-    ----------
-    memory_bytes
-        Memory to plan for instead of what is found here: of a GPU where trials use GPUs, else of the machine.
-
+    Args:
+        memory_bytes: Memory to plan for instead of what is found here: of a GPU where trials use GPUs, else
+            of the machine.
     """
     import torch
 

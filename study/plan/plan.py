@@ -45,28 +45,17 @@ class PlannedSearch:
 class Plan:
     """The trials of a study.
 
-    Attributes
-    ----------
-    trials
-        To be trained, in the order of the study file.
-    already_done
-        Grid trials whose rows the store has.
-    duplicates
-        Trials that several points of the grid stand for, once for each repetition.
-    beyond_budget
-        Trials left out because ``budget.trials`` is reached.
-    searches
-        The optuna steps, whose trials are not known before they run.
-    costs
-        Cost by trial id, if it was asked for.
-    done_by
-        How many of the trials already done each study of the store trained.
-    forecast
-        Time and fit of `trials`, if it was asked for.
-    ladder
-        The ``constants`` of the study's ladder with their sources, and what they give for each network of
-        the grid, as ``rungs``; None for a study without a ladder.
-
+    Attributes:
+        trials: To be trained, in the order of the study file.
+        already_done: Grid trials whose rows the store has.
+        duplicates: Trials that several points of the grid stand for, once for each repetition.
+        beyond_budget: Trials left out because ``budget.trials`` is reached.
+        searches: The optuna steps, whose trials are not known before they run.
+        costs: Cost by trial id, if it was asked for.
+        done_by: How many of the trials already done each study of the store trained.
+        forecast: Time and fit of `trials`, if it was asked for.
+        ladder: The ``constants`` of the study's ladder with their sources, and what they give for each
+            network of the grid, as ``rungs``; None for a study without a ladder.
     """
 
     study: str
@@ -134,21 +123,14 @@ Done = Callable[[Collection[str]], Mapping[str, str]]
 def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool = False) -> Plan:
     """Expand a study into trials.
 
-    Parameters
-    ----------
-    study
-        The study.
-    done
-        Trial ids that need no training, or a function that picks them from those of the study.
-    predict
-        Also build each distinct model on fake tensors and predict its memory, which takes about a second a
-        model.
+    Args:
+        study: The study.
+        done: Trial ids that need no training, or a function that picks them from those of the study.
+        predict: Also build each distinct model on fake tensors and predict its memory, which takes about a
+            second a model.
 
-    Raises
-    ------
-    StudyError
-        Points that are no trials; each broken rule is listed once.
-
+    Raises:
+        StudyError: Points that are no trials; each broken rule is listed once.
     """
     new: dict[str, Trial] = {}
     duplicates: list[Trial] = []

@@ -55,22 +55,14 @@ def apply_point(
 ) -> s.TrialSettings:
     """The settings of one trial: the study's, with the point's values, every default resolved.
 
-    Parameters
-    ----------
-    study
-        What is fixed.
-    values
-        Dotted path to value.
-    seed
-        Of weights, data order and dropout.
-    places
-        Where each value stands in the study file, for errors.
+    Args:
+        study: What is fixed.
+        values: Dotted path to value.
+        seed: Of weights, data order and dropout.
+        places: Where each value stands in the study file, for errors.
 
-    Raises
-    ------
-    StudyError
-        Values that break a rule, alone or together; all of them are listed.
-
+    Raises:
+        StudyError: Values that break a rule, alone or together; all of them are listed.
     """
     unknown = [path for path in values if path not in PATHS]
     if unknown:
@@ -116,10 +108,8 @@ def _on_ladder(ladder: Ladder, settings: s.TrialSettings, values: Mapping[str, A
 def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
     """What a ladder gives for the network and the data of a trial.
 
-    Raises
-    ------
-    DataError
-        The data set is missing: the classes are part of the network, the images of the epochs.
+    Raises:
+        DataError: The data set is missing: the classes are part of the network, the images of the epochs.
     """
     from study.data.load import training_images
     from study.train.build import count_parameters
@@ -150,12 +140,9 @@ def _validated(name: str, fixed: Section, changes: tuple[tuple[str, type, Any], 
 def check(settings: s.TrialSettings) -> s.TrialSettings:
     """Resolved settings, if they can be trained as they are.
 
-    Raises
-    ------
-    StudyError
-        Unknown model, impossible depth, strategy or precision, a batch that workers cannot share, or a data
-        set that is missing.
-
+    Raises:
+        StudyError: Unknown model, impossible depth, strategy or precision, a batch that workers cannot share,
+            or a data set that is missing.
     """
     resolved = resolve(settings)
     check_scaling(resolved)
@@ -168,11 +155,8 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
 def check_search(study: Study, step: int) -> None:
     """Check what a search may propose: every combination of its listed values, with the ends of its ranges.
 
-    Raises
-    ------
-    StudyError
-        A combination that is no trial; the rule and its place in the file are given.
-
+    Raises:
+        StudyError: A combination that is no trial; the rule and its place in the file are given.
     """
     place, space = next(iter(study.spaces(step).items()))
     ends = {path: Axis(grid=axis.values or axis.bounds) for path, axis in space.items()}

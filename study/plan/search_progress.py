@@ -29,10 +29,8 @@ Point = dict[str, Any]
 def trials_at(study: Study, search: PlannedSearch, point: Mapping[str, Any]) -> list[Trial]:
     """The trials of a point, one per seed.
 
-    Raises
-    ------
-    StudyError
-        The point is no legal trial.
+    Raises:
+        StudyError: The point is no legal trial.
     """
     trials = []
     for seed in search.seeds:
@@ -46,10 +44,8 @@ def trials_at(study: Study, search: PlannedSearch, point: Mapping[str, Any]) -> 
 def common_settings(study: Study, search: PlannedSearch) -> TrialSettings:
     """The settings at the first point of a search, for what all of its points share.
 
-    Raises
-    ------
-    StudyError
-        The search varies the resources of its trials, which run side by side and share one size.
+    Raises:
+        StudyError: The search varies the resources of its trials, which run side by side and share one size.
     """
     space = search_space(study, search.step)
     for path in space:

@@ -190,11 +190,8 @@ class Study(Section):
     def at_scale(self, name: str) -> Study:
         """The study `<name>-<scale>` that one of this study's scales makes of it.
 
-        Raises
-        ------
-        StudyError
-            There is no such scale.
-
+        Raises:
+            StudyError: There is no such scale.
         """
         if name not in self.scales:
             rule = f"must be a scale of {self.name}"
@@ -254,12 +251,9 @@ def load_study(file_or_builtin: str | Path, scale: str | None = None) -> Study:
 
     A Python file defines `study`, a `Study` or its plain values. A file without `name` is named after itself.
 
-    Raises
-    ------
-    StudyError
-        No such file, built-in study or scale, YAML that does not parse, or broken rules; all of them are
-        listed.
-
+    Raises:
+        StudyError: No such file, built-in study or scale, YAML that does not parse, or broken rules; all of
+            them are listed.
     """
     path, source = Path(file_or_builtin), str(file_or_builtin)
     if path.suffix not in (".yaml", ".yml", ".py") and not path.is_file():
@@ -292,11 +286,8 @@ def _read_python(path: Path) -> Any:
 def parse_study(values: Any, *, source: str = "") -> Study:
     """Validate the plain content of a study file.
 
-    Raises
-    ------
-    StudyError
-        Any broken rule; `problems` lists all of them.
-
+    Raises:
+        StudyError: Any broken rule; `problems` lists all of them.
     """
     if not isinstance(values, dict):
         remedy = "for example name: my-study"

@@ -37,11 +37,8 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path) -> Any:
     """Plain Python values of a YAML file.
 
-    Raises
-    ------
-    StudyError
-        The file cannot be read, or its text is not YAML; the message gives line and column.
-
+    Raises:
+        StudyError: The file cannot be read, or its text is not YAML; the message gives line and column.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -55,10 +52,8 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, *, source: str = "") -> Any:
     """Plain Python values of YAML text.
 
-    Raises
-    ------
-    StudyError
-        The text is not YAML; the message gives line and column.
+    Raises:
+        StudyError: The text is not YAML; the message gives line and column.
 
     >>> parse_yaml("{train: {learning_rate: 1e-3}}")
     {'train': {'learning_rate': 0.001}}

@@ -24,11 +24,8 @@ _FORMAT = 1
 def save(store: str | Path, state: dict[str, Any]) -> None:
     """Write the state that `train_trial` hands out after an epoch, in place of the one before.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written; the state before is still there.
-
+    Raises:
+        StoreError: The store cannot be written; the state before is still there.
     """
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, "torch": str(torch.__version__), "state": state}, buffer)

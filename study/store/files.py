@@ -30,11 +30,8 @@ def located(store: str | Path) -> str:
 def open_filesystem(store: str | Path) -> tuple[fs.FileSystem, str]:
     """The file system that holds a store, and the store's path on it.
 
-    Raises
-    ------
-    StoreError
-        The address of the store cannot be understood.
-
+    Raises:
+        StoreError: The address of the store cannot be understood.
     """
     text = located(store)
     if not _REMOTE.match(text):
@@ -53,11 +50,8 @@ def local_folder(store: str | Path) -> Path | None:
 def write_file(store: str | Path, name: str, content: bytes) -> None:
     """Write a file of the store, whole under its name or not at all; one of that name is replaced.
 
-    Raises
-    ------
-    StoreError
-        It cannot be written; nothing is left behind.
-
+    Raises:
+        StoreError: It cannot be written; nothing is left behind.
     """
     filesystem, root = open_filesystem(store)
     with store_errors(store, "written"):
@@ -72,11 +66,8 @@ def write_file(store: str | Path, name: str, content: bytes) -> None:
 def remove_file(store: str | Path, name: str) -> None:
     """Remove a file of the store, if it is there.
 
-    Raises
-    ------
-    StoreError
-        It cannot be removed.
-
+    Raises:
+        StoreError: It cannot be removed.
     """
     filesystem, root = open_filesystem(store)
     with store_errors(store, "written"):

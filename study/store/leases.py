@@ -112,11 +112,8 @@ def acquire(
     A claim that was left by a process of the same `run` is taken over: a run hands a trial out again only
     once it has lost the process that had it.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written.
-
+    Raises:
+        StoreError: The store cannot be written.
     """
     claim = Claim(
         trial_id=trial_id,
@@ -152,11 +149,8 @@ def acquire(
 def read_claims(store: str | Path) -> dict[str, Claim]:
     """The claims of a store that count, by trial id.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read.
-
+    Raises:
+        StoreError: The store cannot be read.
     """
     store_folder = local_folder(store)
     if store_folder is None or not (store_folder / "claims").is_dir():
@@ -174,11 +168,8 @@ def read_claims(store: str | Path) -> dict[str, Claim]:
 def remove_dead(store: str | Path) -> None:
     """Remove the claims that count no more.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written.
-
+    Raises:
+        StoreError: The store cannot be written.
     """
     store_folder = local_folder(store)
     if store_folder is None:
@@ -255,11 +246,8 @@ def _written(folder: Path, claim: Claim) -> Path:
 def _read(path: Path) -> Claim | None:
     """The claim in a file; None if it is torn or foreign.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-
+    Raises:
+        FileNotFoundError: There is no such file.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -45,11 +45,8 @@ class _Files:
 class History:
     """The trials of a store, listed once. A store that does not exist yet has none.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read, or is of a newer schema.
-
+    Raises:
+        StoreError: The store cannot be read, or is of a newer schema.
     """
 
     def __init__(self, store: str | Path) -> None:

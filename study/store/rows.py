@@ -27,11 +27,8 @@ class TrialResult:
 def full_row(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with null for every other column of the table.
 
-    Raises
-    ------
-    KeyError
-        A value has no column.
-
+    Raises:
+        KeyError: A value has no column.
     """
     columns = [column.name for column in TABLES[table].columns]
     unknown = sorted(set(values) - set(columns))
@@ -105,21 +102,13 @@ def lost_result(
     That is settings, outcome and provenance, and what it had reached by its last checkpoint: its epochs, and
     the metrics of the last of them.
 
-    Parameters
-    ----------
-    trial
-        What was being trained.
-    error
-        What the driver was told.
-    attempt
-        Which try it was.
-    started_at
-        When the driver handed the trial out; None leaves both times of the trial unknown.
-    outcome
-        Overrides what the error stands for.
-    state
-        The trial's last checkpoint, as `study.train.trial.train_trial` saved it.
-
+    Args:
+        trial: What was being trained.
+        error: What the driver was told.
+        attempt: Which try it was.
+        started_at: When the driver handed the trial out; None leaves both times of the trial unknown.
+        outcome: Overrides what the error stands for.
+        state: The trial's last checkpoint, as `study.train.trial.train_trial` saved it.
     """
     now = datetime.now(UTC)
     ended = outcomes.describe(error or RuntimeError("the process of the trial died"))

@@ -22,11 +22,8 @@ def tidy(store: str | Path, done: Collection[str]) -> None:
     A run that is killed between the row of a trial and the removal of its checkpoint leaves the latter, and
     one that is killed while it writes a file under a temporary name. Those of the last hour may be in use.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read, or not be written.
-
+    Raises:
+        StoreError: The store cannot be read, or not be written.
     """
     filesystem, root = open_filesystem(store)
     with store_errors(store, "read"):

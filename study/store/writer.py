@@ -42,11 +42,8 @@ _TRIAL_FILE = re.compile(r"/study=[^/]+/trials/[^/.][^/]*\.parquet$")
 def write_result(store: str | Path, result: TrialResult) -> None:
     """Add the rows of one trial attempt to the store: up to three Parquet files.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written.
-
+    Raises:
+        StoreError: The store cannot be written.
     """
     row = result.trial
     name = f"{row['trial_id']}-a{row['attempt']}.parquet"
@@ -67,11 +64,8 @@ def write_study(
     Trials that another study trained are part of this one through that list. `planned` is how many trials the
     study has, those of its searches included that are not known yet.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written.
-
+    Raises:
+        StoreError: The store cannot be written.
     """
     trials = {"trial_ids": sorted(trial_ids), **({} if planned is None else {"planned": planned})}
     content = json.dumps({**study, **trials}, indent=2, allow_nan=False)
@@ -81,11 +75,8 @@ def write_study(
 def check_writable(store: str | Path) -> None:
     """Make the store's folder, and make sure that a file can be written to it; the file is removed again.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be written.
-
+    Raises:
+        StoreError: The store cannot be written.
     """
     name = f".write-test-{uuid.uuid4().hex[:8]}"
     write_file(store, name, b"")
@@ -97,11 +88,8 @@ def done_ids(store: str | Path) -> set[str]:
 
     A store that does not exist yet has none. Files that are torn or foreign count for nothing.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read, or is of a newer schema.
-
+    Raises:
+        StoreError: The store cannot be read, or is of a newer schema.
     """
     rows = _rows(store, ["trial_id", "outcome"])
     return {row["trial_id"] for row in rows if row["outcome"] in outcomes.FINAL}
@@ -110,11 +98,8 @@ def done_ids(store: str | Path) -> set[str]:
 def attempts(store: str | Path) -> dict[str, int]:
     """The number of the next attempt of every trial that the store has a row of.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read, or is of a newer schema.
-
+    Raises:
+        StoreError: The store cannot be read, or is of a newer schema.
     """
     following: dict[str, int] = {}
     for row in _rows(store, ["trial_id", "attempt"]):
@@ -127,11 +112,8 @@ def trial_rows(store: str | Path, trial_id: str, *, attempts: int = 8) -> list[d
 
     Rows that `analysis.store.compact` has merged since are not among them.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read, or is of a newer schema.
-
+    Raises:
+        StoreError: The store cannot be read, or is of a newer schema.
     """
     filesystem, root = open_filesystem(store)
     with store_errors(store, "read"):
@@ -151,11 +133,8 @@ def trial_rows(store: str | Path, trial_id: str, *, attempts: int = 8) -> list[d
 def read_rows(store: str | Path) -> dict[str, dict[str, Any]]:
     """One row for each trial: its last attempt that ended ok, or else its last attempt.
 
-    Raises
-    ------
-    StoreError
-        The store cannot be read, or is of a newer schema.
-
+    Raises:
+        StoreError: The store cannot be read, or is of a newer schema.
     """
     best: dict[str, dict[str, Any]] = {}
     for row in _rows(store, None):

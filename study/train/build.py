@@ -58,11 +58,8 @@ def trial_cost(settings: TrialSettings) -> Cost:
     Of a sharded network (`fsdp2`) it is an estimate: whole activations, and a worker's share of all else.
     Of a compiled one it is what the network takes that is not compiled, which is more.
 
-    Raises
-    ------
-    DataError
-        The data set is missing: its image size and classes are needed.
-
+    Raises:
+        DataError: The data set is missing: its image size and classes are needed.
     """
     train, shape = settings.train, data_shape(settings.data)
     batch = max(1, train.batch_size // settings.scaling.workers)
@@ -111,11 +108,8 @@ def _cost(
 def count_parameters(settings: TrialSettings) -> int:
     """Trainable parameters of a trial's network, which is built without memory; equal ones are built once.
 
-    Raises
-    ------
-    DataError
-        The data set is missing: its image size and classes are needed.
-
+    Raises:
+        DataError: The data set is missing: its image size and classes are needed.
     """
     return _count(settings.model, settings.precision, settings.memory, data_shape(settings.data))
 

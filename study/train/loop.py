@@ -149,13 +149,9 @@ def _laid_out(inputs_NCHW: Tensor, train: TrainSettings) -> Tensor:
 def train_epoch(session: Session, epoch: int) -> EpochResult:
     """Train for one epoch, counted from 1.
 
-    Raises
-    ------
-    DivergedError
-        A loss or a gradient is not finite, on any worker; with fp16, at a loss scale below 1.
-    TimeUpError
-        The deadline passed.
-
+    Raises:
+        DivergedError: A loss or a gradient is not finite, on any worker; with fp16, at a loss scale below 1.
+        TimeUpError: The deadline passed.
     """
     train, optimizer, scaler = session.settings.train, session.optimizer, session.scaler
     session.network.train()

@@ -14,18 +14,12 @@ from revmodels.errors import RevModelsError
 def first_bad_block(model: nn.Module, inputs: Tensor) -> str:
     """Repeat the forward pass of a step whose loss or gradients are not finite, and say where it began.
 
-    Parameters
-    ----------
-    model
-        The network as the step found it, with the step's gradients.
-    inputs
-        The step's batch (N, C, H, W).
+    Args:
+        model: The network as the step found it, with the step's gradients.
+        inputs: The step's batch (N, C, H, W).
 
-    Returns
-    -------
-    str
-        A clause for a message; it names no block if the fault lies outside of all.
-
+    Returns:
+        str A clause for a message; it names no block if the fault lies outside of all.
     """
     if not torch.isfinite(inputs).all():
         return "the batch itself is not finite"

@@ -19,15 +19,10 @@ def parameter_groups(
 
     Source: the RevNet code decays the variables of convolution and fully connected weights alone.
 
-    Parameters
-    ----------
-    model
-        Its layers decide.
-    weight_decay
-        Of the first group.
-    parameters
-        Those of a copy of `model`, in the same order, to be grouped in place of its own.
-
+    Args:
+        model: Its layers decide.
+        weight_decay: Of the first group.
+        parameters: Those of a copy of `model`, in the same order, to be grouped in place of its own.
     """
     layers = (nn.modules.conv._ConvNd, nn.Linear)
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, layers)}

@@ -18,15 +18,10 @@ from study.settings import PrecisionSettings
 class StreamRange:
     """What one epoch's training steps have seen.
 
-    Attributes
-    ----------
-    limit
-        The magnitude below which the inverse is bit for bit.
-    largest
-        The largest magnitude of either stream in any step.
-    steps_out_of_range
-        Steps that reached the limit, which only ``on_overflow: record`` lets go on.
-
+    Attributes:
+        limit: The magnitude below which the inverse is bit for bit.
+        largest: The largest magnitude of either stream in any step.
+        steps_out_of_range: Steps that reached the limit, which only ``on_overflow: record`` lets go on.
     """
 
     limit: float

@@ -80,36 +80,23 @@ def train_trial(
     Everything random follows from the trial's seed, and the caller's random state is left as it was: on a CPU
     the same trial gives the same numbers, bit for bit, and so does one resumed from a saved state.
 
-    Parameters
-    ----------
-    trial
-        What to train.
-    attempt
-        0 for the first try; part of every row's key.
-    on_epoch
-        Called with the epoch's row after each epoch, on every worker; a true answer ends the trial as
-        ``pruned``, unless it was the last epoch.
-    resume
-        A state that `save` was given, to go on from.
-    save
-        Called after each epoch, on every worker, with a state that ``torch.load(weights_only=True)`` can read
-        back, and the epoch. The state refers to live tensors: write it before returning.
-    distributed
-        This process' place in an initialized process group. The batch size is shared by the workers; every
-        worker returns rows, and rank 0's are the ones to keep.
-    deadline
-        Seconds since the Unix epoch after which the trial ends as ``timeout``.
-    device
-        ``cpu`` or ``cuda``; None takes CUDA where there is one.
-    concurrent_trials
-        Trials that may share the machine, recorded beside the times.
+    Args:
+        trial: What to train.
+        attempt: 0 for the first try; part of every row's key.
+        on_epoch: Called with the epoch's row after each epoch, on every worker; a true answer ends the trial
+            as ``pruned``, unless it was the last epoch.
+        resume: A state that `save` was given, to go on from.
+        save: Called after each epoch, on every worker, with a state that ``torch.load(weights_only=True)``
+            can read back, and the epoch. The state refers to live tensors: write it before returning.
+        distributed: This process' place in an initialized process group. The batch size is shared by the
+            workers; every worker returns rows, and rank 0's are the ones to keep.
+        deadline: Seconds since the Unix epoch after which the trial ends as ``timeout``.
+        device: ``cpu`` or ``cuda``; None takes CUDA where there is one.
+        concurrent_trials: Trials that may share the machine, recorded beside the times.
 
-    Returns
-    -------
-    TrialResult
-        Rows with exactly the columns of `analysis.schema`. Exceptions become outcomes; only those that are
-        not `Exception` (an interrupt) pass through.
-
+    Returns:
+        TrialResult Rows with exactly the columns of `analysis.schema`. Exceptions become outcomes; only those
+        that are not `Exception` (an interrupt) pass through.
     """
     began, started_at = time.perf_counter(), datetime.now(UTC)
     place = distributed or Distributed(rank=0, world_size=1)
