@@ -47,7 +47,7 @@ ROOMS: dict[str, Room] = {
     # analysis: rows and figures; no torch, no Ray, no study
     "analysis.errors": Room(),
     "analysis.schema": Room(others="pyarrow"),
-    "analysis.store": Room(own="errors schema", others="duckdb numpy pyarrow"),
+    "analysis.store": Room(own="errors schema", others="duckdb numpy pyarrow", lazily="obstore"),
     "analysis.pareto": Room(others="numpy scipy"),
     "analysis.stats": Room(others="numpy scipy"),
     "analysis.labels": Room(own="stats"),
