@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from revmodels import ReversibleBlock, ReversibleSequence
-from revmodels.testing.check import BROKEN, HOLDS, Finding, examine, guarantees
+from revmodels.testing import guarantees
+from revmodels.testing.check import BROKEN, HOLDS, Finding, examine
 from revmodels.testing.instruments import loss
 from revmodels.testing.network_under_test import Check, Figure, Make, Subject, Unit, errors
 

@@ -29,7 +29,8 @@ def test_run_trains_and_says_where_the_results_are(smoke):
 def test_run_again_starts_no_ray(smoke):
     _, store = smoke
     code = (
-        "import sys; from study import cli; sys.argv = ['revstudy', 'run', 'smoke', '--store', sys.argv[1]]\n"
+        "import sys; from study.cli import main as cli\n"
+        "sys.argv = ['revstudy', 'run', 'smoke', '--store', sys.argv[1]]\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'ray' not in sys.modules"

@@ -49,7 +49,7 @@ def test_reading_imports_neither_torch_nor_ray(smoke, tmp_path, arguments):
     _, store = smoke
     places = {"STORE": str(store), "REPORT": str(tmp_path / "report.html")}
     code = (
-        "import sys; from study import cli\n"
+        "import sys; from study.cli import main as cli\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'ray', 'optuna', 'sklearn'} & set(sys.modules)\n"

@@ -235,7 +235,7 @@ def test_errors_are_told_and_leave_nothing_behind(tmp_path, new_trial, write):
 
 def test_the_report_needs_neither_torch_nor_ray():
     code = (
-        "import sys, analysis.report, analysis.queries, analysis.findings; "
+        "import sys, analysis.report.page, analysis.queries, analysis.answers.findings; "
         "print([m for m in ('torch', 'ray', 'study', 'revmodels', 'pandas', 'optuna') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,9 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import analysis.store.reading
 from analysis.schema import TRIALS, VERSION_KEY
-from analysis.store import footers
+from analysis.store import footers, reading
 from analysis.store.footers import VanishedError, by_layout
 from analysis.store.store import open_store
 
@@ -89,14 +88,14 @@ def test_a_file_that_vanished_and_one_that_is_no_file(tmp_path):
 
 
 def test_a_bad_file_spoils_its_own_batch_alone(tmp_path, new_trial, write_file, monkeypatch):
-    monkeypatch.setattr(analysis.files, "BATCH", 4)
+    monkeypatch.setattr(reading, "BATCH", 4)
     paths = [write_file(tmp_path, "trials", [new_trial(seed=seed)]) for seed in range(12)]
     content = bytearray(paths[5].read_bytes())
     content[4:3000] = bytes(2996)
     paths[5].write_bytes(content)
     alone = []
-    each = analysis.files._read_each
-    monkeypatch.setattr(analysis.files, "_read_each", lambda t, p, f: alone.extend(p) or each(t, p, f))
+    each = reading._read_each
+    monkeypatch.setattr(reading, "_read_each", lambda t, p, f: alone.extend(p) or each(t, p, f))
     store = open_store(tmp_path)
     assert len(store.rows("trials")) == 11
     assert [s.path for s in store.skipped] == [str(paths[5])]

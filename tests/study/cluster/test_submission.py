@@ -106,7 +106,7 @@ def run_script(submission: Submission, folder: Path, **environment: str) -> subp
 def test_the_driver_runs_the_study_and_its_exit_code_is_the_script_s(make_study, tmp_path):
     """On a store that cannot be made, so that it ends before Ray."""
     (tmp_path / "file").touch()
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     done = run_script(
         Submission(study=make_study(), store=str(tmp_path / "file")), tmp_path / "job", PYTHONPATH=root
     )
