@@ -1,10 +1,14 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Each sets up .venv itself.
-PYTHON ?= python3.11
+CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
+# The first of them that is 3.11 or newer; another is named as `make demo PYTHON=/path/to/python`.
+PYTHON ?= $(shell for python in $(CANDIDATES); do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check bench bench-conformance claims clean help
+.PHONY: demo test check docs bench bench-conformance claims clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
@@ -16,8 +20,10 @@ help:
 	@echo "make clean   remove .venv, caches and results"
 
 $(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "RevStudy needs Python 3.11 or newer, and none of $(CANDIDATES) is:" \
+		"install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) '.[test]'
 	@touch $@
 
 demo: $(READY)
@@ -25,15 +31,17 @@ demo: $(READY)
 	$(BIN)/revstudy report quickstart
 
 # Two halves at once, on two cores: what starts Ray or takes long, and the rest, whose output follows when both
-# have ended.
+# have ended. The tests that open a browser bring one, or say what to install.
 REST := tests/revmodels tests/study tests/analysis tests/browser
 test: $(READY)
-	@log=$$(mktemp); $(BIN)/python -m pytest $(ARGS) $(REST) >$$log 2>&1 & other=$$!; \
+	@browser=$$($(BIN)/python -m tests.browser.chromium) || exit $$?; \
+	if [ -n "$$browser" ]; then export BROWSER_PATH="$$browser"; fi; \
+	log=$$(mktemp); $(BIN)/python -m pytest $(ARGS) $(REST) >$$log 2>&1 & other=$$!; \
 	$(BIN)/python -m pytest $(ARGS) $(addprefix --ignore=,$(REST)); code=$$?; \
 	wait $$other; rest=$$?; cat $$log; rm -f $$log; exit $$((code ? code : rest))
 
 bench-conformance: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python -m benchmarks.conformance
 
 check: $(READY)
@@ -51,7 +59,7 @@ claims: $(READY)
 	$(BIN)/revstudy claims
 
 bench: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python benchmarks/speed.py --rounds 15
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scaling.py

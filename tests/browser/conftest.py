@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from analysis.report.page import write_report
+from tests.browser import chromium as chromium_browser
 
 _ARGUMENTS = [
     "--no-sandbox",
@@ -81,10 +81,8 @@ def odd_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """The browser; without one these tests fail, since a report nobody opened is not tested."""
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.fail("these tests open the report in Chromium, and there is none: apt-get install chromium")
+    """The browser, which may reach nothing outside."""
+    executable = chromium_browser.required()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
         yield browser

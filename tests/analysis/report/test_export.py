@@ -1,11 +1,11 @@
 import builtins
 import re
-import shutil
 
 import pytest
 
 from analysis.errors import AnalysisError
 from analysis.report.export import export_figures
+from tests.browser import chromium
 
 
 def test_unknown_formats_and_figures_are_named(demo, tmp_path):
@@ -39,10 +39,7 @@ def test_without_chrome_the_way_out_is_told(demo, tmp_path, monkeypatch):
 
 def test_figures_are_written_as_images(demo, tmp_path, monkeypatch):
     pytest.importorskip("kaleido")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.fail("this test draws in Chromium, and there is none: apt-get install chromium")
-    monkeypatch.setenv("BROWSER_PATH", browser)
+    monkeypatch.setenv("BROWSER_PATH", chromium.required())
     svg, other = export_figures(demo, tmp_path / "new", format="svg", names=["tradeoff", "precision_map"])
     assert (svg.name, other.name) == ("tradeoff.svg", "precision_map.svg")
     text = svg.read_text()
