@@ -223,6 +223,9 @@ def backward(entry: Entry, batch: tuple[Tensor, Tensor]) -> None:
 def gradient_errors(entries: Sequence[Entry], batch: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Relative error of each contender's gradients, all together, against the stored twin's.
 
+    Returns:
+        The norm of the difference over the norm of the twin's gradients, by name of contender.
+
     Raises:
         ValueError: ``store`` is not among the entries, or a parameter got no gradient.
 
@@ -248,6 +251,9 @@ def check(subject: Subject, names: Sequence[str], batch: int) -> dict[str, float
 
     In float32 the gradients of a network of a hundred layers at initialization move by up to a hundredth when
     the order of a sum changes, whoever computes them; in float64 a wrong gradient cannot hide behind that.
+
+    Returns:
+        The errors of `gradient_errors`, all of them within `TOLERANCE`.
 
     Raises:
         SystemExit: a gradient is off by more than `TOLERANCE`; no figure is worth reporting then.

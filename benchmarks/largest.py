@@ -46,6 +46,9 @@ def last_that_fits(needs: Callable[[int], int], budget: int, first: int, step: i
     """The largest of first, first + step, ... whose need is within the budget; None if not even the first.
 
     `needs` is taken to grow, and nearly by the same amount each step.
+
+    Returns:
+        The number that fits, or None.
     """
     known = {0: needs(first)}
     if known[0] > budget:
@@ -91,6 +94,9 @@ def largest_batch(model: str, strategy: str, budget: int, width: float, size: in
 
 def real_step(depth: int, batch: int, width: float, size: int) -> dict[str, Any]:
     """Run one training step of a reversible network, and measure it.
+
+    Returns:
+        The bytes measured at the peak, the norm of the gradient, and the seconds of the step.
 
     Raises:
         ValueError: the loss or a gradient is not finite.

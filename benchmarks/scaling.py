@@ -117,6 +117,9 @@ def overlap(step: float, alone: float, reduce: float) -> float:
         alone: of the same step without communication.
         reduce: of averaging all gradients with nothing beside it.
 
+    Returns:
+        The share; 0 where the step takes as long as both one after the other.
+
     """
     return min(1.0, max(0.0, 1 - (step - alone) / reduce))
 

@@ -14,6 +14,9 @@ BEGIN, END = "<!-- findings: written by python -m benchmarks.findings -->", "<!-
 def placed(text: str, rows: Rows) -> str:
     """`text` with what stands between the two marks written anew.
 
+    Returns:
+        The whole text with the new section between the marks.
+
     Raises:
         ValueError: a mark is missing.
 

@@ -31,6 +31,9 @@ KINDS = ("conformance", "speed")
 def copy_trials(source: Path, store: Path) -> int:
     """Copy trial attempts that the store lacks, curves before rows; returns how many rows came.
 
+    Returns:
+        How many rows of the table `trials` were copied.
+
     Raises:
         ValueError: a file is no table of a results store.
 

@@ -1,6 +1,6 @@
 """The Chromium that opens reports in tests: finds one, or brings one.
 
-``python -m tests.browser.chromium`` prints where it is. Where there is none, it asks Playwright for its own and,
+``python -m tests.browser.chromium`` prints where it is. If there is none, it asks Playwright for its own and,
 as root, the system's package manager. If neither has one it says in one line what to install.
 """
 
