@@ -26,9 +26,10 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) '.[test]'
 	@touch $@
 
+# The quickstart in the size that is done in minutes on any processor.
 demo: $(READY)
-	$(BIN)/revstudy run quickstart
-	$(BIN)/revstudy report quickstart
+	$(BIN)/revstudy run quickstart --scale demo
+	$(BIN)/revstudy report quickstart-demo --output results/quickstart.html
 
 # Two halves at once, on two cores: what starts Ray or takes long, and the rest, whose output follows when both
 # have ended. The tests that open a browser bring one, or say what to install.

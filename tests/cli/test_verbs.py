@@ -75,8 +75,9 @@ def test_plan_counts_trials_and_predicts_memory(revstudy, store):
     assert not store.exists()
 
 
-def test_plan_of_the_quickstart_keeps_its_promises(revstudy, store):
-    said = json.loads(revstudy("plan", "quickstart", "--no-predict", "--store", store, "--json").out)
+@pytest.mark.parametrize("scale", [[], ["--scale", "demo"]], ids=["whole", "demo"])
+def test_plan_of_the_quickstart_keeps_its_promises(revstudy, store, scale):
+    said = json.loads(revstudy("plan", "quickstart", *scale, "--no-predict", "--store", store, "--json").out)
     trials = [trial["settings"] for trial in said["trials"]]
     assert len(trials) >= 24
     assert said["duplicates"] == 0

@@ -3,6 +3,7 @@
 import pytest
 
 from study.errors import StudyError
+from study.plan.plan import make_plan
 from study.spec.study import builtin_studies, load_study, parse_study
 
 VALUES = {
@@ -62,7 +63,7 @@ def test_an_unknown_scale_is_refused_with_the_nearest():
     with pytest.raises(StudyError, match="must be a scale of depth; received 'smok'; did you mean 'smoke'"):
         parse_study(VALUES).at_scale("smok")
     with pytest.raises(StudyError, match="the study has none; leave --scale out"):
-        load_study("quickstart", "tiny")
+        load_study("smoke", "tiny")
 
 
 def test_every_study_of_the_paper_has_a_smoke_scale():
@@ -70,3 +71,15 @@ def test_every_study_of_the_paper_has_a_smoke_scale():
     assert len(papers) == 6
     for name in papers:
         assert load_study(name, "smoke").name == f"{name}-smoke"
+
+
+def test_the_demo_trains_trials_of_the_quickstart_and_few_in_bf16():
+    """Without instructions for bf16, arithmetic in it takes several times as long."""
+    whole, demo = (
+        {trial.trial_id: trial.settings for trial in make_plan(load_study("quickstart", scale)).trials}
+        for scale in (None, "demo")
+    )
+    assert set(demo) < set(whole)
+    dropped = [whole[trial] for trial in set(whole) - set(demo)]
+    assert {settings.precision.compute for settings in dropped} == {"bf16"}
+    assert sum(settings.precision.compute == "bf16" for settings in demo.values()) == 3
