@@ -62,9 +62,9 @@ def combine(x: Tensor, r: Tensor) -> Tensor:
     return x + r
 
 
-def separate(y: Tensor, r: Tensor, *, overwrite: bool = False) -> Tensor:
-    """The ``x`` of ``y = combine(x, r)`` (equation 8), in the memory of `y` if it may be overwritten."""
-    return y.sub_(r) if overwrite else y - r
+def separate(y: Tensor, r: Tensor) -> Tensor:
+    """The ``x`` of ``y = combine(x, r)`` (equation 8), in memory of its own: hooks may hold that of `y`."""
+    return y - r
 
 
 class ReversibleBlock(nn.Module):

@@ -38,7 +38,6 @@ class Tape:
     Attributes:
         autocast: the autocast state of the forward pass.
         pair: the output pair of the unit whose backward comes next.
-        owned: whether that pair was rebuilt here, so that nobody else reads it and it may be overwritten.
         passed: what the last unit returned in the forward pass, to see that the next one receives it.
         origin: makes the first unit's input again.
     """
@@ -49,25 +48,24 @@ class Tape:
         self.observer = observer
         self.first = first
         self.pair: Pair | None = None
-        self.owned = False
         self.passed: tuple[_Identity, _Identity] | None = None
 
-    def put(self, index: int, x1: Tensor, x2: Tensor, *, owned: bool) -> None:
+    def put(self, index: int, x1: Tensor, x2: Tensor) -> None:
         """Leave the pair for the preceding unit."""
         if self.observer is not None:
             self.observer(self.first + index, x1, x2)
         if index > 0:
-            self.pair, self.owned = (x1, x2), owned
+            self.pair = (x1, x2)
 
-    def take(self) -> tuple[Tensor, Tensor, bool]:
+    def take(self) -> Pair:
         """Take the pair that the following unit has left."""
         if self.pair is None:
             raise ReplayError(
                 "a unit inside a reversible sequence was differentiated without the units after it. Take "
                 "gradients from the sequence's output, or use strategy='store'."
             )
-        (y1, y2), self.pair = self.pair, None
-        return y1, y2, self.owned
+        pair, self.pair = self.pair, None
+        return pair
 
 
 def run(
@@ -170,15 +168,9 @@ class _Unit(torch.autograd.Function):
         plan, tape = ctx.plan, ctx.tape
         plan.check_parameters()
         saved = list(ctx.saved_tensors)
-        owns_input = True
         if plan.stores_input and ctx.origin is None:
             x1, x2 = saved.pop(0), saved.pop(0)
-            # What an inner unit stored is seen by nobody else, and not read again unless the graph is kept.
-            owns_input = ctx.index > 0 and not torch._C._autograd._get_current_graph_task_keep_graph()
-        if ctx.is_last:
-            y1, y2, owned = *saved, False
-        else:
-            y1, y2, owned = tape.take()
+        y1, y2 = saved if ctx.is_last else tape.take()
         del saved
         sums = Sums(plan.parameters)
 
@@ -187,9 +179,9 @@ class _Unit(torch.autograd.Function):
             leaf = leaf_of(y1)
             g, root = plan.g.replay(leaf, for_value=plan.needs_values)
             if not plan.stores_input:
-                x2 = separate(y2, g, overwrite=owned)
+                x2 = separate(y2, g)
             del y2, g
-            dy1 = _plus(sums.through(plan.g, root, leaf, dy2), dy1, keep=dy2)
+            dy1 = _plus(sums.through(plan.g, root, leaf, dy2), dy1)
             del root, leaf
 
             # F: the same for x1 and dL/dx2.
@@ -198,22 +190,23 @@ class _Unit(torch.autograd.Function):
             leaf = leaf_of(x2)
             f, root = plan.f.replay(leaf, for_value=plan.needs_values)
             if not plan.stores_input:
-                x1 = separate(y1, f, overwrite=owned)
+                x1 = separate(y1, f)
             del y1, f
-            tape.put(ctx.index, x1, x2, owned=owns_input)
+            tape.put(ctx.index, x1, x2)
             dx2 = sums.through(plan.f, root, leaf, dy1)
             del root, leaf
 
             # The shortcuts: identities, or small modules of a stage entry.
-            dx2 = _plus(dx2, sums.through_shortcut(plan.p2, x2, dy2), keep=dy1)
+            dx2 = _plus(dx2, sums.through_shortcut(plan.p2, x2, dy2))
             dx1 = sums.through_shortcut(plan.p1, x1, dy1)
         return None, None, None, None, dx1, dx2, *sums.in_order()
 
 
-def _plus(a: Tensor | None, b: Tensor | None, *, keep: Tensor) -> Any:
-    """``a + b`` in place of `a`, a gradient that autograd has just made, unless others share its memory."""
+def _plus(a: Tensor | None, b: Tensor | None) -> Any:
+    """``a + b`` in memory of its own; None stands for zero.
+
+    Never in place: autograd may hand one tensor to several inputs as their gradient, and hooks may keep it.
+    """
     if a is None or b is None:
         return b if a is None else a
-    storage = a.untyped_storage()._cdata
-    shared = storage in (b.untyped_storage()._cdata, keep.untyped_storage()._cdata)
-    return a + b if shared or a.dtype != b.dtype else a.add_(b)
+    return a + b

@@ -28,6 +28,10 @@ def without_value(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if not len(module) or _is_watched(module) or _is_watched(module[-1]):
         return None
     *layers, last = module
+    weight = last._parameters.get("weight")
+    # The gradients below are those of real numbers in a plain tensor.
+    if weight is None or type(weight) not in (Tensor, nn.Parameter) or weight.is_complex():
+        return None
     if type(last) is nn.Linear:
         return _Rest(layers, last, _linear)
     if type(last) in CONVOLUTIONS and isinstance(last.padding, tuple) and last.padding_mode == "zeros":
@@ -55,7 +59,7 @@ class _Rest:
         for layer in self._layers:
             x = layer(x)
         # Autocast would convert the input and the weight first.
-        if torch.is_autocast_enabled(x.device.type) or x.dtype != self._last.weight.dtype:
+        if torch.is_autocast_enabled(x.device.type) or x.dtype != self._last.weight.dtype or x.dim() < 2:
             return self._last(x)
         return self._stand_in(self._last, x)
 
