@@ -8,6 +8,7 @@ when a reader of the previous version could misread a new file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -16,6 +17,10 @@ VERSION_KEY = b"revstudy.schema_version"
 
 OUTCOMES = ("ok", "diverged", "oom", "pruned", "timeout", "failed")
 """How a trial can end. Only ``ok`` trials enter fronts and fits; every other one is shown, never dropped."""
+
+
+FINAL = ("ok", "diverged", "oom", "pruned")
+"""Endings that the same settings would meet again, so that a run does not train such a trial once more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,12 @@ class Table:
     meaning: str
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
+    def types(self) -> dict[str, pa.DataType]:
+        """The type of each column, by name, in order."""
+        return {column.name: column.type for column in self.columns}
+
+    @cached_property
     def arrow(self) -> pa.Schema:
         """The Arrow schema, every field nullable, with the schema version in its metadata."""
         fields = [pa.field(c.name, c.type, nullable=True) for c in self.columns]

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from analysis.schema import TRIALS
-from analysis.store.manifest import MANIFEST, Entry, manifest_bytes
+from analysis.store.manifest import Entry, write_manifest
+from analysis.store.storage import open_storage
 from benchmarks.sweep_store import points, trial
 from study.identity import canonical_json
 from study.plan.plan import make_plan
@@ -59,7 +60,7 @@ def write(store: Path, count: int) -> Path:
     folder, name = store / "study=sweep" / "trials", "compact-" + "0" * 16 + ".parquet"
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=TRIALS.arrow), folder / name, compression="zstd")
-    (folder.parent / MANIFEST).write_bytes(manifest_bytes({"trials": Entry(file=name, rows=len(rows))}))
+    write_manifest(open_storage(store), str(folder.parent), {"trials": Entry(file=name, rows=len(rows))})
     return file
 
 

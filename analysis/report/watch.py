@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.report.page import write_report
-from analysis.store.reading import list_files
+from analysis.store.listing import list_files
 
 Signature = tuple[tuple[str, ...], ...]
 

@@ -1,38 +1,26 @@
 """Sorts local Parquet files by their layout, told by the bytes of their footers.
 
 A footer is the schema, the row groups and the key-value metadata, in this order (Apache Parquet,
-*File Format*). Files of one writer and one schema agree in the first and the last of these to the byte, so a
+*File Format*). Files of one writer and one schema agree in the first and the last of these to the byte. So a
 footer is parsed once for a layout and compared for the files after that: 20 µs a file in place of 500.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.errors import StoreError
-from analysis.schema import SCHEMA_VERSION, VERSION_KEY
+from analysis.schema import VERSION_KEY
+from analysis.store.listing import SkippedFile, VanishedError
+from analysis.store.reading import OddFileError, check_ends, why
 
-_MAGIC = b"PAR1"
-_TAIL = 32_768  # the footers of trials are half of this
+_TAIL = 32_768  # twice the footer of a trial
 _MOST_LAYOUTS = 64
 _METADATA = b"ARROW:schema"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkippedFile:
-    """A file under the store that was left out, and why."""
-
-    path: str
-    reason: str
-
-
-class VanishedError(Exception):
-    """A listed file is gone: it was merged into another after the listing. List again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +28,9 @@ class Layout:
     """What files of one writer have in common.
 
     Attributes:
-        columns: names of the top-level columns.
-        types: their types.
-        version: the schema version they carry, None without one.
-
+        columns: Names of the top-level columns.
+        types: Their types.
+        version: The schema version they carry, None without one.
     """
 
     columns: tuple[str, ...]
@@ -55,8 +42,7 @@ def by_layout(paths: Iterable[str]) -> tuple[dict[Layout, list[str]], list[Skipp
     """Groups files by layout; sets aside those that are torn, not Parquet, or cannot be read.
 
     Raises:
-        VanishedError: a file is not there.
-
+        VanishedError: A file is not there.
     """
     layouts: dict[Layout, list[str]] = {}
     known: list[tuple[bytes, bytes, Layout]] = []
@@ -71,50 +57,27 @@ def by_layout(paths: Iterable[str]) -> tuple[dict[Layout, list[str]], list[Skipp
                     known.append((*ends, layout))
         except FileNotFoundError:
             raise VanishedError(path) from None
-        except _BadFileError as error:
+        except OddFileError as error:
             skipped.append(SkippedFile(path=path, reason=str(error)))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            first_line = (getattr(error, "strerror", None) or str(error)).partition("\n")[0]
-            skipped.append(SkippedFile(path=path, reason=f"cannot be read: {first_line[:200]}"))
+        except Exception as error:  # what a parser raises on hostile bytes is without end
+            skipped.append(SkippedFile(path=path, reason=why(error)))
         else:
             layouts.setdefault(layout, []).append(path)
     return layouts, skipped
 
 
-def foreign(path: str, version: str | None) -> str | None:
-    """Says why a file with this schema version is left out, or None.
-
-    Raises:
-        StoreError: the version is newer than this reader.
-
-    """
-    if version is None:
-        return "foreign: it carries no schema version of this project"
-    if not version.isdecimal():
-        return f"foreign: its schema version {version!r} is not a number"
-    if int(version) > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} was written under schema version {version}, and this revstudy reads versions up to "
-            f"{SCHEMA_VERSION}: update revstudy"
-        )
-    return None
-
-
-class _BadFileError(Exception):
-    """A file whose first or last bytes are not those of a whole Parquet file."""
-
-
 def _footer(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        size = os.fstat(descriptor).st_size
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OddFileError("not a regular file")
+        size = found.st_size
         tail = os.pread(descriptor, _TAIL, max(size - _TAIL, 0))
         head = tail[:4] if size <= _TAIL else os.pread(descriptor, 4, 0)
-        if head != _MAGIC:
-            raise _BadFileError("not a Parquet file")
+        check_ends(size, head, tail[-8:])
         length = int.from_bytes(tail[-8:-4], "little")
-        if tail[-4:] != _MAGIC or size < 12 or length > size - 12:
-            raise _BadFileError("torn: it does not end as a Parquet file does")
         if length + 8 > len(tail):
             tail = os.pread(descriptor, length + 8, size - length - 8)
         return tail[-8 - length : -8]

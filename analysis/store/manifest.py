@@ -12,9 +12,8 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 
-from pyarrow import fs
-
 from analysis.errors import StoreError
+from analysis.store.storage import Storage
 
 MANIFEST = "compact.json"
 MANIFEST_VERSION = 1
@@ -42,20 +41,18 @@ Manifest = dict[str, Entry]
 """Entries by table name."""
 
 
-def read_manifest(filesystem: fs.FileSystem, folder: str) -> Manifest:
+def read_manifest(storage: Storage, folder: str) -> Manifest:
     """The manifest of a study's folder; empty where there is none.
 
     Raises:
-        StoreError: it cannot be read, or a newer version wrote it. Going on would lose or double rows.
-
+        StoreError: It cannot be read, or a newer version wrote it. Going on would lose or double rows.
     """
     path = f"{folder}/{MANIFEST}"
     try:
-        with filesystem.open_input_file(path) as file:
-            content = json.loads(file.read())
+        content = json.loads(storage.read(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"cannot read the manifest {path}: {error}") from None
     try:
         if content["version"] > MANIFEST_VERSION:
@@ -64,7 +61,11 @@ def read_manifest(filesystem: fs.FileSystem, folder: str) -> Manifest:
                 f"reads {MANIFEST_VERSION}): update revstudy"
             )
         return {
-            table: Entry(file=e["file"], rows=e["rows"], replaces=dict(e["replaces"]))
+            str(table): Entry(
+                file=_name(e["file"]),
+                rows=int(e["rows"]),
+                replaces={_name(name): int(size) for name, size in e["replaces"].items()},
+            )
             for table, e in content["tables"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -73,7 +74,24 @@ def read_manifest(filesystem: fs.FileSystem, folder: str) -> Manifest:
         ) from None
 
 
-def manifest_bytes(manifest: Manifest) -> bytes:
-    """The manifest as it is written."""
+def write_manifest(storage: Storage, folder: str, manifest: Manifest) -> None:
+    """Swaps the manifest of a study's folder for this one, and reads it back.
+
+    Raises:
+        StoreError: It does not read back as it was written.
+        OSError: It cannot be written.
+    """
     content = {"version": MANIFEST_VERSION, "tables": {t: asdict(e) for t, e in sorted(manifest.items())}}
-    return json.dumps(content, indent=1).encode() + b"\n"
+    storage.write(f"{folder}/{MANIFEST}", json.dumps(content, indent=1).encode() + b"\n")
+    if read_manifest(storage, folder) != manifest:
+        raise StoreError(
+            f"the manifest {folder}/{MANIFEST} does not read back as it was written: another process has "
+            "changed it. No file was deleted; run `revstudy compact` again"
+        )
+
+
+def _name(text: object) -> str:
+    """A plain name of a file: one with a path in it could name a file outside of the store."""
+    if not isinstance(text, str) or not text or "/" in text or "\\" in text:
+        raise ValueError(text)
+    return text

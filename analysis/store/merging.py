@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 
 from analysis.errors import StoreError
 from analysis.schema import TABLES, Table
-from analysis.store.manifest import MERGED
-from analysis.store.reading import TRIAL, Listing, conform, connect, known_files, read_files
+from analysis.store.bulk import connect, files_reader, known_files
+from analysis.store.listing import FILE, Listing, is_merged
+from analysis.store.reading import conform
 
 PART_BYTES = 40_000_000
 """Size of the files of single trials that make a range: a few million rows at most."""
@@ -35,7 +37,7 @@ Range = tuple[str | None, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The files of one table that a merge takes, by size: single trials', and an earlier merged one."""
+    """The files of one table that a merge takes, with their sizes; `merged` is an earlier merged one."""
 
     table: Table
     sizes: dict[str, int]
@@ -51,24 +53,22 @@ def sources(listing: Listing, folder: str, table: Table) -> Sources:
     """What there is to merge in a study's folder; files with columns this version does not know stay out.
 
     Raises:
-        StoreError: the earlier merged file cannot be read, or a newer version wrote it.
-
+        StoreError: The earlier merged file cannot be read, or a newer version wrote it.
     """
     prefix = f"{folder}/{table.name}/"
     paths = [path for path in listing.files[table.name] if path.startswith(prefix)]
-    merged = next((path for path in paths if MERGED.fullmatch(path.removeprefix(prefix))), None)
-    paths = known_files(listing, table, paths)
-    if merged is not None and merged not in paths:
+    merged = next((path for path in paths if is_merged(path)), None)
+    known = known_files(listing, table, paths)
+    if merged is not None and merged not in known:
         raise StoreError(
             f"{merged} cannot be read, or a newer revstudy wrote it: nothing was changed. "
             "Update revstudy, or bring the file back"
         )
-    sizes = {info.path: info.size for info in listing.filesystem.get_file_info(paths)}
-    return Sources(table=table, sizes=sizes, merged=merged)
+    return Sources(table=table, sizes={path: listing.sizes[path] for path in known}, merged=merged)
 
 
 def merge_files(
-    listing: Listing, of: Sources, target: str, stream: pa.NativeFile, progress: Callable[[str], None]
+    listing: Listing, of: Sources, target: str, stream: Any, progress: Callable[[str], None]
 ) -> tuple[list[str], Callable[[], int]]:
     """Writes the rows of all sources into a stream, a range at a time.
 
@@ -84,7 +84,7 @@ def merge_files(
         for number, bounds in enumerate(ranges, start=1):
             progress(f"write {of.table.name}, part {number} of {len(ranges)}")
             paths = [path for path in single if _holds(bounds, path)]
-            rows, skipped = read_files(listing, of.table, paths)
+            rows, skipped = files_reader(listing, of.table, paths)()
             taken += sorted(set(paths) - {file.path for file in skipped})
             if of.merged is not None:
                 rows = pa.concat_tables([_rows_between(listing, of.table, of.merged, bounds), rows])
@@ -103,7 +103,7 @@ def _ranges(listing: Listing, of: Sources) -> Iterator[Range]:
     if of.table is not TABLES["trials"]:
         rows = 0
         if of.merged is not None:
-            with listing.filesystem.open_input_file(of.merged) as source:
+            with listing.storage.source(of.merged) as source:
                 rows = pq.read_metadata(source).num_rows
         parts = 1 + sum(of.sizes[path] for path in of.single) // PART_BYTES + rows // PART_ROWS
     parts = min(parts, 4096)
@@ -112,9 +112,11 @@ def _ranges(listing: Listing, of: Sources) -> Iterator[Range]:
 
 
 def _holds(bounds: Range, path: str) -> bool:
-    """Whether the trial that a file is named after is in the range."""
+    """Whether the trial in the name of a file is in the range."""
     first, end = bounds
-    trial = TRIAL.sub("", path.rpartition("/")[2])
+    name = path.rpartition("/")[2]
+    match = FILE.fullmatch(name)
+    trial = name if match is None else match["trial"]
     return (first is None or trial >= first) and (end is None or trial < end)
 
 
@@ -127,7 +129,8 @@ def _rows_between(listing: Listing, table: Table, path: str, bounds: Range) -> p
     if end is not None:
         before = trial < end if first is not None else (trial < end) | trial.is_null()
         condition = before if condition is None else condition & before
-    return conform(pq.read_table(path, filesystem=listing.filesystem, filters=condition), table)
+    found = pq.read_table(path, filesystem=listing.storage.filesystem, filters=condition, partitioning=None)
+    return conform(found, table)
 
 
 def _digest(rows: pa.Table) -> tuple[int, int]:
@@ -143,7 +146,7 @@ def _digest(rows: pa.Table) -> tuple[int, int]:
 
 
 def _check(listing: Listing, table: Table, path: str, digests: Sequence[tuple[int, int]]) -> int:
-    with listing.filesystem.open_input_file(path) as source:
+    with listing.storage.source(path) as source:
         file, group, total = pq.ParquetFile(source), 0, 0
         for digest in digests:
             end = group + -(-digest[0] // ROW_GROUP)

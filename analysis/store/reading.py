@@ -1,276 +1,230 @@
-"""Finds and reads the Parquet files of a store; a bad file is set aside with its reason, never fatal.
+"""Reads one Parquet file of a store into the columns of its table, or says why it is left out.
 
-Local files of single trials are read in bulk by DuckDB, in batches of one layout (see
-`analysis.store.footers`). Where a batch fails, and for object storage, files are read one at a time by
-pyarrow, so that the culprit is known by name. So are merged files, one of which holds a whole table.
+These rules hold for every reader of a store, however it reads:
+
+- a file that is no regular file, torn, not Parquet, or without this project's schema version is left out;
+- a file in which a column's name stands twice is left out;
+- a column of another type is cast; where a value cannot be cast, the file is left out;
+- a column that the file lacks reads as null, and one that the schema lacks is not read;
+- a file with a row that has no trial id, study or attempt is left out; of a merged file only such rows are;
+- a file of a newer schema version ends the reading: it could be misread.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Collection, Sequence
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from analysis.errors import StoreError
-from analysis.schema import TABLES, VERSION_KEY, Table
-from analysis.store.footers import Layout, SkippedFile, VanishedError, by_layout, foreign
-from analysis.store.manifest import MERGED, read_manifest
+from analysis.schema import SCHEMA_VERSION, VERSION_KEY, Table
+from analysis.store.listing import SkippedFile, VanishedError, is_merged
+from analysis.store.storage import Storage
 
-BATCH = 1024
-"""Files that one query reads: a file that spoils it has only so many others read one at a time with it."""
+KEY = ("trial_id", "study", "attempt")
+"""The columns that every row of every table must have."""
 
-MOST_READERS = 4
-"""Batches read at a time, at most."""
+_MAGIC = b"PAR1"
+_VERSION = re.compile(r"[0-9]{1,4}")
 
-TRIAL = re.compile(r"-a\d+\.parquet$")
-"""What follows the trial's id in the name of a file."""
 Read = tuple[pa.Table, list[SkippedFile]]
 """The rows that were read, and the files that were not."""
 
-_FOLDER = re.compile(r"study=(?P<study>[^/]+)/(?P<table>trials|epochs|blocks)/(?P<file>[^/.][^/]*\.parquet)$")
+
+class OddFileError(Exception):
+    """A file that cannot be a file of the store; the text is the reason."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """The files of a store by table, in name order, and the studies its folders name.
-
-    Files that a merged file stands for are left out: see `analysis.store.manifest`.
-    """
-
-    filesystem: fs.FileSystem
-    root: str
-    local: bool
-    files: dict[str, tuple[str, ...]]
-    studies: tuple[str, ...]
-
-    def members(self, study: str) -> frozenset[str]:
-        """Trial ids that ``study.json`` lists: a study owns trials that an earlier one trained, too."""
-        try:
-            with self.filesystem.open_input_file(f"{self.root}/study={study}/study.json") as file:
-                ids = json.loads(file.read()).get("trial_ids", [])
-        except (OSError, ValueError, AttributeError):
-            return frozenset()
-        return frozenset(i for i in ids if isinstance(i, str)) if isinstance(ids, list) else frozenset()
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory database with times in UTC, and without the progress bar it would draw over an answer."""
-    connection = duckdb.connect(":memory:")
-    connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
-    return connection
-
-
-def list_files(location: str | Path) -> Listing:
-    """Lists the store at a local path or at a URI that `pyarrow.fs` understands, such as ``s3://bucket/x``.
-
-    Raises:
-        StoreError: nothing is there, it is not a folder, or it may not be read.
-
-    """
-    text = str(location)
-    remote = re.match(r"[a-z][a-z0-9+.-]+://", text) is not None
-    try:
-        if remote:
-            filesystem, root = fs.FileSystem.from_uri(text)
-        else:
-            filesystem, root = fs.LocalFileSystem(), str(Path(text).absolute())
-        kind = filesystem.get_file_info(root).type
-        if kind == fs.FileType.NotFound:
-            raise StoreError(
-                f"no store at {text!r}: the folder does not exist. "
-                f"`revstudy run STUDY --store {text}` writes one"
-            )
-        if kind != fs.FileType.Directory:
-            raise StoreError(f"the store must be a folder, but {text!r} is a file")
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
-    except (OSError, pa.ArrowInvalid, NotImplementedError) as error:
-        raise StoreError(f"cannot read the store at {text!r}: {error}") from None
-    files: dict[str, dict[str, int]] = {name: {} for name in TABLES}
-    studies = set()
-    for info in found:
-        relative = info.path[len(root) :].lstrip("/")
-        if info.type == fs.FileType.Directory:
-            if relative.startswith("study=") and "/" not in relative:
-                studies.add(relative.removeprefix("study="))
-        elif (match := _FOLDER.fullmatch(relative)) and not MERGED.fullmatch(match["file"]):
-            files[match["table"]][info.path] = info.size
-    for study in sorted(studies):  # after the listing: see analysis.manifest
-        folder = f"{root}/study={study}"
-        for table, entry in read_manifest(filesystem, folder).items():
-            for name, size in entry.replaces.items():
-                if files[table].get(path := f"{folder}/{table}/{name}") == size:
-                    del files[table][path]
-            files[table][f"{folder}/{table}/{entry.file}"] = 0
-    return Listing(
-        filesystem=filesystem,
-        root=root,
-        local=not remote,
-        files={name: tuple(sorted(paths)) for name, paths in files.items()},
-        studies=tuple(sorted(studies)),
-    )
-
-
-def table_reader(
-    listing: Listing, table: Table, *, study: str | None = None, members: Collection[str] = ()
-) -> Callable[[], Read]:
-    """Looks at all files of one table, and returns what reads them into the columns of its schema.
-
-    A column that a file lacks reads as null. The first part is Python's, and crawls in a thread beside
-    another that is busy with Python; the second is DuckDB's, and does not.
+def read_files(
+    storage: Storage,
+    table: Table,
+    paths: Sequence[str],
+    *,
+    columns: Collection[str] | None = None,
+    use_threads: bool = False,
+) -> Read:
+    """Reads files of one table one after another.
 
     Args:
-        listing: the files of the store.
-        table: which table to read.
-        study: only the files in this study's folder, and those of its `members` in other folders.
-        members: trial ids.
+        storage: Where they are.
+        table: Which table they belong to.
+        paths: The files.
+        columns: The columns to read; all without it.
+        use_threads: Read several columns at a time: worth it for large files.
 
     Raises:
-        StoreError: a file was written under a newer schema version than this reader knows.
-        VanishedError: a file is gone since it was listed. What is returned raises it, too.
-
+        StoreError: A file was written under a newer schema version.
+        VanishedError: A file is gone since it was listed.
     """
-    paths: Sequence[str] = listing.files[table.name]
-    if study is None:
-        return files_reader(listing, table, paths)
-    own = f"/study={study}/{table.name}/"
-    others = [p for p in paths if own not in p and _may_hold(p.rpartition("/")[2], members)]
-    read_mine = files_reader(listing, table, [p for p in paths if own in p])
-    if not members or not others:
-        return read_mine
-    read_others = files_reader(listing, table, others)
-
-    def read() -> Read:
-        (mine, skipped), (shared, more) = read_mine(), read_others()
-        shared = shared.filter(pc.is_in(shared["trial_id"], pa.array(sorted(members), pa.string())))
-        return pa.concat_tables([mine, shared]), skipped + more
-
-    return read
-
-
-def _may_hold(name: str, members: Collection[str]) -> bool:
-    return MERGED.fullmatch(name) is not None or TRIAL.sub("", name) in members
-
-
-def known_files(listing: Listing, table: Table, paths: Sequence[str]) -> list[str]:
-    """Those of these files that can be read and hold no column that this version does not know.
-
-    Raises:
-        VanishedError: a file is gone since it was listed.
-
-    """
-    known = {column.name for column in table.columns}
-    if listing.local:
-        layouts, _ = by_layout(paths)
-        good = {p for layout, members in layouts.items() if known.issuperset(layout.columns) for p in members}
-        return [path for path in paths if path in good]
-    return [path for path in paths if known.issuperset(_column_names(listing.filesystem, path) or {""})]
-
-
-def _column_names(filesystem: fs.FileSystem, path: str) -> set[str]:
-    """The columns of a file; none if it cannot be read, which reading it finds out again."""
-    try:
-        with filesystem.open_input_file(path) as source:
-            return set(pq.read_schema(source).names)
-    except FileNotFoundError:
-        raise VanishedError(path) from None
-    except (OSError, pa.ArrowException):
-        return set()
-
-
-def read_files(listing: Listing, table: Table, paths: Sequence[str]) -> Read:
-    """Reads these files of one table; raises as `table_reader` does."""
-    return files_reader(listing, table, paths)()
-
-
-def files_reader(listing: Listing, table: Table, paths: Sequence[str]) -> Callable[[], Read]:
-    """As `table_reader`, for these files of one table."""
-    if not paths:
-        return lambda: (table.arrow.empty_table(), [])
-    if not listing.local:
-        return lambda: _read_each(table, paths, listing.filesystem)
-    merged = [path for path in paths if MERGED.fullmatch(path.rpartition("/")[2])]
-    layouts, skipped = by_layout([path for path in paths if path not in merged])
-    groups: list[tuple[Layout, list[str]]] = []
-    for layout, members in layouts.items():
-        if reason := foreign(members[0], layout.version):
-            skipped += [SkippedFile(path=path, reason=reason) for path in members]
-        else:
-            starts = range(0, len(members), BATCH)
-            groups += [(layout, members[start : start + BATCH]) for start in starts]
-    # One thread to a batch: DuckDB's own threads take turns where files hold a row each.
-    single = len(groups) > 1
-
-    def read_group(group: tuple[Layout, list[str]]) -> Read:
-        layout, members = group
-        try:
-            return _read_bulk(table, layout, members, single_thread=single), []
-        except (duckdb.Error, pa.ArrowException):
-            return _read_each(table, members, listing.filesystem)
-
-    def read() -> Read:
-        # Of large files pyarrow reads several columns at a time, in half of DuckDB's time.
-        results = [_read_each(table, merged, listing.filesystem, use_threads=True)] if merged else []
-        with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as pool:
-            results += pool.map(read_group, groups)
-        parts = [table.arrow.empty_table(), *(part for part, _ in results)]
-        return pa.concat_tables(parts), [*skipped, *(file for _, bad in results for file in bad)]
-
-    return read
-
-
-def _read_bulk(table: Table, layout: Layout, paths: Sequence[str], *, single_thread: bool) -> pa.Table:
-    if any(character in path for path in paths for character in "*?["):
-        raise pa.ArrowInvalid("DuckDB would take the path for a pattern")
-    connection = connect()
-    connection.execute("SET enable_external_file_cache=false")  # each file is read once
-    if single_thread:
-        connection.execute("SET threads=1")
-    have = set(layout.columns)
-    columns = ", ".join(f'"{c.name}"' if c.name in have else f'NULL AS "{c.name}"' for c in table.columns)
-    part = connection.sql(
-        f"SELECT {columns} FROM read_parquet($files, hive_partitioning=false)", params={"files": list(paths)}
-    )
-    return conform(part.to_arrow_table(), table)
-
-
-def _read_each(
-    table: Table, paths: Sequence[str], filesystem: fs.FileSystem, *, use_threads: bool = False
-) -> Read:
-    parts, skipped = [table.arrow.empty_table()], []
+    parts, skipped = [empty(table, columns)], []
     for path in paths:
         try:
-            with filesystem.open_input_file(path) as source:
-                file = pq.ParquetFile(source)
-                version = (file.schema_arrow.metadata or {}).get(VERSION_KEY)
-                reason = foreign(path, version.decode(errors="replace") if version else None)
-                if reason is None:
-                    parts.append(conform(file.read(use_threads=use_threads), table))
-        except FileNotFoundError:
-            raise VanishedError(path) from None
-        except (pa.ArrowException, OSError, ValueError) as error:
-            first_line = str(error).partition("\n")[0]
-            reason = f"cannot be read: {first_line[:200]}"
-        if reason is not None:
+            part, reason = read_file(storage, table, path, columns=columns, use_threads=use_threads)
+            parts.append(part)
+        except OddFileError as error:
+            reason = str(error)
+        if reason:
             skipped.append(SkippedFile(path=path, reason=reason))
     return pa.concat_tables(parts), skipped
 
 
-def conform(part: pa.Table, table: Table) -> pa.Table:
-    """The columns of the table's schema; one that the part lacks reads as null."""
-    arrays = []
-    for column in table.columns:
-        if column.name in part.column_names:
-            arrays.append(pc.cast(part[column.name], column.type))
-        else:
-            arrays.append(pa.chunked_array([pa.nulls(part.num_rows, column.type)]))
-    return pa.Table.from_arrays(arrays, schema=table.arrow)
+def read_file(
+    storage: Storage,
+    table: Table,
+    path: str,
+    *,
+    columns: Collection[str] | None = None,
+    use_threads: bool = False,
+) -> tuple[pa.Table, str]:
+    """Reads one file.
+
+    Returns:
+        Its rows, and what was left out of it: an empty text but for a merged file with rows without a key.
+
+    Raises:
+        OddFileError: It is left out.
+        StoreError: It was written under a newer schema version.
+        VanishedError: It is gone.
+    """
+    try:
+        with storage.source(path) as source:
+            _look_at_ends(source)
+            with pq.ParquetFile(source, pre_buffer=False) as file:
+                schema = file.schema_arrow
+                check_version(path, (schema.metadata or {}).get(VERSION_KEY))
+                check_columns(schema.names)
+                odd = any(_differs(table, n, t) for n, t in zip(schema.names, schema.types, strict=True))
+                names = None if columns is None or odd else {*columns, *KEY}
+                wanted = [n for n in schema.names if n in table.types and (names is None or n in names)]
+                part = conform(file.read(columns=wanted, use_threads=use_threads), table, names)
+    except (OddFileError, StoreError):
+        raise
+    except FileNotFoundError:
+        raise VanishedError(path) from None
+    except Exception as error:  # what a parser raises on hostile bytes is without end
+        raise OddFileError(why(error)) from None
+    part, reason = with_keys(part, merged=is_merged(path))
+    return part if columns is None else part.select(list(columns)), reason
+
+
+def check_ends(size: int, head: bytes, tail: bytes) -> None:
+    """Checks the first four and the last eight bytes of a file against those of a whole Parquet file.
+
+    Raises:
+        OddFileError: It is not Parquet, or torn.
+    """
+    if head != _MAGIC:
+        raise OddFileError("not a Parquet file")
+    if tail[-4:] != _MAGIC or size < 12 or int.from_bytes(tail[:4], "little") > size - 12:
+        raise OddFileError("torn: it does not end as a Parquet file does")
+
+
+def check_version(path: str, version: bytes | str | None) -> None:
+    """Checks the schema version that a file carries.
+
+    Raises:
+        OddFileError: It carries none, or one that no version of this project has written.
+        StoreError: It is newer than this reader.
+    """
+    if version is None:
+        raise OddFileError("foreign: it carries no schema version of this project")
+    text = version.decode(errors="replace") if isinstance(version, bytes) else version
+    if not _VERSION.fullmatch(text):
+        raise OddFileError(f"foreign: its schema version {text[:40]!r} is not a version of this project")
+    if int(text) > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written under schema version {int(text)}, and this revstudy reads versions up to "
+            f"{SCHEMA_VERSION}: update revstudy"
+        )
+
+
+def check_columns(names: Sequence[str]) -> None:
+    """Checks the names of a file's columns.
+
+    Raises:
+        OddFileError: A name stands twice.
+    """
+    if len(set(names)) < len(names):
+        name = Counter(names).most_common(1)[0][0]
+        raise OddFileError(f"the column {name[:80]!r} stands in it twice")
+
+
+def conform(part: pa.Table, table: Table, columns: Collection[str] | None = None) -> pa.Table:
+    """The columns of the table's schema, in its order and types; one that the part lacks reads as null.
+
+    Args:
+        part: Rows as a file holds them.
+        table: The table that they belong to.
+        columns: Only these columns; all without it.
+
+    Raises:
+        OddFileError: A value cannot be cast to its column's type.
+    """
+    have = set(part.column_names)
+    arrays, fields = [], []
+    for field in table.arrow:
+        if columns is not None and field.name not in columns:
+            continue
+        fields.append(field)
+        if field.name not in have:
+            arrays.append(pa.chunked_array([pa.nulls(part.num_rows, field.type)]))
+            continue
+        column = part[field.name]
+        try:
+            arrays.append(column if column.type == field.type else pc.cast(column, field.type))
+        except (pa.ArrowException, ValueError) as error:
+            raise OddFileError(
+                f"its column {field.name!r} is of type {str(column.type)[:80]} and cannot be read as "
+                f"{field.type}: {why(error)}"
+            ) from None
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, table.arrow.metadata))
+
+
+def with_keys(part: pa.Table, *, merged: bool) -> tuple[pa.Table, str]:
+    """The rows with a trial id, a study and an attempt, and what is said of the others.
+
+    Raises:
+        OddFileError: A row of a file of a single trial lacks one of them.
+    """
+    lacking = [name for name in KEY if part[name].null_count]
+    if not lacking:
+        return part, ""
+    if not merged:
+        raise OddFileError(f"a row has no {lacking[0]}")
+    kept = part.drop_null() if part.num_columns == len(KEY) else part.filter(_complete(part))
+    return kept, f"{part.num_rows - kept.num_rows:,} rows without a {lacking[0]} are left out"
+
+
+def empty(table: Table, columns: Collection[str] | None = None) -> pa.Table:
+    """No rows, with the columns asked for in their order."""
+    nothing = table.arrow.empty_table()
+    return nothing if columns is None else nothing.select(list(columns))
+
+
+def why(error: Exception) -> str:
+    """The first line of an error, short enough for one line of a report."""
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = told.partition("\n")[0]
+    return f"cannot be read: {line[:200]}" if not line.startswith("not a ") else line
+
+
+def _look_at_ends(source: pa.NativeFile) -> None:
+    size = source.size()
+    head = source.read(4)
+    source.seek(max(0, size - 8))
+    check_ends(size, head, source.read(8))
+    source.seek(0)
+
+
+def _complete(part: pa.Table) -> pa.ChunkedArray:
+    valid = [pc.is_valid(part[name]) for name in KEY]
+    return pc.and_(pc.and_(valid[0], valid[1]), valid[2])
+
+
+def _differs(table: Table, name: str, kind: pa.DataType) -> bool:
+    expected = table.types.get(name)
+    return expected is not None and not expected.equals(kind)

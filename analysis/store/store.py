@@ -15,27 +15,14 @@ import pyarrow.compute as pc
 
 from analysis.errors import QueryError, StoreError, UnknownStudyError
 from analysis.schema import TABLES
-from analysis.store.reading import (
-    Listing,
-    Read,
-    SkippedFile,
-    VanishedError,
-    connect,
-    list_files,
-    table_reader,
-)
+from analysis.store.bulk import connect, table_reader
+from analysis.store.listing import Listing, SkippedFile, VanishedError, list_files
+from analysis.store.reading import Read
+from analysis.store.trials import one_per_trial
 
 T = TypeVar("T")
 
-_KEYS = ("trial_id", "study", "attempt", "outcome", "started_at", "finished_at")
-_UNIQUE = "SELECT count(*) = count(DISTINCT trial_id) FROM trials"
-_IN_ORDER = "SELECT place FROM trials {only} ORDER BY study, started_at, trial_id"
-_ONE_PER_TRIAL = """WHERE trial_id IS NOT NULL
-    QUALIFY row_number() OVER (
-        PARTITION BY trial_id
-        ORDER BY (outcome = 'ok') DESC NULLS LAST, attempt DESC NULLS LAST, finished_at DESC NULLS LAST, study
-    ) = 1
-"""
+_ORDER = ("study", "started_at", "trial_id")
 _OF_THAT_ATTEMPT = """
     SELECT rows.* FROM rows JOIN trials
     ON rows.trial_id = trials.trial_id AND rows.attempt = trials.attempt AND rows.study = trials.study
@@ -102,7 +89,7 @@ class Store:
             read, skipped = self._read(name) if ahead is None else ahead.result()
             self._skipped += skipped
             if name == "trials":
-                result = _one_row_per_trial(read)
+                result = _in_order(one_per_trial(read))
             else:
                 workspace = connect()
                 workspace.register("rows", read)
@@ -207,19 +194,16 @@ class Store:
             raise QueryError(message) from None
 
 
-def _one_row_per_trial(rows: pa.Table) -> pa.Table:
-    """Of each trial the last attempt that ended ``ok``, else the last one; by study and start.
+def _in_order(rows: pa.Table) -> pa.Table:
+    """The rows by study, start and trial.
 
-    Which rows to keep is found from a few columns. The others are moved only if some must go or change
-    places, which in a merged file none does: in a large store that is most of the work.
+    The order is found from three columns. The others are moved only if a row changes its place, which in a
+    merged file none does: in a large store that is most of the work.
     """
-    workspace = connect()
-    places = pa.array(np.arange(rows.num_rows))
-    workspace.register("trials", rows.select(list(_KEYS)).append_column("place", places))
-    unique = workspace.execute(_UNIQUE).fetchall() == [(True,)]
-    query = _IN_ORDER.format(only="" if unique else _ONE_PER_TRIAL)
-    kept = workspace.sql(query).to_arrow_table()["place"]
-    return rows if kept.combine_chunks().equals(places) else rows.take(kept)
+    keys = [(name, "ascending") for name in _ORDER]
+    order = pc.sort_indices(rows.select(list(_ORDER)), sort_keys=keys)
+    moved = not (order.to_numpy() == np.arange(rows.num_rows)).all()
+    return rows.take(order) if moved else rows
 
 
 def open_store(path: str | Path, study: str | None = None) -> Store:

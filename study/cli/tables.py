@@ -238,7 +238,7 @@ def merge_many(store: str, study: str) -> None:
     """
     from analysis.errors import AnalysisError
     from analysis.store.compact import compact as merge
-    from analysis.store.reading import list_files
+    from analysis.store.listing import list_files
     from study.store.leases import read_claims
 
     folder = f"/study={study}/"
@@ -280,7 +280,7 @@ def rerun(
 
 def _advise(store: str) -> None:
     """Say so where merging the files would make reading faster."""
-    from analysis.store.reading import list_files
+    from analysis.store.listing import list_files
 
     files = sum(map(len, list_files(store).files.values()))
     if files > MANY_FILES:

@@ -98,7 +98,7 @@ def test_a_merged_file_that_cannot_be_taken_over_is_kept(store, new_trial, write
         pq.write_table(rows.append_column("of_tomorrow", pa.nulls(rows.num_rows, pa.int64())), file)
     kept = file.read_bytes()
     write(store, [new_trial(seed=20)])
-    with pytest.raises(StoreError, match="nothing was changed"):
+    with pytest.raises(StoreError, match=r"nothing was (changed|deleted)"):
         compact(store)
     assert file.read_bytes() == kept
     file.write_bytes(whole)

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.schema import TRIALS, VERSION_KEY
-from analysis.store import footers, reading
+from analysis.store import bulk, footers
 from analysis.store.footers import VanishedError, by_layout
 from analysis.store.store import open_store
 
@@ -83,19 +83,24 @@ def test_a_file_that_vanished_and_one_that_is_no_file(tmp_path):
     assert layouts == {}
     reasons = {s.path.rpartition("/")[2]: s.reason for s in skipped}
     assert reasons["empty.parquet"] == "not a Parquet file"
-    assert reasons["folder.parquet"].startswith("cannot be read")
+    assert reasons["folder.parquet"] == "not a regular file"
     assert reasons["long.parquet"].startswith("torn")
 
 
 def test_a_bad_file_spoils_its_own_batch_alone(tmp_path, new_trial, write_file, monkeypatch):
-    monkeypatch.setattr(reading, "BATCH", 4)
+    monkeypatch.setattr(bulk, "BATCH", 4)
     paths = [write_file(tmp_path, "trials", [new_trial(seed=seed)]) for seed in range(12)]
     content = bytearray(paths[5].read_bytes())
     content[4:3000] = bytes(2996)
     paths[5].write_bytes(content)
     alone = []
-    each = reading._read_each
-    monkeypatch.setattr(reading, "_read_each", lambda t, p, f: alone.extend(p) or each(t, p, f))
+    each = bulk.read_files
+
+    def watched(storage, table, paths, **how):
+        alone.extend(paths)
+        return each(storage, table, paths, **how)
+
+    monkeypatch.setattr(bulk, "read_files", watched)
     store = open_store(tmp_path)
     assert len(store.rows("trials")) == 11
     assert [s.path for s in store.skipped] == [str(paths[5])]
