@@ -2,6 +2,7 @@
 
 =============  ====================================================================================
 ``storage``    the folder or bucket: list, read, write whole or not at all, delete
+``objects``    conditional writes in object storage; ``exclusive`` is one process at a time
 ``manifest``   which merged file stands for which files
 ``listing``    which files count
 ``reading``    one file into the columns of its table, or the reason why it is left out
