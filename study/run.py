@@ -26,14 +26,14 @@ from study.progress import ELSEWHERE, FAILURES, FOUND, Progress
 from study.settings import Trial
 from study.spec.study import Study
 from study.store.files import located
-from study.store.leases import HEARTBEAT_S, STALE_S, read_claims
+from study.store.leases import HEARTBEAT_S, STALE_S, read_leases
 from study.store.reader import History
 from study.store.tidy import tidy
 from study.store.writer import attempts, check_writable, read_rows, write_study
 
 if TYPE_CHECKING:
     from study.cluster.session import Cluster
-    from study.executors.actor import Job
+    from study.executors.job import Job
     from study.executors.lost import LostTrials
     from study.executors.tune import Batch
 
@@ -228,18 +228,18 @@ class _Run:
     def _freed(self, jobs: list[Job]) -> list[Job]:
         """Those jobs that nobody trains any more, or has trained.
 
-        A claim may be what a killed run has left. It takes a while to tell: a living one is refreshed.
+        A lease may be what a killed run has left. It takes a while to tell: a living one is refreshed.
         """
         seen: dict[str, str] = {}
         freed: list[Job] = []
         waiting, ends_at = list(jobs), time.monotonic() + STALE_S + 2 * HEARTBEAT_S
         while waiting and time.monotonic() < ends_at:
-            claims = read_claims(self._store)
+            leases = read_leases(self._store)
             for job in list(waiting):
-                claim = claims.get(job.trial.trial_id)
-                if claim is None:
+                lease = leases.get(job.trial.trial_id)
+                if lease is None:
                     freed.append(job)
-                elif seen.setdefault(claim.trial_id, claim.heartbeat_at) == claim.heartbeat_at:
+                elif seen.setdefault(lease.trial_id, lease.heartbeat_at) == lease.heartbeat_at:
                     continue
                 waiting.remove(job)
             if waiting:
@@ -302,7 +302,7 @@ class _Run:
         )
 
     def _job(self, trial: Trial, following: dict[str, int], cluster: Cluster) -> Job:
-        from study.executors.actor import Job
+        from study.executors.job import Job
         from study.executors.tune import concurrency
 
         return Job(

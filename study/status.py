@@ -1,6 +1,6 @@
 """How far the studies of a store are: what is done, failed and retried, what runs now, and the time left.
 
-Everything is read from the store: rows, the claims of running trials, and the study as the last run left it.
+Everything is read from the store: rows, the leases of running trials, and the study as the last run left it.
 So it can be asked from any machine that sees the store, while a run goes on or after it was killed.
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 from analysis.store.store import Store, open_store
 from study.outcomes import FAILED, OK, PRUNED
 from study.store.files import open_filesystem
-from study.store.leases import Claim, read_claims
+from study.store.lease import Lease
+from study.store.leases import read_leases
 
 WINDOW = 50
 """The rate is that of the last so many trials."""
@@ -69,7 +70,7 @@ class StoreStatus:
 
     store: str
     studies: tuple[StudyStatus, ...] = ()
-    running: tuple[Claim, ...] = ()
+    running: tuple[Lease, ...] = ()
     files_left_out: tuple[dict[str, str], ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
@@ -87,11 +88,11 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
         UnknownStudyError: There is no such study.
     """
     opened = open_store(store, study)
-    claims = read_claims(store)
+    leases = read_leases(store)
     studies = []
     for name in (study,) if study is not None else opened.studies:
         rows = _rows_of(opened, name)
-        trained = [claim for claim in claims.values() if claim.study == name]
+        trained = [lease for lease in leases.values() if lease.study == name]
         planned = _planned(store, name)
         if rows or trained or planned or study is not None:
             studies.append(_study_status(name, planned, rows, trained, datetime.now(UTC)))
@@ -100,7 +101,7 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
     return StoreStatus(
         store=store,
         studies=tuple(studies),
-        running=tuple(sorted((c for c in claims.values() if c.study in shown), key=lambda c: c.started_at)),
+        running=tuple(sorted((c for c in leases.values() if c.study in shown), key=lambda c: c.started_at)),
         files_left_out=tuple({"file": f.path, "reason": f.reason} for f in left_out),
     )
 
@@ -125,17 +126,17 @@ def _study_status(
     study: str,
     planned: int | None,
     rows: Sequence[Mapping[str, Any]],
-    claims: Sequence[Claim],
+    leases: Sequence[Lease],
     now: datetime,
 ) -> StudyStatus:
     ends = Counter(_end(row) for row in rows)
-    busy = {claim.trial_id for claim in claims}
+    busy = {lease.trial_id for lease in leases}
     settled = sum(_end(row) != "interrupted" and row["trial_id"] not in busy for row in rows)
-    left = None if planned is None else max(0, planned - settled - len(claims))
-    rate = _rate(rows, claims, now) if claims else None
+    left = None if planned is None else max(0, planned - settled - len(leases))
+    rate = _rate(rows, leases, now) if leases else None
     time_left = None
     if rate and left is not None:
-        time_left = (left + sum(1 - _share(claim) for claim in claims)) / rate
+        time_left = (left + sum(1 - _share(lease) for lease in leases)) / rate
     return StudyStatus(
         study=study,
         planned=planned,
@@ -145,7 +146,7 @@ def _study_status(
         failed=ends[FAILED],
         interrupted=ends["interrupted"],
         retried=sum(row["attempt"] > 0 for row in rows),
-        running=len(claims),
+        running=len(leases),
         left=left,
         rate_per_hour=3600 * rate if rate else None,
         time_left_s=time_left,
@@ -167,16 +168,16 @@ def _end(row: Mapping[str, Any]) -> str:
     return row["outcome"] if row["outcome"] in (OK, PRUNED) else FAILED
 
 
-def _share(claim: Claim) -> float:
+def _share(lease: Lease) -> float:
     """The part of a running trial that is done."""
-    return min(1.0, claim.epoch / claim.epochs) if claim.epochs else 0.0
+    return min(1.0, lease.epoch / lease.epochs) if lease.epochs else 0.0
 
 
-def _rate(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim], now: datetime) -> float | None:
+def _rate(rows: Sequence[Mapping[str, Any]], leases: Sequence[Lease], now: datetime) -> float | None:
     """Trials a second: of the last `WINDOW` that ended in this run, and the shares of the running ones."""
     times = sorted((r["started_at"], r["finished_at"]) for r in rows if r["started_at"] and r["finished_at"])
     recent = sorted(times, key=lambda pair: pair[1])[-WINDOW:]
-    first = min(datetime.fromisoformat(claim.started_at) for claim in claims)
+    first = min(datetime.fromisoformat(lease.started_at) for lease in leases)
     # Rows of earlier runs say nothing about this one: there was a gap before it.
     began, ended = first, 0
     for start, end in reversed(recent):
@@ -184,5 +185,5 @@ def _rate(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim], now: datet
             break
         began, ended = min(began, start), ended + 1
     elapsed = (now - began).total_seconds()
-    done = ended + sum(_share(claim) for claim in claims)
+    done = ended + sum(_share(lease) for lease in leases)
     return done / elapsed if done and elapsed > 0 else None

@@ -111,6 +111,17 @@ class Objects:
                 found = self.read(name)
                 return found.version if found is not None and found.content == content else None
 
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object whatever was there; it appears whole or not at all.
+
+        Raises:
+            ObjectStoreError: The storage cannot be written.
+        """
+        import obstore
+
+        with _errors(self.address):
+            obstore.put(self._store, name, content)
+
     def list(self, folder: str) -> list[Stored]:
         """The objects of a folder without their content.
 

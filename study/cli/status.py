@@ -34,7 +34,7 @@ def status(
 ) -> None:
     """Show how far each study of the store is: done, failed, retried, running now, and the time left.
 
-    A trial counts as running while its process refreshes its claim on the store, whichever machine it is on.
+    A trial counts as running while its process refreshes its lease in the store, whichever machine it is on.
     A study that was interrupted shows what is left of it; `revstudy run` goes on.
     """
     from study.status import store_status
@@ -126,11 +126,11 @@ def _running(found: StoreStatus) -> list[dict[str, Any]]:
     now = datetime.now(UTC)
     return [
         {
-            "trial": claim.trial_id,
-            "study": claim.study,
-            "epoch": f"{claim.epoch}/{claim.epochs}",
-            "host": claim.host,
-            "for": duration(max(0.0, (now - datetime.fromisoformat(claim.started_at)).total_seconds())),
+            "trial": lease.trial_id,
+            "study": lease.study,
+            "epoch": f"{lease.epoch}/{lease.epochs}",
+            "host": lease.host,
+            "for": duration(max(0.0, (now - datetime.fromisoformat(lease.started_at)).total_seconds())),
         }
-        for claim in found.running
+        for lease in found.running
     ]

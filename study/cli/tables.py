@@ -239,13 +239,13 @@ def merge_many(store: str, study: str) -> None:
     from analysis.errors import AnalysisError
     from analysis.store.compact import compact as merge
     from analysis.store.listing import list_files
-    from study.store.leases import read_claims
+    from study.store.leases import read_leases
 
     folder = f"/study={study}/"
     files = sum(folder in path for paths in list_files(store).files.values() for path in paths)
     if files <= MANY_FILES:
         return
-    if read_claims(store):
+    if read_leases(store):
         tell(f"{files:,} files; another run is training on this store, `revstudy compact` merges them later")
         return
     tell(f"merging {files:,} files, so that reports and queries read them several times as fast")

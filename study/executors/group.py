@@ -16,7 +16,8 @@ from typing import Any
 
 from study import outcomes
 from study.errors import StoreError
-from study.executors.actor import Job, OnEpoch, TrialActor, numbers_of
+from study.executors.actor import TrialActor
+from study.executors.job import Job, Watch, numbers_of
 from study.executors.lost import first_failure
 from study.outcomes import AbandonedError, PeerLostError
 from study.store import checkpoints
@@ -30,6 +31,8 @@ workers for ever."""
 COLLECTIVE_TIMEOUT_S = 300
 POLL_S = 0.1
 GO, STOP, ABANDON = "go", "stop", "abandon"
+WRITE = "write"
+"""Key of the message by which rank 0 asks whether it may write the row."""
 
 
 class Mailbox:
@@ -39,33 +42,35 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._epochs: asyncio.Queue[tuple[asyncio.Future[str], dict[str, Any]]] = asyncio.Queue()
+        self._messages: asyncio.Queue[tuple[asyncio.Future[str], dict[str, Any]]] = asyncio.Queue()
         self._taken: asyncio.Future[str] | None = None
 
-    async def epoch(self, numbers: dict[str, Any]) -> str:
-        """Put an epoch's numbers; the answer is `GO`, `STOP` or `ABANDON`."""
+    async def ask(self, message: dict[str, Any]) -> str:
+        """Put an epoch's numbers, or the question for leave to write; the answer is `GO`, `STOP` or
+        `ABANDON`.
+        """
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        await self._epochs.put((answer, numbers))
+        await self._messages.put((answer, message))
         return await answer
 
-    async def next_epoch(self) -> dict[str, Any]:
-        """Wait for the next epoch's numbers."""
-        self._taken, numbers = await self._epochs.get()
-        return numbers
+    async def next_message(self) -> dict[str, Any]:
+        """Wait for the next message."""
+        self._taken, message = await self._messages.get()
+        return message
 
     async def answer(self, answer: str) -> None:
-        """Answer the epoch that was taken last."""
+        """Answer the message that was taken last."""
         if self._taken is not None and not self._taken.done():
             self._taken.set_result(answer)
 
 
-def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
+def train_group(job: Job, watch: Watch) -> dict[str, Any]:
     """Train the job on its workers and return its row, which the store has.
 
     Raises:
         ray.train.TrainingFailedError: A worker, its machine or the controller was lost.
         StoreError: The store cannot be written.
-        AbandonedError: `on_epoch` raised it; the group has ended.
+        AbandonedError: Another run trains this trial now; the group has ended.
     """
     import ray
 
@@ -73,16 +78,16 @@ def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
     abandoned: AbandonedError | None = None
     with ThreadPoolExecutor(max_workers=1) as pool:
         training = pool.submit(_fit, job, mailbox)
-        message = mailbox.next_epoch.remote()
+        message = mailbox.next_message.remote()
         while not training.done():
             if not ray.wait([message], timeout=POLL_S)[0]:
                 continue
             try:
-                answer = STOP if on_epoch(ray.get(message)) else GO
+                answer = _answer(watch, ray.get(message))
             except AbandonedError as given_up:
                 abandoned, answer = given_up, ABANDON
             mailbox.answer.remote(answer)
-            message = mailbox.next_epoch.remote()
+            message = mailbox.next_message.remote()
     ray.kill(mailbox)
     if abandoned is not None:
         raise abandoned
@@ -98,8 +103,20 @@ def train_group(job: Job, on_epoch: OnEpoch) -> dict[str, Any]:
         raise error or PeerLostError("the group of workers ended without a row")
     state = checkpoints.load(job.store, job.trial.trial_id)
     result = lost_result(job.trial, cause, attempt=job.attempt, state=state)
-    job.finish(result)
-    return result.trial
+    return job.finish(result).trial
+
+
+def _answer(watch: Watch, message: dict[str, Any]) -> str:
+    """What rank 0 is told.
+
+    Raises:
+        AbandonedError: Another run trains this trial now.
+    """
+    if WRITE not in message:
+        return STOP if watch.epoch(message) else GO
+    if not watch.is_ours():
+        raise AbandonedError("another run took this trial over")
+    return GO
 
 
 class GroupActor(TrialActor):
@@ -145,6 +162,29 @@ def _fit(job: Job, mailbox: Any) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def load_shared(job: Job, place: Distributed) -> dict[str, Any] | None:
+    """The trial's checkpoint, the same on every worker: rank 0 reads it and sends what it read.
+
+    Workers that looked for themselves could see different files, and then wait for one another for ever.
+    """
+    import torch
+    import torch.distributed as dist
+
+    trial_id = job.trial.trial_id
+    if place.world_size == 1:
+        return checkpoints.load(job.store, trial_id)
+    content = checkpoints.read(job.store, trial_id) if place.rank == 0 else None
+    size = torch.tensor([len(content or b"")], device=job.device)
+    dist.broadcast(size, src=0)
+    if not size.item():
+        return None
+    data = torch.empty(int(size.item()), dtype=torch.uint8, device=job.device)
+    if content is not None:
+        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    dist.broadcast(data, src=0)
+    return checkpoints.parse(data.cpu().numpy().tobytes(), trial_id)
+
+
 def train_rank(config: dict[str, Any]) -> None:
     """Train as one rank of a process group that Ray Train has set up; rank 0 saves and writes the rows.
 
@@ -160,20 +200,20 @@ def train_rank(config: dict[str, Any]) -> None:
     context = train.get_context()
     place = Distributed(rank=context.get_world_rank(), world_size=context.get_world_size())
 
-    def on_epoch(row: dict[str, Any]) -> bool:
-        answer = ray.get(config["mailbox"].epoch.remote(numbers_of(row)))
+    def ask(message: dict[str, Any]) -> bool:
+        answer = ray.get(config["mailbox"].ask.remote(message))
         if answer == ABANDON:
             raise AbandonedError("the trial was given up")
         return bool(answer == STOP)
 
     first = place.rank == 0
-    resume = checkpoints.load_shared(job.store, job.trial.trial_id, place, job.device)
+    resume = load_shared(job, place)
     try:
         result = job.train(
             distributed=place,
             resume=resume,
             save=job.save if first else lambda state, epoch: None,
-            on_epoch=on_epoch if first else None,
+            on_epoch=(lambda row: ask(numbers_of(row))) if first else None,
         )
     except AbandonedError as error:
         raise error.__cause__ or RuntimeError(str(error)) from None
@@ -182,6 +222,10 @@ def train_rank(config: dict[str, Any]) -> None:
     if place.world_size > 1 and outcomes.lost_a_peer(row):
         raise PeerLostError(told)
     if first:
+        try:
+            ask({WRITE: True})
+        except AbandonedError as error:
+            raise RuntimeError(str(error)) from None
         job.finish(result)
     if row["outcome"] == outcomes.OOM:
         raise MemoryError(told)

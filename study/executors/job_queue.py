@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from study.executors.actor import Job
+from study.executors.job import Job
 
 
 class JobQueue(Searcher):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from study import outcomes
 from study.errors import StoreError
-from study.executors.actor import Job
+from study.executors.job import Job
 from study.store import checkpoints
-from study.store.leases import read_claims
-from study.store.writer import attempts, lost_result, read_rows, write_result
+from study.store.leases import read_leases
+from study.store.rows import lost_result
+from study.store.writer import AttemptTakenError, trial_rows, write_result
 
 RETRIES = 3
 """How often in a row a run tries a trial again whose process was lost, without one more epoch done."""
@@ -72,8 +75,8 @@ class LostTrials:
         error = first_failure(error)
         if isinstance(error, StoreError):
             raise error
-        if attempts(job.store).get(trial_id, 0) > job.attempt:
-            return Verdict(outcome=str(read_rows(job.store)[trial_id]["outcome"]))
+        if written := _rows_since(job):
+            return Verdict(outcome=str(written[-1]["outcome"]))
         kills, before = oom_kills(), self._kills
         self._kills = kills
         died = error is None or outcomes.worth_retrying(error)
@@ -88,7 +91,10 @@ class LostTrials:
         )
         if died and error is not None:
             result.trial["error_message"] = cause_of_death(error)
-        write_result(job.store, result)
+        try:
+            write_result(job.store, result)
+        except AttemptTakenError:  # the process wrote it this moment, or another run did
+            return Verdict(outcome=str(_rows_since(job)[-1]["outcome"]))
         again = died and not oom and self._within_budget(trial_id, epoch)
         return Verdict(outcome=str(result.trial["outcome"]), retry=again)
 
@@ -104,14 +110,12 @@ class LostTrials:
         ends_at = time.monotonic() + GONE_S
         for job in self.left:
             trial_id = job.trial.trial_id
-            while trial_id in (claimed := read_claims(job.store)) and time.monotonic() < ends_at:
+            while trial_id in (leased := read_leases(job.store)) and time.monotonic() < ends_at:
                 time.sleep(0.1)
-            row = read_rows(job.store).get(trial_id)
-            ended = row is not None and (row["outcome"] in outcomes.FINAL or row["attempt"] > job.attempt)
-            if trial_id not in claimed and not ended:
-                attempt = max(job.attempt, attempts(job.store).get(trial_id, 0))
+            if trial_id not in leased and not _rows_since(job):
                 state = checkpoints.load(job.store, trial_id)
-                write_result(job.store, lost_result(job.trial, why, attempt=attempt, state=state))
+                with contextlib.suppress(AttemptTakenError):
+                    write_result(job.store, lost_result(job.trial, why, attempt=job.attempt, state=state))
 
     def _within_budget(self, trial_id: str, epoch: int) -> bool:
         """Whether a trial that was lost after an epoch may be tried again.
@@ -122,6 +126,12 @@ class LostTrials:
         tries = 1 if epoch > furthest else tries + 1
         self._tries[trial_id] = max(epoch, furthest), tries
         return tries <= RETRIES
+
+
+def _rows_since(job: Job) -> list[dict[str, Any]]:
+    """The rows of this attempt at the job's trial and of later ones, found by the names of their files."""
+    rows = trial_rows(job.store, job.trial.trial_id, attempts=job.attempt + 8)
+    return [row for row in rows if row["attempt"] >= job.attempt or row["outcome"] in outcomes.FINAL]
 
 
 def first_failure(error: BaseException | None) -> BaseException | None:

@@ -26,7 +26,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from study.executors.actor import SCORE, Job
+from study.executors.job import SCORE, Job
 from study.executors.job_queue import JobQueue
 from study.executors.journal import Journal
 from study.spec.study import Axis, Pruning

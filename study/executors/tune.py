@@ -13,8 +13,9 @@ from ray import tune
 
 from study.cluster.session import Cluster
 from study.errors import StoreError
-from study.executors.actor import NOT_RUN, Job, TrialActor
+from study.executors.actor import NOT_RUN, TrialActor
 from study.executors.group import DRIVER_RESOURCES, GroupActor
+from study.executors.job import Job
 from study.executors.job_queue import JobQueue
 from study.executors.lost import LostTrials
 from study.executors.tune_patches import mend_tune

@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 
-from study.store.files import open_filesystem, remove_file, write_file
-from study.train.loop import Distributed
-
-__all__ = ["load", "load_shared", "remove", "save"]
+from study.errors import StoreError
+from study.store.files import read_file, remove_file, write_file
 
 _FORMAT = 1
 
@@ -38,29 +36,8 @@ def load(store: str | Path, trial_id: str) -> dict[str, Any] | None:
     A file that is torn or foreign, or that another version of PyTorch wrote, counts for nothing: the trial
     starts anew, because going on under other arithmetic would give numbers of neither version.
     """
-    content = _read(store, trial_id)
-    return None if content is None else _state(content, trial_id)
-
-
-def load_shared(store: str | Path, trial_id: str, place: Distributed, device: str) -> dict[str, Any] | None:
-    """The same on every worker of an initialized process group: rank 0 reads, and sends what it read.
-
-    Workers that looked for themselves could see different files, and then wait for one another for ever.
-    """
-    import torch.distributed as dist
-
-    if place.world_size == 1:
-        return load(store, trial_id)
-    content = _read(store, trial_id) if place.rank == 0 else None
-    size = torch.tensor([len(content or b"")], device=device)
-    dist.broadcast(size, src=0)
-    if not size.item():
-        return None
-    data = torch.empty(int(size.item()), dtype=torch.uint8, device=device)
-    if content is not None:
-        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    dist.broadcast(data, src=0)
-    return _state(data.cpu().numpy().tobytes(), trial_id)
+    content = read(store, trial_id)
+    return None if content is None else parse(content, trial_id)
 
 
 def remove(store: str | Path, trial_id: str) -> None:
@@ -72,16 +49,16 @@ def _name(trial_id: str) -> str:
     return f"checkpoints/{trial_id}.pt"
 
 
-def _read(store: str | Path, trial_id: str) -> bytes | None:
-    filesystem, root = open_filesystem(store)
+def read(store: str | Path, trial_id: str) -> bytes | None:
+    """The file as it is; None if there is none that can be read."""
     try:
-        with filesystem.open_input_file(f"{root}/{_name(trial_id)}") as source:
-            return bytes(source.read())
-    except OSError:
+        return read_file(store, _name(trial_id))
+    except StoreError:
         return None
 
 
-def _state(content: bytes, trial_id: str) -> dict[str, Any] | None:
+def parse(content: bytes, trial_id: str) -> dict[str, Any] | None:
+    """The state that a file holds; None where it is torn, foreign, or of another version of PyTorch."""
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         fits = (saved["format"], saved["torch"]) == (_FORMAT, str(torch.__version__))

@@ -11,11 +11,13 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
+from analysis.store.objects import objects_at
 from study.errors import StoreError
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -37,8 +39,14 @@ def open_filesystem(store: str | Path) -> tuple[fs.FileSystem, str]:
     if not _REMOTE.match(text):
         return fs.LocalFileSystem(), text
     with store_errors(store, "opened"):
-        filesystem, root = fs.FileSystem.from_uri(text)
+        filesystem, root = _remote(text)
     return filesystem, root.rstrip("/")
+
+
+@lru_cache(maxsize=16)
+def _remote(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URI; a process connects once."""
+    return fs.FileSystem.from_uri(uri)
 
 
 def local_folder(store: str | Path) -> Path | None:
@@ -53,14 +61,76 @@ def write_file(store: str | Path, name: str, content: bytes) -> None:
     Raises:
         StoreError: It cannot be written; nothing is left behind.
     """
-    filesystem, root = open_filesystem(store)
+    folder = local_folder(store)
     with store_errors(store, "written"):
-        if isinstance(filesystem, fs.LocalFileSystem):
-            _write_local(Path(root) / name, content)
-        else:
-            # Object storage shows an object only once its upload is complete.
-            with filesystem.open_output_stream(f"{root}/{name}") as stream:
-                stream.write(content)
+        if folder is not None:
+            _write_local(folder / name, content)
+        else:  # object storage shows an object only once its upload is complete
+            objects_at(located(store)).put(name, content)
+
+
+def create_file(store: str | Path, name: str, content: bytes) -> bool:
+    """Write a file of the store unless there is one of that name; returns whether it was written.
+
+    Raises:
+        StoreError: It cannot be written; nothing is left behind.
+    """
+    folder = local_folder(store)
+    with store_errors(store, "written"):
+        if folder is not None:
+            return _write_local(folder / name, content, replace=False)
+        return objects_at(located(store)).write(name, content, expected=None) is not None
+
+
+def read_file(store: str | Path, name: str) -> bytes | None:
+    """The content of a file of the store; None if there is none.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    folder = local_folder(store)
+    with store_errors(store, "read"):
+        if folder is None:
+            found = objects_at(located(store)).read(name)
+            return None if found is None else found.content
+        try:
+            return (folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+@contextlib.contextmanager
+def open_source(store: str | Path, path: str) -> Iterator[pa.NativeFile]:
+    """A file by its path on the store's file system, for reading Parquet.
+
+    Of object storage it is read whole, and again where the connection broke: what a parser then says is about
+    the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        StoreError: Object storage does not answer.
+        OSError: The file cannot be read.
+    """
+    filesystem, root = open_filesystem(store)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_input_file(path) as source:
+            yield source
+        return
+    content = read_file(store, path.removeprefix(f"{root}/"))
+    if content is None:
+        raise FileNotFoundError(path)
+    yield pa.BufferReader(content)
+
+
+def file_exists(store: str | Path, name: str) -> bool:
+    """Whether the store has a file of this name.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    filesystem, root = open_filesystem(store)
+    with store_errors(store, "read"):
+        return bool(filesystem.get_file_info(f"{root}/{name}").type != fs.FileType.NotFound)
 
 
 def remove_file(store: str | Path, name: str) -> None:
@@ -69,14 +139,15 @@ def remove_file(store: str | Path, name: str) -> None:
     Raises:
         StoreError: It cannot be removed.
     """
-    filesystem, root = open_filesystem(store)
+    folder = local_folder(store)
     with store_errors(store, "written"):
-        if filesystem.get_file_info(f"{root}/{name}").type != fs.FileType.NotFound:
-            with contextlib.suppress(FileNotFoundError):
-                filesystem.delete_file(f"{root}/{name}")
+        if folder is None:
+            objects_at(located(store)).remove(name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
-def _write_local(path: Path, content: bytes) -> None:
+def _write_local(path: Path, content: bytes, *, replace: bool = True) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name.lstrip('.')}.{uuid.uuid4().hex[:8]}"
     try:
@@ -84,7 +155,14 @@ def _write_local(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)
+            temporary.unlink()
+    except FileExistsError:
+        temporary.unlink(missing_ok=True)
+        return False
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -93,6 +171,7 @@ def _write_local(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+    return True
 
 
 @contextlib.contextmanager

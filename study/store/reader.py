@@ -21,7 +21,7 @@ from pyarrow import fs
 from analysis.schema import SCHEMA_VERSION, TRIALS, VERSION_KEY
 from study import outcomes
 from study.errors import StoreError
-from study.store.files import located
+from study.store.files import located, open_source
 
 NEWEST = 256
 """Files of single trials, beyond those of the plan, that are read to learn how long trials take."""
@@ -100,7 +100,7 @@ class History:
 
     def _read(self, paths: Collection[str], columns: Collection[str]) -> list[pa.Table]:
         with ThreadPoolExecutor(max_workers=8) as pool:
-            tables = pool.map(lambda path: _read_columns(self._files.filesystem, path, columns), paths)
+            tables = pool.map(lambda path: _read_columns(self._store, path, columns), paths)
             return [table for table in tables if table is not None and table.num_rows]
 
 
@@ -140,10 +140,10 @@ def _list(store: str) -> _Files:
     return _Files(filesystem=filesystem, singles=tuple(singles), merged=tuple(merged))
 
 
-def _read_columns(filesystem: fs.FileSystem, path: str, columns: Collection[str]) -> pa.Table | None:
+def _read_columns(store: str, path: str, columns: Collection[str]) -> pa.Table | None:
     """Columns of one file, null where the file lacks them; None for a torn or foreign file."""
     try:
-        with filesystem.open_input_file(path) as source, pq.ParquetFile(source, pre_buffer=False) as parquet:
+        with open_source(store, path) as source, pq.ParquetFile(source, pre_buffer=False) as parquet:
             schema = parquet.schema_arrow
             version = (schema.metadata or {}).get(VERSION_KEY)
             if version is None:

@@ -23,6 +23,15 @@ class TrialResult:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     blocks: list[dict[str, Any]] = field(default_factory=list)
 
+    def as_attempt(self, attempt: int) -> TrialResult:
+        """The same rows as those of another attempt."""
+
+        def numbered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [{**row, "attempt": attempt} for row in rows]
+
+        (trial,) = numbered([self.trial])
+        return TrialResult(trial=trial, epochs=numbered(self.epochs), blocks=numbered(self.blocks))
+
 
 def full_row(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with null for every other column of the table.

@@ -17,7 +17,7 @@ OLD_S = 3600.0
 
 
 def tidy(store: str | Path, done: Collection[str]) -> None:
-    """Remove the checkpoints of trials that are done, claims that count no more, and old parts of files.
+    """Remove the checkpoints of trials that are done, leases that count no more, and old parts of files.
 
     A run that is killed between the row of a trial and the removal of its checkpoint leaves the latter, and
     one that is killed while it writes a file under a temporary name. Those of the last hour may be in use.
@@ -32,7 +32,7 @@ def tidy(store: str | Path, done: Collection[str]) -> None:
         match = _CHECKPOINT.search(info.path)
         if match and match["trial"] in done:
             remove_file(store, f"checkpoints/{info.base_name}")
-    remove_dead(store)
+    remove_dead(store, done)
     _remove_parts(store)
 
 

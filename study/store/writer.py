@@ -20,9 +20,20 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from analysis.schema import SCHEMA_VERSION, TABLES, VERSION_KEY
+from analysis.store.objects import objects_at
 from study import outcomes
 from study.errors import StoreError
-from study.store.files import open_filesystem, remove_file, store_errors, write_file
+from study.store.files import (
+    create_file,
+    file_exists,
+    local_folder,
+    located,
+    open_filesystem,
+    open_source,
+    remove_file,
+    store_errors,
+    write_file,
+)
 from study.store.rows import TrialResult, lost_result
 
 __all__ = [
@@ -39,21 +50,32 @@ __all__ = [
 _TRIAL_FILE = re.compile(r"/study=[^/]+/trials/[^/.][^/]*\.parquet$")
 
 
+class AttemptTakenError(Exception):
+    """The store has a row of this trial and attempt already; it stays as it is."""
+
+
 def write_result(store: str | Path, result: TrialResult) -> None:
     """Add the rows of one trial attempt to the store: up to three Parquet files.
 
     Raises:
+        AttemptTakenError: The store has a row of this attempt; no row is ever written over.
         StoreError: The store cannot be written.
     """
     row = result.trial
     name = f"{row['trial_id']}-a{row['attempt']}.parquet"
+    if file_exists(store, f"study={row['study']}/trials/{name}"):
+        raise AttemptTakenError(name)
     for table, rows in (("epochs", result.epochs), ("blocks", result.blocks), ("trials", [row])):
         if rows:
             content = pa.Table.from_pylist(rows, schema=TABLES[table].arrow)
             buffer = pa.BufferOutputStream()
             # A file holds a few rows: zstd and dictionaries would take three times as long to read and write.
             pq.write_table(content, buffer, compression="snappy", use_dictionary=False)
-            write_file(store, f"study={row['study']}/{table}/{name}", buffer.getvalue().to_pybytes())
+            path, data = f"study={row['study']}/{table}/{name}", buffer.getvalue().to_pybytes()
+            if table != "trials":
+                write_file(store, path, data)
+            elif not create_file(store, path, data):
+                raise AttemptTakenError(name)
 
 
 def write_study(
@@ -73,7 +95,9 @@ def write_study(
 
 
 def check_writable(store: str | Path) -> None:
-    """Make the store's folder, and make sure that a file can be written to it; the file is removed again.
+    """Make the store's folder, and make sure that it can be written to; nothing is left behind.
+
+    Object storage must also honour conditional writes, by which runs agree on who trains what.
 
     Raises:
         StoreError: The store cannot be written.
@@ -81,6 +105,9 @@ def check_writable(store: str | Path) -> None:
     name = f".write-test-{uuid.uuid4().hex[:8]}"
     write_file(store, name, b"")
     remove_file(store, name)
+    if local_folder(store) is None:
+        with store_errors(store, "used by a run"):
+            objects_at(located(store)).check()
 
 
 def done_ids(store: str | Path) -> set[str]:
@@ -125,7 +152,7 @@ def trial_rows(store: str | Path, trial_id: str, *, attempts: int = 8) -> list[d
     for info in files:
         if info.is_file:
             with contextlib.suppress(FileNotFoundError):  # merged since
-                table = _read(filesystem, info.path, None)
+                table = _read(store, info.path, None)
                 rows += [] if table is None else table.to_pylist()
     return rows
 
@@ -160,7 +187,7 @@ def _rows(store: str | Path, columns: list[str] | None) -> Iterator[dict[str, An
     files = [info.path for info in found if info.is_file and _TRIAL_FILE.search(info.path)]
     with ThreadPoolExecutor(max_workers=8) as pool:
         try:
-            found_tables = list(pool.map(lambda file: _read(filesystem, file, columns), files))
+            found_tables = list(pool.map(lambda file: _read(store, file, columns), files))
         except FileNotFoundError:
             # `analysis.store.compact` has merged files since they were listed.
             yield from _rows(store, columns)
@@ -171,9 +198,9 @@ def _rows(store: str | Path, columns: list[str] | None) -> Iterator[dict[str, An
         yield from pa.concat_tables(tables, promote_options="default").to_pylist()
 
 
-def _read(filesystem: fs.FileSystem, file: str, columns: list[str] | None) -> pa.Table | None:
+def _read(store: str | Path, file: str, columns: list[str] | None) -> pa.Table | None:
     try:
-        with filesystem.open_input_file(file) as source, pq.ParquetFile(source, pre_buffer=False) as parquet:
+        with open_source(store, file) as source, pq.ParquetFile(source, pre_buffer=False) as parquet:
             version = (parquet.schema_arrow.metadata or {}).get(VERSION_KEY)
             if version is None:
                 return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from study.errors import StoreError
-from study.executors.actor import Job
+from study.executors.job import Job
 from study.executors.lost import RETRIES, LostTrials
 from study.outcomes import ProcessLostError
 from study.run import plan_run

@@ -9,7 +9,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study.executors.actor import Job
+from study.executors.job import Job
 from study.executors.journal import Journal
 from study.executors.search import StoreSearch, make_scheduler, objective_values
 from study.plan.search_progress import known_points, point_of, remaining, trials_at

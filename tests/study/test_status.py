@@ -1,4 +1,4 @@
-"""How far a study is, from rows, claims and the study's own file."""
+"""How far a study is, from rows, leases and the study's own file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from study.plan.plan import make_plan
 from study.status import _study_status, store_status
-from study.store.leases import Claim
+from study.store.lease import Lease
 from study.store.rows import TrialResult, lost_result
 from study.store.writer import write_result, write_study
 
@@ -33,8 +33,8 @@ def row(number: int, outcome: str = "ok", *, ended: timedelta, took_s: float = 6
     }
 
 
-def claim(number: int, *, epoch: int, began: timedelta) -> Claim:
-    return Claim(
+def lease(number: int, *, epoch: int, began: timedelta) -> Lease:
+    return Lease(
         trial_id=f"{number:016x}",
         study="s",
         host="h",
@@ -50,7 +50,7 @@ def test_rate_and_time_left_are_those_of_the_run_that_goes_on():
     minutes = [timedelta(minutes=m) for m in (3, 2, 1)]
     rows = [row(i, ended=ended) for i, ended in enumerate(minutes)]
     rows += [row(10, ended=timedelta(days=2), took_s=3600)]  # of another run, days ago
-    found = _study_status("s", 10, rows, [claim(5, epoch=5, began=timedelta(minutes=1))], NOW)
+    found = _study_status("s", 10, rows, [lease(5, epoch=5, began=timedelta(minutes=1))], NOW)
     assert (found.trials, found.ok, found.running, found.left) == (4, 4, 1, 5)
     # Three trials and a half in the four minutes since the first of them began; five and a half are left.
     assert found.rate_per_hour == pytest.approx(60 * 3.5 / 4)

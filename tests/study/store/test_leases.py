@@ -1,4 +1,4 @@
-"""Claims between processes of this machine, and with machines whose clocks are wrong."""
+"""Leases between processes of this machine, and with machines whose clocks are wrong."""
 
 import json
 import os
@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from study.errors import StoreError
-from study.store import leases as claims
-from study.store.leases import STALE_S, Claim, Hold, acquire, read_claims, remove_dead
+from study.store import leases
+from study.store.lease import Lease
+from study.store.lease_files import LeaseFiles
+from study.store.leases import STALE_S, Hold, acquire, damaged_leases, read_leases, remove_dead
 from study.store.tidy import OLD_S, tidy
 
 TRIAL = "0" * 16
@@ -29,7 +31,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 def elsewhere(store: Path, **changes: object) -> Path:
-    """The claim of a process of another machine."""
+    """The lease of a process of another machine."""
     hold = acquire(store, TRIAL, run="other")
     content = json.loads(file_of(store).read_text())
     hold.release()
@@ -40,10 +42,10 @@ def elsewhere(store: Path, **changes: object) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.05)
 
 
-def test_a_claim_says_who_trains_what_and_goes_with_the_trial(tmp_path):
+def test_a_lease_says_who_trains_what_and_goes_with_the_trial(tmp_path):
     hold = acquire(tmp_path, TRIAL, study="s", epochs=5)
     assert isinstance(hold, Hold)
     content = json.loads(file_of(tmp_path).read_text())
@@ -55,16 +57,16 @@ def test_a_claim_says_who_trains_what_and_goes_with_the_trial(tmp_path):
         "epochs": 5,
     }
     assert {"host", "started_at", "heartbeat_at"} < set(content)
-    assert read_claims(tmp_path)[TRIAL].study == "s"
+    assert read_leases(tmp_path)[TRIAL].study == "s"
     hold.release()
     assert list((tmp_path / "claims").iterdir()) == []
-    assert read_claims(tmp_path) == {}
+    assert read_leases(tmp_path) == {}
 
 
 def test_one_of_many_gets_it(tmp_path):
     barrier = threading.Barrier(16)
 
-    def try_it(number: int) -> Hold | Claim:
+    def try_it(number: int) -> Hold | Lease:
         barrier.wait()
         return acquire(tmp_path, TRIAL, run=f"run {number}")
 
@@ -80,7 +82,7 @@ def test_the_heartbeat_shows_progress(tmp_path, quick):
     before = file_of(tmp_path).stat().st_mtime_ns
     hold.progress(3)
     deadline = time.monotonic() + 10
-    while read_claims(tmp_path)[TRIAL].epoch != 3:
+    while read_leases(tmp_path)[TRIAL].epoch != 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert file_of(tmp_path).stat().st_mtime_ns > before
@@ -93,7 +95,7 @@ def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
     code = "import os, sys; from study.store.leases import acquire; acquire(*sys.argv[1:3]); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path), TRIAL], check=False, timeout=60)
     assert file_of(tmp_path).exists()
-    assert read_claims(tmp_path) == {}
+    assert read_leases(tmp_path) == {}
     hold = acquire(tmp_path, TRIAL)
     assert isinstance(hold, Hold)
     hold.release()
@@ -103,7 +105,7 @@ def test_a_dead_process_of_this_machine_is_known_at_once(tmp_path):
 def test_the_clock_of_another_machine_does_not_matter(tmp_path, shown):
     file = elsewhere(tmp_path, heartbeat_at=shown)
     age(file, STALE_S - 10)
-    assert isinstance(acquire(tmp_path, TRIAL), Claim)
+    assert isinstance(acquire(tmp_path, TRIAL), Lease)
     age(file, STALE_S + 10)
     assert isinstance(acquire(tmp_path, TRIAL), Hold)
 
@@ -111,19 +113,56 @@ def test_the_clock_of_another_machine_does_not_matter(tmp_path, shown):
 def test_a_wrong_clock_here_does_not_matter(tmp_path, monkeypatch):
     elsewhere(tmp_path)
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    assert isinstance(acquire(tmp_path, TRIAL), Claim)
+    assert isinstance(acquire(tmp_path, TRIAL), Lease)
 
 
-@pytest.mark.parametrize("content", ["", '{"trial_id": "0', "[1]", '{"pid": 1}'])
-def test_a_torn_or_foreign_claim_has_only_its_age(tmp_path, content):
+def damage(file: Path, content: bytes | str) -> None:
+    file.unlink(missing_ok=True)
+    if content == "a folder":
+        (file / "of").mkdir(parents=True)
+    elif content == "a pipe":
+        os.mkfifo(file)
+    elif content == "a loop":
+        file.symlink_to(file)
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+DAMAGED = [
+    *("", '{"trial_id": "0', "[1]", '{"pid": 1}', b"\xff\x00", "[" * 100_000),
+    json.dumps(
+        {"trial_id": TRIAL, "study": "s", "host": "h", "pid": "1", "started_at": "then", "epochs": []}
+    ),
+    *("a folder", "a pipe", "a loop"),
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content)[:20])
+def test_a_damaged_lease_is_reported_and_counts_for_nothing(tmp_path, content):
     (tmp_path / "claims").mkdir()
-    file_of(tmp_path).write_text(content)
-    assert isinstance(acquire(tmp_path, TRIAL), Claim)
-    age(file_of(tmp_path), STALE_S + 10)
-    assert isinstance(acquire(tmp_path, TRIAL), Hold)
+    damage(file_of(tmp_path), content)
+    assert read_leases(tmp_path) == {}
+    assert damaged_leases(tmp_path) == [str(file_of(tmp_path))]
+    hold = acquire(tmp_path, TRIAL)
+    assert isinstance(hold, Hold)
+    assert damaged_leases(tmp_path) == []
+    hold.release()
+    damage(file_of(tmp_path), content)
+    remove_dead(tmp_path)
+    assert not file_of(tmp_path).exists()
 
 
-def test_who_lost_a_claim_is_told_and_leaves_the_new_one(tmp_path, quick):
+def test_who_trains_mends_a_lease_that_is_damaged_under_it(tmp_path):
+    hold = acquire(tmp_path, TRIAL)
+    file_of(tmp_path).write_text("{")
+    assert hold.is_ours()
+    assert read_leases(tmp_path).keys() == {TRIAL}
+    hold.release()
+    assert not file_of(tmp_path).exists()
+
+
+def test_who_lost_a_lease_is_told_and_leaves_the_new_one(tmp_path, quick):
     hold = acquire(tmp_path, TRIAL)
     elsewhere_ = json.loads(file_of(tmp_path).read_text()) | {"owner": "another"}
     temporary = tmp_path / "new"
@@ -137,24 +176,26 @@ def test_who_lost_a_claim_is_told_and_leaves_the_new_one(tmp_path, quick):
     assert json.loads(file_of(tmp_path).read_text())["owner"] == "another"
 
 
-def test_a_new_claim_is_not_taken_for_the_dead_one_before_it(tmp_path):
-    dead = claims._read(elsewhere(tmp_path))
-    new = elsewhere(tmp_path, owner="a third")
-    claims._take_away(tmp_path / "claims", new, dead)
-    assert claims._read(new).owner == "a third"
-    claims._take_away(tmp_path / "claims", new, claims._read(new))
+def test_a_new_lease_is_not_taken_for_the_dead_one_before_it(tmp_path):
+    storage = LeaseFiles(tmp_path)
+    elsewhere(tmp_path)
+    dead = storage.read(TRIAL)
+    elsewhere(tmp_path, owner="a third")
+    storage.remove(dead)
+    assert storage.read(TRIAL).lease.owner == "a third"
+    storage.remove(storage.read(TRIAL))
     assert not list((tmp_path / "claims").iterdir())
 
 
 def test_a_run_takes_over_what_its_own_lost_process_left(tmp_path):
     hold = acquire(tmp_path, TRIAL, run="mine")
-    assert isinstance(acquire(tmp_path, TRIAL, run="another"), Claim)
+    assert isinstance(acquire(tmp_path, TRIAL, run="another"), Lease)
     assert isinstance(acquire(tmp_path, TRIAL, run="mine"), Hold)
     hold.release()
     assert file_of(tmp_path).exists()
 
 
-def test_a_store_that_takes_no_claim(tmp_path):
+def test_a_store_that_takes_no_lease(tmp_path):
     (tmp_path / "claims").write_text("a file")
     with pytest.raises(StoreError) as caught:
         acquire(tmp_path, TRIAL)

@@ -1,0 +1,130 @@
+"""A job: one attempt at a trial, with all that a process needs to train it and to keep its results."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+
+from study import outcomes
+from study.errors import StoreError
+from study.outcomes import AbandonedError
+from study.settings import Trial
+from study.store import checkpoints
+from study.store.writer import AttemptTakenError, write_result
+from study.train.build import trial_cost
+from study.train.compiled import COMPILE
+from study.train.trial import TrialResult, train_trial
+
+SCORE = "score"
+"""What pruning judges a trial by: validation accuracy, 0 where there is none."""
+
+
+class Watch(Protocol):
+    """Whoever hands a job out, as the process that trains it sees it."""
+
+    def epoch(self, row: dict[str, Any]) -> bool:
+        """Take the numbers of an epoch; the answer is whether to stop.
+
+        Raises:
+            AbandonedError: Another run trains this trial now.
+        """
+
+    def is_ours(self) -> bool:
+        """Whether the trial is still ours, so that its row may be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One attempt at a trial: what to train, where its rows go, and how long it may take.
+
+    `ends_at` is the end of the whole study in seconds since 1970, `time_s` the limit of this trial. `run`
+    names the run that hands it out.
+    """
+
+    trial: Trial
+    store: str
+    attempt: int = 0
+    ends_at: float | None = None
+    time_s: float | None = None
+    concurrent_trials: int = 1
+    run: str = ""
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``. Ray hides no GPU from a process that reserved none."""
+        reserved = self.trial.settings.scaling.gpus_per_worker > 0
+        return "cuda" if reserved and torch.cuda.is_available() else "cpu"
+
+    @property
+    def too_late(self) -> bool:
+        """The study's time was up before the trial began."""
+        return self.ends_at is not None and time.time() >= self.ends_at
+
+    def train(self, **how: Any) -> TrialResult:
+        """Train from now on, within the limits, after predicting the memory that training will take."""
+        scaling = self.trial.settings.scaling
+        # Thread counts belong to the thread that computes, so they are set here.
+        torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
+        limits = [self.ends_at, None if self.time_s is None else time.time() + self.time_s]
+        trial = self.trial
+        # Of a sharded network there is no more than an estimate, of a compiled one a bound.
+        if scaling.parallel == "ddp" and trial.settings.memory.strategy != COMPILE:
+            with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
+                trial = replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
+        return train_trial(
+            trial,
+            attempt=self.attempt,
+            deadline=min((limit for limit in limits if limit is not None), default=None),
+            concurrent_trials=self.concurrent_trials,
+            device=self.device,
+            **how,
+        )
+
+    def save(self, state: dict[str, Any], epoch: int) -> None:
+        """Save a state of the training as the trial's checkpoint, unless nothing is left to train.
+
+        Raises:
+            AbandonedError: The store cannot be written: it could not take the row either.
+        """
+        if epoch < self.trial.settings.train.epochs:
+            try:
+                checkpoints.save(self.store, state)
+            except StoreError as error:
+                raise AbandonedError("the store takes no checkpoint") from error
+
+    def finish(self, result: TrialResult) -> TrialResult:
+        """Write the rows, and remove the checkpoint unless the trial may go on from it one day.
+
+        Returns:
+            The rows as they were written: another process may have taken the number of this attempt, which is
+            then the next free one.
+
+        Raises:
+            StoreError: The store cannot be written; the checkpoint is still there.
+        """
+        while True:
+            try:
+                write_result(self.store, result)
+                break
+            except AttemptTakenError:
+                result = result.as_attempt(result.trial["attempt"] + 1)
+        if result.trial["outcome"] != outcomes.TIMEOUT:
+            checkpoints.remove(self.store, self.trial.trial_id)
+        return result
+
+
+def numbers_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an epoch's or a trial's row, as Tune is told them."""
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    score = row.get("accuracy_val")
+    return {**numbers, SCORE: score if score is not None and math.isfinite(score) else 0.0}
+
+
+def report_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What Tune and its searchers are told of a trial that ended."""
+    return {**numbers_of(row), "epoch": row["epochs_done"], "outcome": row["outcome"]}
