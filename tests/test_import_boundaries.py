@@ -115,7 +115,6 @@ MENDING: dict[str, str] = {
     "revmodels.precision": "coupling",
     "revmodels.coupling": "engine",
     "revmodels.sequence": "strategies",
-    "study.store": "train",
     "analysis.answers": "figures",
     "study.cluster": "cli",
 }
@@ -138,7 +137,6 @@ KNOWN = {
         ["revmodels.coupling", "revmodels.engine", "revmodels.errors", "revmodels.precision"],
         ["revmodels.sequence", "revmodels.strategies"],
         ["study.cli", "study.cluster", "study.executors", "study.run"],
-        ["study.store", "study.train"],
     ],
 }
 
