@@ -14,6 +14,7 @@ help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
 	@echo "make test    run every test"
 	@echo "make check   ruff and mypy"
+	@echo "make docs    build the documentation: docs/_build/html/index.html"
 	@echo "make bench   benchmarks that fit a CPU"
 	@echo "make bench-conformance   which guarantees this package and its peers keep"
 	@echo "make claims  run the studies of the paper that fit a CPU and judge its claims"
@@ -50,6 +51,12 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Nothing is fetched. A link that leads nowhere, or a docstring that cannot be read, ends it.
+docs: $(READY)
+	$(INSTALL) '.[docs]'
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 # In order of value; a trial that is in the store already is not run again. CIFAR-10 is taken where it is at hand
 # (data/cifar-10-batches-py or data/cifar10/*.parquet, or under REVSTUDY_DATA); without it, digits.
 claims: $(READY)
@@ -68,4 +75,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/prediction.py
 
 clean:
-	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/reference

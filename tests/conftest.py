@@ -11,6 +11,27 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SHARED = {"ray_cluster": "ray", "smoke": "smoke", "chromium": "browser"}
+"""Fixtures that take seconds to make and live as long as the process, and the group of the tests that use them."""
+
+SLOWEST = ("ray", "integration/test_cluster.py", "smoke", "revmodels/compiled/test_network.py")
+"""The groups that take longest, and so begin first."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist: the tests of a group run in one process, one after the other."""
+
+    def group(item: pytest.Item) -> str:
+        shared = [name for fixture, name in SHARED.items() if fixture in getattr(item, "fixturenames", ())]
+        return shared[0] if shared else item.path.relative_to(Path(__file__).parent).as_posix()
+
+    groups = {item: group(item) for item in items}
+    rank = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: rank.get(groups[item], len(rank)))
+    for item, name in groups.items():
+        item.add_marker(pytest.mark.xdist_group(name))
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
