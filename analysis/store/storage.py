@@ -23,6 +23,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from analysis.errors import StoreError
+from analysis.store.objects import ObjectStoreError, objects_at
 
 Kind = Literal["file", "folder", "other", "missing"]
 
@@ -125,17 +126,33 @@ class Storage:
     def source(self, path: str) -> Iterator[pa.NativeFile]:
         """A regular file, open for reading at any place.
 
+        An object is read whole first, and again where the connection broke. So what a parser says is about
+        the file, and a connection that broke is never taken for a torn file.
+
         Raises:
             FileNotFoundError: There is no such file.
             NotARegularFileError: It is a folder, a pipe, a device or a link that leads nowhere.
+            StoreError: The object storage does not answer.
             OSError: It cannot be read.
         """
+        if "://" in self.address and not self.local:
+            yield pa.BufferReader(self._download(path))
+            return
         if self.local and (kind := self.look(path).kind) != "file":
             if kind == "missing":
                 raise FileNotFoundError(path)
             raise NotARegularFileError("not a regular file")
         with self.filesystem.open_input_file(path) as source:
             yield source
+
+    def _download(self, path: str) -> bytes:
+        try:
+            found = objects_at(self.address).read(path.removeprefix(f"{self.root}/"))
+        except ObjectStoreError as error:
+            raise StoreError(f"cannot read {path} of the store at {self.address!r}: {error}") from None
+        if found is None:
+            raise FileNotFoundError(path)
+        return found.content
 
     def read(self, path: str) -> bytes:
         """The content of a small file.

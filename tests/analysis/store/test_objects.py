@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from analysis.errors import StoreError
 from analysis.store import exclusive as leases
 from analysis.store.exclusive import TakenError, exclusive
 from analysis.store.objects import Objects, ObjectStoreError
+from analysis.store.store import open_store
 from tests.s3_server import s3_server
 
 
@@ -76,6 +78,27 @@ def test_the_check_of_conditions_passes_here_and_fails_where_they_are_ignored(ad
     monkeypatch.setattr("obstore.put", lambda *a, mode, **how: put(*a, **how))  # a server that ignores them
     with pytest.raises(ObjectStoreError, match="ignores the condition of a conditional write"):
         Objects(address).check()
+
+
+def test_a_connection_that_breaks_is_never_taken_for_a_torn_file(address, new_trial, write_file, tmp_path):
+    row = new_trial(seed=1)
+    file = write_file(tmp_path, "trials", [row])
+    store, _, query = address.partition("?")
+    uri = f"{store}/torn?{query}"
+    name = f"study={row['study']}/trials/{file.name}"
+    Objects(uri).put(name, file.read_bytes())
+    assert open_store(uri).table("trials")["trial_id"].to_pylist() == [row["trial_id"]]
+    assert open_store(uri).skipped == ()
+    Objects(uri).put(name, file.read_bytes()[:-100])
+    assert [skipped.path.rpartition("/")[2] for skipped in open_store(uri).skipped] == [file.name]
+    Objects(uri).put(name, file.read_bytes())
+    opened = open_store(uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Objects, "read", lambda *a: (_ for _ in ()).throw(ObjectStoreError("the network is down"))
+        )
+        with pytest.raises(StoreError, match="the network is down"):
+            opened.table("trials")
 
 
 @pytest.mark.parametrize("uri", ["hdfs://host/results", "ftp://host/results"])
