@@ -30,8 +30,8 @@ from analysis.store.manifest import Entry, write_manifest
 from analysis.store.storage import open_storage
 from benchmarks.sweep_store import points, trial
 from study.identity import canonical_json
-from study.plan.plan import make_plan
-from study.spec.study import parse_study
+from study.plan.expand import make_plan
+from study.spec.load import parse_study
 
 LIMIT_S = 5.0
 STUDY: dict[str, Any] = {

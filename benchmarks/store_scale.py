@@ -42,9 +42,9 @@ from benchmarks.plan_scale import STUDY, measure
 from benchmarks.results_file import FOLDER, circumstances
 from benchmarks.sweep_store import Row, epoch_rows, points, trial
 from study.identity import canonical_json
-from study.plan.plan import make_plan
+from study.plan.expand import make_plan
 from study.settings import Trial
-from study.spec.study import parse_study
+from study.spec.load import parse_study
 from study.store.rows import TrialResult
 from study.store.writer import write_result
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.schema import OUTCOMES
 from study import outcomes
-from study.plan.plan import Plan, PlannedSearch, make_plan
-from study.plan.points import search_space
-from study.plan.search_progress import common_settings, complete, known_points, remaining, trials_at
+from study.plan.expand import Plan, make_plan
+from study.plan.search_progress import complete, known_points, remaining
+from study.plan.searches import PlannedSearch, common_settings, search_space, trials_at
 from study.progress import ELSEWHERE, FAILURES, FOUND, Progress
 from study.settings import Trial
 from study.spec.study import Study

@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_study() -> Callable[..., Any]:
     """A study on 256 digits whose trials take about a second; each keyword replaces a section."""
-    from study.spec.study import parse_study
+    from study.spec.load import parse_study
 
     def make(**sections: Any) -> Any:
         return parse_study({**SMALL, **sections})

@@ -129,8 +129,6 @@ KNOWN = {
         ],
         ["revmodels.coupling.grid", "revmodels.errors"],
         ["revmodels.sequence", "revmodels.strategies.budget"],
-        ["study.plan.forecast", "study.plan.plan", "study.plan.search_progress"],
-        ["study.spec.rules", "study.spec.study"],
     ],
     "rooms": [
         ["analysis.answers", "analysis.figures"],

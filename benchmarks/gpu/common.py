@@ -22,10 +22,11 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from study.identity import resolve, trial_id  # noqa: E402
+from study.plan.cost import trial_cost  # noqa: E402
 from study.settings import Trial, TrialSettings  # noqa: E402
+from study.store.rows import TrialResult  # noqa: E402
 from study.store.writer import attempts, done_ids, write_result  # noqa: E402
-from study.train.build import trial_cost  # noqa: E402
-from study.train.trial import TrialResult, train_trial  # noqa: E402
+from study.train.trial import train_trial  # noqa: E402
 
 MINUTES = 9.0
 """A call ends well before ten minutes."""

@@ -59,7 +59,7 @@ def run(
     """Train every trial of a study that the store does not have yet. Run it again to resume."""
     from study.progress import terminal_progress
     from study.run import run_study
-    from study.spec.study import load_study
+    from study.spec.load import load_study
 
     loaded = load_study(study, scale)
     with terminal_progress() as progress:

@@ -29,6 +29,6 @@ def study_name(study: str | None) -> str | None:
     """The name of a study, given as such or as a study file."""
     if study is None or not study.endswith((".yaml", ".yml", ".py")):
         return study
-    from study.spec.study import load_study
+    from study.spec.load import load_study
 
     return load_study(study).name

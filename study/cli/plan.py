@@ -10,8 +10,8 @@ from study.cli.options import STORE, JsonOption, ScaleOption, StoreOption, Study
 from study.cli.output import duration, megabytes, print_json, print_rows, say
 
 if TYPE_CHECKING:
+    from study.plan.expand import Plan
     from study.plan.forecast import Forecast
-    from study.plan.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -55,12 +55,12 @@ def plan(
     nearest ones; else from `--calibrate`; else they are `unknown`.
     """
     from study.run import plan_run
-    from study.spec.study import load_study
+    from study.spec.load import load_study
 
     loaded = load_study(study, scale)
     planned = plan_run(loaded, store, predict=predict)
     if predict:
-        from study.plan.forecast import forecast_plan
+        from study.plan.predict import forecast_plan
 
         memory = None if memory_gb is None else round(memory_gb * 1e9)
         planned = forecast_plan(planned, loaded, store, calibrate_now=calibrate, memory_bytes=memory)

@@ -176,7 +176,7 @@ def submit(
     `~/.ray/auth_token`.
     """
     from study.cluster.submission import Submission
-    from study.spec.study import load_study
+    from study.spec.load import load_study
 
     submission = Submission(
         study=load_study(study),
@@ -234,7 +234,7 @@ def _print_manifest(
     from study.cluster.manifests import cluster_file, kuberay_job
     from study.cluster.sizing import size_of
     from study.errors import StoreError
-    from study.plan.plan import make_plan
+    from study.plan.expand import make_plan
     from study.run import plan_run
     from study.spec.yaml_file import parse_yaml
 

@@ -15,7 +15,8 @@ from study.errors import StudyError
 from study.settings import ScalingSettings
 
 if TYPE_CHECKING:
-    from study.plan.plan import Plan, PlannedSearch
+    from study.plan.expand import Plan
+    from study.plan.searches import PlannedSearch
     from study.spec.study import Study
 
 PROCESS_BYTES = 1_500_000_000
@@ -140,7 +141,7 @@ def size_of(
 
 def _wanted(plan: Plan, study: Study) -> Iterable[tuple[ScalingSettings, int, int]]:
     """Each size of trial, with their number and the most bytes that one of its workers may take."""
-    from study.plan.search_progress import common_settings
+    from study.plan.searches import common_settings
 
     grids: dict[ScalingSettings, list[int]] = {}
     for trial in plan.trials:
@@ -155,8 +156,9 @@ def _wanted(plan: Plan, study: Study) -> Iterable[tuple[ScalingSettings, int, in
 
 def _corner_costs(study: Study, search: PlannedSearch) -> Iterable[int]:
     """Predicted bytes at the large end of what a search varies, with each word that its lists hold."""
-    from study.plan.points import apply_point, search_space
-    from study.train.build import trial_cost
+    from study.plan.cost import trial_cost
+    from study.plan.points import apply_point
+    from study.plan.searches import search_space
 
     choices = []
     for path, axis in search_space(study, search.step).items():

@@ -22,7 +22,7 @@ from study.executors.lost import first_failure
 from study.outcomes import AbandonedError, PeerLostError
 from study.store import checkpoints
 from study.store.writer import lost_result, trial_rows
-from study.train.trial import Distributed
+from study.train.session import Distributed
 
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
 """The Tune trial only waits for its workers. If it held a CPU, trials that hold one each could wait for

@@ -13,12 +13,13 @@ import torch
 from study import outcomes
 from study.errors import StoreError
 from study.outcomes import AbandonedError
+from study.plan.cost import trial_cost
 from study.settings import Trial
 from study.store import checkpoints
+from study.store.rows import TrialResult
 from study.store.writer import AttemptTakenError, write_result
-from study.train.build import trial_cost
 from study.train.compiled import COMPILE
-from study.train.trial import TrialResult, train_trial
+from study.train.trial import train_trial
 
 SCORE = "score"
 """What pruning judges a trial by: validation accuracy, 0 where there is none."""

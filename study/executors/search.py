@@ -29,7 +29,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from study.executors.job import SCORE, Job
 from study.executors.job_queue import JobQueue
 from study.executors.journal import Journal
-from study.spec.study import Axis, Pruning
+from study.spec.axes import Axis
+from study.spec.search import Pruning
 
 Row = Mapping[str, Any]
 Point = dict[str, Any]
@@ -53,7 +54,7 @@ class StoreSearch(JobQueue):
     Args:
         space: The axis of each dotted path.
         objectives: ``max`` or ``min`` for each column of the row to optimize, in order.
-        sampler: One of `study.spec.study.SAMPLERS`.
+        sampler: One of `study.spec.search.SAMPLERS`.
         seed: Of the sampler.
         make_jobs: Turns a point of the space into its trials, one per seed.
         find_row: The row of a trial id, or None if it is not done.

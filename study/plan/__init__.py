@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.plan.plan import Plan, make_plan
+    from study.plan.expand import Plan, make_plan
 
 __all__ = ["Plan", "make_plan"]
 
-_HOMES = {"Plan": "plan", "make_plan": "plan"}
+_HOMES = {"Plan": "expand", "make_plan": "expand"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from study.plan.durations import UNKNOWN, Calibration, Clock, Time, calibrate
-from study.plan.machine import Machine, Misfit, misfits, this_machine
-from study.plan.plan import Plan, PlannedSearch
-from study.plan.search_progress import ends
+from study.plan.cost import Cost
+from study.plan.durations import UNKNOWN, Calibration, Clock, Time
+from study.plan.machine import Machine, Misfit, misfits
+from study.plan.searches import PlannedSearch
 from study.settings import ScalingSettings, Trial
-from study.spec.study import Study
-from study.store.reader import History
-
-if TYPE_CHECKING:
-    from study.train.build import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,30 +128,3 @@ def _elapsed(by_size: Mapping[ScalingSettings, Sequence[float | None]], machine:
             return None
         total += max(sum(known) / at_once, max(known))
     return total
-
-
-def forecast_plan(
-    plan: Plan,
-    study: Study,
-    store: str | Path,
-    *,
-    calibrate_now: bool = False,
-    memory_bytes: int | None = None,
-) -> Plan:
-    """The plan with the forecast of its trials, from the store's past and, if asked for, a calibration.
-
-    Raises:
-        StudyError: The calibration went wrong.
-        StoreError: The store cannot be read.
-    """
-    ids = {trial.trial_id for trial in (*plan.trials, *plan.already_done)}
-    from study.train.build import trial_cost
-
-    searches = [(search, ends(study, search)) for search in plan.searches if search.count]
-    searches = [(search, trials) for search, trials in searches if trials]
-    asked = [*plan.trials, *(trial for _, trials in searches for trial in trials)]
-    rows = History(store).timed(ids) if asked else []
-    calibration = calibrate(asked) if calibrate_now and asked else None
-    machine, clock = this_machine(memory_bytes=memory_bytes), Clock(rows, calibrated=calibration)
-    costs = {trial.trial_id: plan.costs.get(trial.trial_id) or trial_cost(trial.settings) for trial in asked}
-    return replace(plan, forecast=forecast(plan.trials, costs, clock, machine, calibration, searches))

@@ -13,7 +13,7 @@ from study.plan.concurrency import at_once
 from study.settings import ScalingSettings, Trial
 
 if TYPE_CHECKING:
-    from study.train.build import Cost
+    from study.plan.cost import Cost
 
 
 @dataclass(frozen=True, kw_only=True)

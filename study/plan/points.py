@@ -25,9 +25,6 @@ from study.spec.ladder import Ladder, Rung, rung
 from study.spec.messages import problems_of
 from study.spec.study import Study, keys_beside
 
-_MANY = 10_000
-"""Combinations of a search space that are checked one by one before the search begins."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -42,12 +39,7 @@ def grid_points(study: Study, step: int = 0) -> list[Point]:
     parts = study.spaces(step)
     if not parts:
         return [Point()]
-    return [point for place, space in parts.items() for point in _product(place, space)]
-
-
-def search_space(study: Study, step: int) -> Mapping[str, Axis]:
-    """The one space of an optuna step."""
-    return next(iter(study.spaces(step).values()))
+    return [point for place, space in parts.items() for point in product_of(place, space)]
 
 
 def apply_point(
@@ -112,7 +104,7 @@ def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
         DataError: The data set is missing: the classes are part of the network, the images of the epochs.
     """
     from study.data.load import training_images
-    from study.train.build import count_parameters
+    from study.plan.cost import count_parameters
 
     return rung(ladder, parameters=count_parameters(settings), examples=training_images(settings.data))
 
@@ -152,28 +144,8 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
     return resolved
 
 
-def check_search(study: Study, step: int) -> None:
-    """Check what a search may propose: every combination of its listed values, with the ends of its ranges.
-
-    Raises:
-        StudyError: A combination that is no trial; the rule and its place in the file are given.
-    """
-    place, space = next(iter(study.spaces(step).items()))
-    ends = {path: Axis(grid=axis.values or axis.bounds) for path, axis in space.items()}
-    kinds = {path: axis.kind for path, axis in space.items()}
-    problems: dict[str, Problem] = {}
-    for point in itertools.islice(_product(place, ends), _MANY):
-        try:
-            apply_point(study, point.values)
-        except StudyError as error:
-            for found in error.problems:
-                where = f"{place}.{found.path}.{kinds[found.path]}" if found.path in kinds else found.path
-                problems.setdefault(where, replace(found, path=where))
-    if problems:
-        raise StudyError(problems=problems.values())
-
-
-def _product(place: str, space: Mapping[str, Axis]) -> Iterable[Point]:
+def product_of(place: str, space: Mapping[str, Axis]) -> Iterable[Point]:
+    """Every combination of a space's listed values, the last axis moving fastest."""
     choices = [
         [(path, value, f"{place}.{path}.grid[{i}]") for i, value in enumerate(axis.values or ())]
         for path, axis in space.items()

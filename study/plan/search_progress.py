@@ -6,8 +6,6 @@ what the sampler starts from, and how a later run knows that nothing is left to 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,63 +14,14 @@ from typing import Any
 
 from study.errors import StudyError
 from study.identity import trial_id
-from study.plan.plan import PlannedSearch
-from study.plan.points import apply_point, search_space
-from study.settings import Trial, TrialSettings
-from study.spec.study import Axis, Study
+from study.plan.points import apply_point
+from study.plan.searches import PlannedSearch, search_space
+from study.spec.axes import Axis
+from study.spec.study import Study
 
-ENDS = 32
 Row = Mapping[str, Any]
+
 Point = dict[str, Any]
-
-
-def trials_at(study: Study, search: PlannedSearch, point: Mapping[str, Any]) -> list[Trial]:
-    """The trials of a point, one per seed.
-
-    Raises:
-        StudyError: The point is no legal trial.
-    """
-    trials = []
-    for seed in search.seeds:
-        settings = apply_point(study, point, seed=seed)
-        trials.append(
-            Trial(trial_id=trial_id(settings), study=study.name, settings=settings, origin=search.sampler)
-        )
-    return trials
-
-
-def common_settings(study: Study, search: PlannedSearch) -> TrialSettings:
-    """The settings at the first point of a search, for what all of its points share.
-
-    Raises:
-        StudyError: The search varies the resources of its trials, which run side by side and share one size.
-    """
-    space = search_space(study, search.step)
-    for path in space:
-        if path.startswith("scaling."):
-            raise StudyError(
-                path,
-                rule="an optuna step cannot vary the resources of its trials",
-                remedy="set it in the section scaling, or vary it in a grid step",
-            )
-    point = {path: (axis.values or axis.bounds or (None,))[0] for path, axis in space.items()}
-    return apply_point(study, point, seed=search.seeds[0])
-
-
-def ends(study: Study, search: PlannedSearch) -> list[Trial]:
-    """Trials at the ends of a search's axes, up to `ENDS`: between them lies what it may propose.
-
-    Combinations of ends that are no trials are left out.
-    """
-    axes = search_space(study, search.step)
-    values = [
-        dict.fromkeys((v[0], v[-1])) for v in (axis.values or axis.bounds or () for axis in axes.values())
-    ]
-    trials = []
-    for combination in itertools.islice(itertools.product(*values), ENDS):
-        with contextlib.suppress(StudyError):
-            trials.append(trials_at(study, search, dict(zip(axes, combination, strict=True)))[0])
-    return trials
 
 
 def known_points(

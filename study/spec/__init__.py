@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.spec.study import Study, builtin_studies, load_study, parse_study
+    from study.spec.load import builtin_studies, load_study, parse_study
+    from study.spec.study import Study
 
 __all__ = ["Study", "builtin_studies", "load_study", "parse_study"]
 
-_HOMES = {"Study": "study", "builtin_studies": "study", "load_study": "study", "parse_study": "study"}
+_HOMES = {"Study": "study", "builtin_studies": "load", "load_study": "load", "parse_study": "load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,40 +27,16 @@ from study.settings import Trial
 from study.store.rows import TrialResult, full_row, settings_columns
 from study.train.build import build_model, matmul_precision
 from study.train.compiled import COMPILE, compiled, compiling
-from study.train.loop import (
-    Clock,
-    Distributed,
-    Session,
-    any_worker,
-    evaluate,
-    measure_memory,
-    probe,
-    train_epoch,
-)
+from study.train.evaluate import evaluate
+from study.train.loop import train_epoch
+from study.train.measurements import measure_memory, probe
 from study.train.optim import make_optimizer
-
-__all__ = ["Distributed", "TrialResult", "train_trial"]
+from study.train.progress import TrialProgress, restore, state_of
+from study.train.session import Distributed, Session, any_worker
 
 OnEpoch = Callable[[dict[str, Any]], bool | None]
+
 Save = Callable[[dict[str, Any], int], None]
-
-
-@dataclass(kw_only=True)
-class _Progress:
-    """What is known of a trial so far; it outlives the exception that ends it."""
-
-    trial: Trial
-    attempt: int
-    columns: dict[str, Any] = field(default_factory=dict)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    blocks: list[dict[str, Any]] = field(default_factory=list)
-    clock: Clock = field(default_factory=Clock)
-    wall_before_s: float = 0.0
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """The columns that all three tables share."""
-        return {"trial_id": self.trial.trial_id, "study": self.trial.study, "attempt": self.attempt}
 
 
 def train_trial(
@@ -101,7 +77,7 @@ def train_trial(
     began, started_at = time.perf_counter(), datetime.now(UTC)
     place = distributed or Distributed(rank=0, world_size=1)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    progress = _Progress(trial=trial, attempt=attempt, columns={"outcome": outcomes.OK})
+    progress = TrialProgress(trial=trial, attempt=attempt, columns={"outcome": outcomes.OK})
     try:
         with ExitStack() as stack:
             cuda = [torch.cuda.current_device()] if device.startswith("cuda") else []
@@ -117,7 +93,7 @@ def train_trial(
     return _result(progress, device, started_at, time.perf_counter() - began, concurrent_trials)
 
 
-def _as_divergence(error: Exception, progress: _Progress) -> Exception:
+def _as_divergence(error: Exception, progress: TrialProgress) -> Exception:
     """An exact stream that is not finite means what a loss does that is not finite, and names the block."""
     from revmodels.errors import RangeError
 
@@ -130,7 +106,7 @@ def _as_divergence(error: Exception, progress: _Progress) -> Exception:
 
 
 def _run(
-    progress: _Progress,
+    progress: TrialProgress,
     place: Distributed,
     device: torch.device,
     deadline: float | None,
@@ -140,7 +116,7 @@ def _run(
 ) -> None:
     began = time.perf_counter()
     session = _open(progress, place, device, deadline)
-    done = _restore(session, progress, resume) if resume is not None else 0
+    done = restore(session, progress, resume) if resume is not None else 0
     if resume is None:
         if progress.trial.settings.probe.cost:
             progress.columns.update(measure_memory(session))
@@ -149,7 +125,7 @@ def _run(
     for epoch in range(done + 1, epochs + 1):
         row = _epoch(session, progress, epoch)
         if save is not None:
-            save(_state(session, progress, epoch, time.perf_counter() - began), epoch)
+            save(state_of(session, progress, epoch, time.perf_counter() - began), epoch)
         stop = on_epoch(row) if on_epoch is not None else False
         if any_worker(session, bool(stop)) and epoch < epochs:
             raise StopError(f"stopped after epoch {epoch} of {epochs}")
@@ -158,7 +134,9 @@ def _run(
     progress.columns["accuracy_test"] = accuracy_test if session.data.has_labels else None
 
 
-def _open(progress: _Progress, place: Distributed, device: torch.device, deadline: float | None) -> Session:
+def _open(
+    progress: TrialProgress, place: Distributed, device: torch.device, deadline: float | None
+) -> Session:
     """Read the data and build the model on the trial's seed."""
     settings = resolve(progress.trial.settings)
     data = load_data(settings.data).near(device)
@@ -195,7 +173,7 @@ def _open(progress: _Progress, place: Distributed, device: torch.device, deadlin
     return session
 
 
-def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
+def _epoch(session: Session, progress: TrialProgress, epoch: int) -> dict[str, Any]:
     """Train and validate one epoch, and append its row."""
     result = train_epoch(session, epoch)
     loss_val, accuracy_val = evaluate(session, session.data.val)
@@ -234,7 +212,7 @@ def _epoch(session: Session, progress: _Progress, epoch: int) -> dict[str, Any]:
     return progress.epochs[-1]
 
 
-def _probe(session: Session, progress: _Progress, epoch: int) -> dict[str, float]:
+def _probe(session: Session, progress: TrialProgress, epoch: int) -> dict[str, float]:
     """Probe on rank 0, while the others go on to wait for its next step."""
     settings = session.settings
     if session.sharded and settings.memory.strategy == "reverse" and settings.probe.enabled:
@@ -259,60 +237,8 @@ def _gathered(session: Session) -> Session:
     return replace(session, model=model.to(session.device))
 
 
-def _state(session: Session, progress: _Progress, epoch: int, wall_s: float) -> dict[str, Any]:
-    """All that a resumed trial needs: tensors and plain values alone."""
-    cuda = torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None
-    return {
-        "trial_id": progress.trial.trial_id,
-        "epoch": epoch,
-        **_weights(session),
-        "scaler": session.scaler.state_dict(),
-        "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
-        "columns": dict(progress.columns),
-        "epochs": list(progress.epochs),
-        "blocks": list(progress.blocks),
-        "step_times_s": list(progress.clock.step_times_s),
-        "wall_s": progress.wall_before_s + wall_s,
-    }
-
-
-def _weights(session: Session) -> dict[str, Any]:
-    """The states of network and optimizer; those of a sharded network on rank 0 alone."""
-    if session.sharded:
-        from study.train.sharding import whole_state
-
-        return whole_state(session.model, session.optimizer)
-    return {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()}
-
-
-def _restore(session: Session, progress: _Progress, state: dict[str, Any]) -> int:
-    """Take over a saved state; returns the epochs that are done."""
-    if state["trial_id"] != progress.trial.trial_id:
-        raise ValueError(
-            f"a state fits its own trial, {state['trial_id']}; received for {progress.trial.trial_id}"
-        )
-    if session.sharded:
-        from study.train.sharding import load_whole_state
-
-        load_whole_state(session.model, session.optimizer, state)
-    else:
-        session.model.load_state_dict(state["model"])
-        session.optimizer.load_state_dict(state["optimizer"])
-    session.scaler.load_state_dict(state["scaler"])
-    if session.place.world_size == 1:  # the saved stream is one worker's; the others keep their own seeds
-        torch.set_rng_state(state["rng"]["cpu"].cpu())
-        if state["rng"]["cuda"] is not None and session.device.type == "cuda":
-            torch.cuda.set_rng_state(state["rng"]["cuda"].cpu(), session.device)
-    progress.columns.update(state["columns"])
-    progress.epochs += [{**row, **progress.key} for row in state["epochs"]]
-    progress.blocks += [{**row, **progress.key} for row in state["blocks"]]
-    progress.clock.step_times_s += state["step_times_s"]
-    progress.wall_before_s = state["wall_s"]
-    return int(state["epoch"])
-
-
 def _result(
-    progress: _Progress, device: str, started_at: datetime, wall_s: float, concurrent_trials: int
+    progress: TrialProgress, device: str, started_at: datetime, wall_s: float, concurrent_trials: int
 ) -> TrialResult:
     settings, median_s = progress.trial.settings, progress.clock.median_s
     used = progress.columns.get("examples_train")

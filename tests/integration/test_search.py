@@ -12,9 +12,11 @@ from ray.tune.search import Searcher
 from study.executors.job import Job
 from study.executors.journal import Journal
 from study.executors.search import StoreSearch, make_scheduler, objective_values
-from study.plan.search_progress import known_points, point_of, remaining, trials_at
+from study.plan.search_progress import known_points, point_of, remaining
+from study.plan.searches import trials_at
 from study.run import plan_run, run_study
-from study.spec.study import SAMPLERS, Axis
+from study.spec.axes import Axis
+from study.spec.search import SAMPLERS
 from study.store.rows import settings_columns
 from study.store.writer import read_rows
 

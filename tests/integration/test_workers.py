@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from study.plan.search_progress import trials_at
+from study.plan.searches import trials_at
 from study.run import plan_run, run_study
 from study.settings import ScalingSettings
 from study.store.writer import read_rows

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study.plan.plan import make_plan
-from study.spec.study import builtin_studies, load_study
+from study.plan.expand import make_plan
+from study.spec.load import builtin_studies, load_study
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "trial_ids.json").read_text())
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from study.plan.plan import make_plan
+from study.plan.expand import make_plan
 from study.status import _study_status, store_status
 from study.store.lease import Lease
 from study.store.rows import TrialResult, lost_result

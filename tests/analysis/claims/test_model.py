@@ -45,7 +45,7 @@ def test_there_are_eighteen_claims_and_an_empty_store_judges_none(tmp_path):
 
 
 def test_every_claim_names_its_source_and_a_study_that_ships():
-    from study.spec.study import builtin_studies
+    from study.spec.load import builtin_studies
 
     for claim in all_claims():
         assert claim.study.split()[0] in builtin_studies(), claim.number

@@ -14,8 +14,8 @@ import yaml
 from study.cluster.manifests import cluster_file, kuberay_job, requirements
 from study.cluster.sizing import NODE_BYTES, PROCESS_BYTES, Place, Sizing, size_of
 from study.errors import StudyError
-from study.plan.plan import make_plan
-from study.spec.study import parse_study
+from study.plan.expand import make_plan
+from study.spec.load import parse_study
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_a_search_is_sized_by_its_large_end(make_study):
         space={"model.width": {"uniform": [0.25, 0.5]}, "memory.strategy": {"choice": ["reverse", "store"]}},
         search={"method": "optuna", "trials": 2},
     )
+    from study.plan.cost import trial_cost
     from study.plan.points import apply_point
-    from study.train.build import trial_cost
 
     largest = trial_cost(apply_point(study, {"model.width": 0.5, "memory.strategy": "store"})).memory_bytes
     assert size_of(make_plan(study), study).memory_bytes == NODE_BYTES + 2 * (PROCESS_BYTES + largest)

@@ -13,7 +13,7 @@ import pytest
 
 from study.cluster.submission import ENTRYPOINT, STUDY_FILE, Submission, files_of, submission_id
 from study.errors import StudyError
-from study.spec.study import parse_study
+from study.spec.load import parse_study
 from study.spec.yaml_file import read_yaml
 
 

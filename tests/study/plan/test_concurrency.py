@@ -10,11 +10,12 @@ from study.cluster.session import Cluster, ClusterError
 from study.errors import StudyError
 from study.executors.tune import concurrency
 from study.identity import canonical_json, trial_id
+from study.plan.expand import make_plan
 from study.plan.machine import Machine
-from study.plan.plan import make_plan
 from study.rerun import _settings
 from study.settings import ScalingSettings
-from study.spec.study import Study, parse_study
+from study.spec.load import parse_study
+from study.spec.study import Study
 from study.store.rows import settings_columns
 
 BAD = [
@@ -117,7 +118,7 @@ def test_room_for_trials():
 
 
 def test_a_sharded_network_is_estimated_to_need_its_share(make_study):
-    from study.train.build import trial_cost
+    from study.plan.cost import trial_cost
 
     whole, sharded = (
         trial_cost(make_plan(make_study(scaling={"workers": 2, "parallel": parallel})).trials[0].settings)

@@ -8,11 +8,12 @@ from analysis.store.compact import compact
 from study.errors import StoreError
 from study.identity import trial_id, trial_ids
 from study.plan.durations import Clock, calibrate, work_per_example
-from study.plan.forecast import forecast, forecast_plan
+from study.plan.expand import make_plan
+from study.plan.forecast import forecast
 from study.plan.machine import Machine, misfits
-from study.plan.plan import make_plan
+from study.plan.predict import forecast_plan
 from study.run import plan_run
-from study.spec.study import parse_study
+from study.spec.load import parse_study
 from study.store.reader import History
 from study.store.writer import write_result
 from study.train.trial import train_trial

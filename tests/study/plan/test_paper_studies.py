@@ -6,8 +6,8 @@ from PIL import Image
 
 from analysis.claims.model import HOLDS, NOT_MEASURED, judge
 from analysis.store.store import open_store
-from study.plan.plan import make_plan
-from study.spec.study import load_study
+from study.plan.expand import make_plan
+from study.spec.load import load_study
 from study.store.writer import write_result
 from study.train.trial import train_trial
 

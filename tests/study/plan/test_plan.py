@@ -4,9 +4,9 @@ import pytest
 
 import revmodels
 from study.errors import StudyError
-from study.plan.plan import make_plan
-from study.spec.study import parse_study
-from study.train.build import trial_cost
+from study.plan.cost import trial_cost
+from study.plan.expand import make_plan
+from study.spec.load import parse_study
 from study.train.trial import train_trial
 
 SPACE = {"model.depth": {"grid": [26, 38]}, "memory.strategy": {"grid": ["store", "reverse"]}}

@@ -4,8 +4,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from study.errors import StudyError
-from study.plan.points import apply_point, check_search, grid_points
-from study.spec.study import parse_study
+from study.plan.points import apply_point, grid_points
+from study.plan.searches import check_search
+from study.spec.load import parse_study
 
 
 def study(**sections):

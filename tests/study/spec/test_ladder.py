@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from study.errors import StudyError
-from study.plan.plan import make_plan
+from study.plan.expand import make_plan
 from study.spec.ladder import SOURCES, Ladder, rung
-from study.spec.study import load_study, parse_study
+from study.spec.load import load_study, parse_study
 
 
 def test_the_rule_at_the_base_is_the_base_and_scales_by_its_exponents():

@@ -3,8 +3,8 @@
 import pytest
 
 from study.errors import StudyError
-from study.plan.plan import make_plan
-from study.spec.study import builtin_studies, load_study, parse_study
+from study.plan.expand import make_plan
+from study.spec.load import builtin_studies, load_study, parse_study
 
 VALUES = {
     "name": "depth",

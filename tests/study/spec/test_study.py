@@ -6,7 +6,8 @@ import pytest
 from study import settings
 from study.errors import StudyError
 from study.spec.fields import SECTIONS
-from study.spec.study import Study, load_study, parse_study
+from study.spec.load import load_study, parse_study
+from study.spec.study import Study
 from study.spec.yaml_file import parse_yaml
 
 

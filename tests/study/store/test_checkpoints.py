@@ -3,7 +3,7 @@ import torch
 
 from study.errors import StoreError
 from study.store import checkpoints
-from study.train.loop import Distributed
+from study.train.session import Distributed
 from study.train.trial import train_trial
 from tests.study.train.test_trial import numbers
 

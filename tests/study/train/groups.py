@@ -38,7 +38,8 @@ def main(rank: int, size: int, folder: Path) -> None:
     """Be one worker of a group."""
     import torch.distributed as dist
 
-    from study.train.trial import Distributed, train_trial
+    from study.train.session import Distributed
+    from study.train.trial import train_trial
 
     torch.set_num_threads(1)
     dist.init_process_group(

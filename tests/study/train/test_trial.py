@@ -11,8 +11,9 @@ import torch
 
 from analysis.schema import BLOCKS, EPOCHS, TRIALS
 from revmodels import create_model, measure
+from study.plan.cost import trial_cost
 from study.settings import trial_from_dict
-from study.train.build import build_model, trial_cost
+from study.train.build import build_model
 from study.train.nonfinite import first_bad_block
 from study.train.trial import train_trial
 
@@ -301,7 +302,8 @@ WORKER = """
 import json, sys, torch, torch.distributed as dist
 torch.set_num_threads(1)
 from study.settings import trial_from_dict
-from study.train.trial import Distributed, train_trial
+from study.train.session import Distributed
+from study.train.trial import train_trial
 job = json.load(open(sys.argv[1]))
 rank = int(sys.argv[2])
 dist.init_process_group("gloo", init_method="file://" + job["meet"], rank=rank, world_size=2)

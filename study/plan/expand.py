@@ -12,33 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Problem, StudyError
 from study.identity import trial_ids
-from study.plan.points import apply_point, check_search, grid_points, rung_of, search_space
+from study.plan.points import apply_point, grid_points, rung_of
+from study.plan.searches import PlannedSearch, check_search, search_space
 from study.settings import Trial
 from study.spec.study import Study
 
 if TYPE_CHECKING:
+    from study.plan.cost import Cost
     from study.plan.forecast import Forecast
-    from study.train.build import Cost
-
-__all__ = ["Done", "Plan", "PlannedSearch", "Trial", "make_plan"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedSearch:
-    """An optuna step: it will propose `trials` points, each with every one of `seeds`."""
-
-    step: int
-    sampler: str
-    trials: int
-    seeds: tuple[int, ...]
-    objectives: dict[str, str]
-    space: dict[str, Any]
-    constraints: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """Trials at most; repeated proposals are not trained twice."""
-        return self.trials * len(self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +162,7 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
     trials, beyond = trials[:limit], trials[limit:] if limit is not None else ()
     costs = {}
     if predict:
-        from study.train.build import trial_cost
+        from study.plan.cost import trial_cost
 
         costs = {trial.trial_id: trial_cost(trial.settings) for trial in trials}
     return Plan(

@@ -1,0 +1,41 @@
+"""A plan with the forecast of its trials."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from study.plan.cost import trial_cost
+from study.plan.durations import Clock, calibrate
+from study.plan.expand import Plan
+from study.plan.forecast import forecast
+from study.plan.machine import this_machine
+from study.plan.searches import ends
+from study.spec.study import Study
+from study.store.reader import History
+
+
+def forecast_plan(
+    plan: Plan,
+    study: Study,
+    store: str | Path,
+    *,
+    calibrate_now: bool = False,
+    memory_bytes: int | None = None,
+) -> Plan:
+    """The plan with the forecast of its trials, from the store's past and, if asked for, a calibration.
+
+    Raises:
+        StudyError: The calibration went wrong.
+        StoreError: The store cannot be read.
+    """
+    ids = {trial.trial_id for trial in (*plan.trials, *plan.already_done)}
+
+    searches = [(search, ends(study, search)) for search in plan.searches if search.count]
+    searches = [(search, trials) for search, trials in searches if trials]
+    asked = [*plan.trials, *(trial for _, trials in searches for trial in trials)]
+    rows = History(store).timed(ids) if asked else []
+    calibration = calibrate(asked) if calibrate_now and asked else None
+    machine, clock = this_machine(memory_bytes=memory_bytes), Clock(rows, calibrated=calibration)
+    costs = {trial.trial_id: plan.costs.get(trial.trial_id) or trial_cost(trial.settings) for trial in asked}
+    return replace(plan, forecast=forecast(plan.trials, costs, clock, machine, calibration, searches))

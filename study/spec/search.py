@@ -1,0 +1,116 @@
+"""The steps of a search: how each looks for points, what it optimizes, and what it stops early."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from analysis import schema
+from study.spec.axes import Seeds, Space, one_or_many
+from study.spec.fields import Natural, OneOf, Positive, Section
+from study.spec.messages import MANY, ONE
+
+SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
+
+METHODS = ("grid", "optuna")
+
+DIRECTIONS = ("max", "min")
+
+PRUNERS = ("median", "asha", "hyperband", "halving")
+
+_RESULTS = ("accuracy_", "loss_", "memory_", "reconstruction_", "gradient_")
+
+_NOT_OBJECTIVES = ("accuracy_test", "loss_test", "memory_source", "memory_predicted_bytes")
+
+OBJECTIVES = (
+    *(c.name for c in schema.TRIALS.columns if c.name.startswith(_RESULTS) and c.name not in _NOT_OBJECTIVES),
+    *("step_time_s", "examples_per_s", "train_s", "wall_s", "parameters"),
+)
+"""Columns that a search may optimize. The test set is not among them: it steers nothing."""
+
+Method = Annotated[str, OneOf(METHODS)]
+
+Sampler = Annotated[str, OneOf(SAMPLERS)]
+
+Objective = Annotated[str, OneOf(OBJECTIVES)]
+
+Direction = Annotated[str, OneOf(DIRECTIONS)]
+
+Pruner = Annotated[str, OneOf(PRUNERS)]
+
+
+class Pruning(Section):
+    """Stopping of unpromising trials, judged by their validation accuracy after each epoch.
+
+    ``asha`` is asynchronous successive halving (``halving`` is the same), ``hyperband`` the same in brackets
+    of several first rungs, ``median`` stops what is below the median of the others. A stopped trial is
+    recorded as ``pruned``, and is on no front.
+    """
+
+    method: Pruner = "median"
+    startup_trials: Natural = 4
+    warmup_epochs: Natural = 1
+
+
+class Limit(Section):
+    """What a column of a trial's row may be at most, or at least."""
+
+    max: float | None = None
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Limit:
+        if self.max is None and self.min is None:
+            remedy = "for example {max: 5.0e+8}"
+            raise PydanticCustomError("limit", "needs max, min or both", {"remedy": remedy})
+        return self
+
+
+class SearchStep(Section):
+    """One step of the search: the whole grid of a space, or a number of trials that Optuna proposes."""
+
+    method: Method = "grid"
+    space: Space | None = None
+    seeds: Seeds | None = None
+    sampler: Sampler | None = None
+    sampler_seed: Natural = 0
+    trials: Positive | None = None
+    objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] | None = None
+    constraints: Annotated[dict[Objective, Limit], Field(min_length=1)] | None = None
+    pruning: Pruning | None = None
+
+    @model_validator(mode="after")
+    def _fields_of_the_method(self) -> SearchStep:
+        if self.method == "grid":
+            for key in ("sampler", "trials", "objectives", "constraints", "pruning"):
+                if getattr(self, key) is not None:
+                    remedy = f"remove {key}, or write method: optuna"
+                    raise PydanticCustomError("step", f"a grid step has no {key}", {"remedy": remedy})
+        elif self.trials is None:
+            remedy = "for example trials: 20"
+            raise PydanticCustomError("step", "an optuna step needs a number of trials", {"remedy": remedy})
+        return self
+
+    @property
+    def directions(self) -> dict[str, str]:
+        """Objectives with their directions; validation accuracy upwards if the file gives none."""
+        return dict(self.objectives or {"accuracy_val": "max"})
+
+    @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """``max`` and ``min`` of each constrained column."""
+        return {name: limit.model_dump(exclude_none=True) for name, limit in (self.constraints or {}).items()}
+
+    @property
+    def origin(self) -> str:
+        """What proposes this step's trials: ``grid`` or the sampler's name."""
+        return "grid" if self.method == "grid" else (self.sampler or "tpe")
+
+
+SearchSteps = Annotated[tuple[SearchStep, ...], Field(min_length=1, strict=False)]
+
+Search = Annotated[
+    Annotated[SearchStep, Tag(ONE)] | Annotated[SearchSteps, Tag(MANY)], Discriminator(one_or_many)
+]

@@ -1,0 +1,80 @@
+"""What is measured beside the training: the memory of one step, and the fidelity of rebuilt activations."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from revmodels import measure
+from study.train.batches import batch, training_batches
+from study.train.compiled import COMPILE
+from study.train.session import Session
+
+
+def measure_memory(session: Session) -> dict[str, Any]:
+    """The memory columns of a trial's row: one training step on its first batch, which leaves no trace."""
+    if session.sharded and session.device.type != "cuda":
+        return {}  # shards come and go inside FSDP's storages, which the tracker does not see
+    model = session.network if session.settings.memory.strategy == COMPILE else session.model
+    model.train()
+    smoothing = session.settings.train.label_smoothing
+    use = measure.peak_memory(
+        model,
+        next(training_batches(session, 1)),
+        session.optimizer,
+        loss=lambda logits, targets: F.cross_entropy(logits, targets, label_smoothing=smoothing),
+    )
+    return {
+        "memory_peak_bytes": use.total_bytes,
+        "memory_activation_bytes": use.activation_bytes,
+        "memory_parameter_bytes": use.parameter_bytes,
+        "memory_gradient_bytes": use.gradient_bytes,
+        "memory_optimizer_bytes": use.optimizer_bytes,
+        "memory_buffer_bytes": use.buffer_bytes,
+        "memory_saved_bytes": use.saved_bytes,
+        "memory_source": use.source,
+    }
+
+
+def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Fidelity of the rebuilt activations on a fixed batch: the worst figures, and a row for each block.
+
+    No figures for a model that rebuilds nothing.
+    """
+    settings = session.settings
+    if settings.memory.strategy != "reverse" or not settings.probe.enabled:
+        return {}, []
+    session.model.train()
+    index = torch.arange(min(settings.probe.examples, len(session.data.train)))
+    inputs, targets = batch(session, session.data.train, index)
+    result = measure.fidelity(session.model, (inputs, targets), reference=settings.probe.reference)
+    rebuilds = any(block.reconstruction_rel_error is not None for block in result.blocks)
+    constants = measure.lipschitz(session.model, inputs) if settings.probe.lipschitz else ()
+    worst = {
+        "reconstruction_rel_error": result.reconstruction_rel_error,
+        "end_to_end_rel_error": result.end_to_end_rel_error,
+        "gradient_rel_error": result.gradient_rel_error,
+        "gradient_angle_deg": result.gradient_angle_deg,
+    }
+    blocks = [
+        {
+            "block": block.index,
+            "reconstruction_rel_error": block.reconstruction_rel_error,
+            "reconstruction_rel_error_x1": block.stream_rel_errors[0] if block.stream_rel_errors else None,
+            "reconstruction_rel_error_x2": block.stream_rel_errors[1] if block.stream_rel_errors else None,
+            **_gradient_columns(block),
+        }
+        for block in result.blocks
+    ]
+    for row, constant in zip(blocks, constants, strict=False):
+        row.update(lipschitz_f=constant.f, lipschitz_g=constant.g)
+    blocks += [_gradient_columns(part) for part in result.others]
+    # The smallest RevNets have one unit a stage, and that one keeps its input: nothing to judge.
+    return (worst if rebuilds else {}), blocks
+
+
+def _gradient_columns(group: measure.GroupFidelity) -> dict[str, Any]:
+    return {column.name: getattr(group, column.name) for column in fields(measure.GroupFidelity)}
