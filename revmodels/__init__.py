@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from revmodels.models.revnet import RevNet
     from revmodels.models.revvit import RevViT
     from revmodels.precision import Precision
-    from revmodels.sequence import STRATEGIES, ReversibleSequence
+    from revmodels.sequence import ReversibleSequence
+    from revmodels.strategies.registry import STRATEGIES
 
 __all__ = [
     "STRATEGIES",
@@ -45,7 +46,8 @@ _HOMES = {
     "models.revnet": ("RevNet",),
     "models.revvit": ("RevViT",),
     "precision": ("Precision",),
-    "sequence": ("STRATEGIES", "ReversibleSequence"),
+    "sequence": ("ReversibleSequence",),
+    "strategies.registry": ("STRATEGIES",),
 }
 
 

@@ -2,72 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable, Iterator
+from typing import overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from revmodels.compiled import network as compiled
-from revmodels.coupling.block import Pair, ReversibleBlock, StageEntry, split
+from revmodels.coupling.block import Pair, ReversibleBlock, split
 from revmodels.coupling.grid import Extent, Range, one_grid, to_grid
-from revmodels.engine import eager as engine
+from revmodels.engine.eager import Observer
 from revmodels.engine.recomputed_input import Origin
-from revmodels.engine.replayed_state import ScratchStatistics, batch_norms
-from revmodels.errors import BudgetError, StrategyError, one_of
+from revmodels.errors import StrategyError
 from revmodels.precision import Precision
-
-if TYPE_CHECKING:
-    from revmodels.strategies.budget import MemoryPlan
-
-STRATEGIES = ("store", "reverse", "checkpoint")
-BUDGET = "budget"
-"""The strategy that chooses one of the others for each unit, see `revmodels.strategies.budget`."""
+from revmodels.strategies.memory_plan import MemoryPlan, Plans
+from revmodels.strategies.registry import find_strategy
+from revmodels.strategies.strategy import ForwardPass, applied
 
 
-def check_strategy(strategy: str, allowed: Iterable[str] = STRATEGIES) -> str:
-    """Return `strategy` if it is one of `allowed`.
-
-    Raises:
-        StrategyError: it is not.
-    """
-    if strategy not in tuple(allowed):
-        raise StrategyError(f"strategy: {one_of(strategy, allowed)}")
-    return strategy
-
-
-def _check_anchors(strategy: str | None, every: int | None) -> None:
+def _check_anchors(strategy: str, every: int | None) -> None:
     if every is None:
         return
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise StrategyError(
             f"anchor_every: a whole number of units of at least 1, or None; received {every!r}."
         )
-    if strategy == BUDGET:
+    if find_strategy(strategy).plans:
         raise StrategyError(
-            f"anchor_every: strategy='budget' chooses by itself which units are stored; received {every} "
+            f"anchor_every: strategy={strategy!r} chooses by itself which units are stored; received {every} "
             "beside it. Leave anchor_every out, or use strategy='reverse'."
         )
-
-
-def checkpointed(fn: Callable[..., Any], *inputs: Tensor, modules: Iterable[nn.Module]) -> Any:
-    """Call `fn` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
-
-    Running statistics of the batch norms in `modules` move once, in the forward pass; plain checkpointing
-    moves them twice.
-    """
-    if torch.compiler.is_dynamo_compiling():
-        # A graph writes to running statistics once, whatever it recomputes.
-        return checkpoint(fn, *inputs, use_reentrant=False)
-    layers = batch_norms(modules)
-
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), ScratchStatistics(layers)
-
-    return checkpoint(fn, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 class ReversibleSequence(nn.Module):
@@ -75,11 +38,12 @@ class ReversibleSequence(nn.Module):
 
     Args:
         blocks: `ReversibleBlock` units, first to last.
-        strategy: ``reverse`` rebuilds activations in the backward pass; ``store`` keeps them, as ordinary
-            backpropagation does (the naive twin); ``checkpoint`` keeps each unit's input; ``budget`` chooses
-            for each unit so that activations fit `memory_budget_bytes`, at the least recomputation. The
-            weights, the state dict and, but for rounding, the gradients are the same; it may be changed at
-            any time.
+        strategy: a name from `revmodels.strategies.registry`. ``reverse`` rebuilds activations in the
+            backward pass; ``store`` keeps them, as ordinary backpropagation does (the naive twin);
+            ``checkpoint`` keeps each unit's input and ``recursive`` those of O(log L) of L units; ``budget``
+            chooses for each unit so that activations fit `memory_budget_bytes`, at the least recomputation.
+            The weights, the state dict and, but for rounding, the gradients are the same; it may be changed
+            at any time.
         split_dim: dimension along which a single input tensor is halved.
         memory_budget_bytes: for ``budget``: peak of the sequence's activations and temporaries in a step;
             None is that of ``reverse``, within which the last units can often be stored.
@@ -115,45 +79,55 @@ class ReversibleSequence(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        for unit in self.units():
-            unit.is_enclosed = True
         self._anchor_every: int | None = None
         self.strategy = strategy
         self.anchor_every = anchor_every
         self._extent: Extent | None = None
         self.split_dim = split_dim
         self.memory_budget_bytes = memory_budget_bytes
-        self._planned: tuple[str, ...] | None = None
-        self._planned_numel = 0
-        self.plan: MemoryPlan | None = None
+        self.plans = Plans()
         self.owner_plans = False
-        self.observer: engine.Observer | None = None
+        self.observer: Observer | None = None
 
     @property
     def strategy(self) -> str:
-        """How activations are had in the backward pass."""
+        """How activations are had in the backward pass: the name of a strategy.
+
+        Raises:
+            StrategyError: on assigning a name that is none, or that does not go with `anchor_every`.
+        """
         return self._strategy
 
     @strategy.setter
     def strategy(self, value: str) -> None:
-        check_strategy(value, (*STRATEGIES, BUDGET))
+        find_strategy(value)
         _check_anchors(value, self._anchor_every)
         self._strategy = value
 
     @property
     def anchor_every(self) -> int | None:
-        """Distance of the units that keep their input although they could be inverted; None without any."""
+        """Distance of the units that keep their input although they could be inverted; None without any.
+
+        Raises:
+            StrategyError: on assigning what is no whole number of at least 1, or beside a budget.
+        """
         return self._anchor_every
 
     @anchor_every.setter
     def anchor_every(self, value: int | None) -> None:
         _check_anchors(self.strategy, value)
         self._anchor_every = value
-        since = 0
+
+    @property
+    def keeps_input(self) -> tuple[bool, ...]:
+        """Of each unit, whether its input is kept while others are rebuilt: of stage entries and anchors."""
+        every, since, kept = self._anchor_every, 0, []
         for unit in self.units():
-            since = 0 if isinstance(unit, StageEntry) else since
-            unit.is_anchor = value is not None and since > 0 and since % value == 0
+            since = since if unit.has_inverse else 0
+            is_anchor = every is not None and since > 0 and since % every == 0
+            kept.append(is_anchor or not unit.has_inverse)
             since += 1
+        return tuple(kept)
 
     @property
     def range(self) -> Range | None:
@@ -165,41 +139,39 @@ class ReversibleSequence(nn.Module):
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """What happens to each unit's activations: ``store``, ``reverse`` or ``checkpoint``.
+        """What happens to each unit's activations: ``store``, ``reverse``, ``checkpoint`` or ``recursive``.
 
         Raises:
             BudgetError: the strategy is ``budget`` and nothing has been planned yet.
         """
-        if self.strategy == BUDGET:
-            if self._planned is None:
-                raise BudgetError(
-                    "strategy='budget' chooses when it has seen the shape of a batch. Run a training step "
-                    "first, or revmodels.budget.plan_memory(model, inputs)."
-                )
-            return self._planned
-        kept = "checkpoint" if self.strategy == "reverse" else self.strategy
-        return tuple(kept if unit.stores_input else self.strategy for unit in self.units())
+        return find_strategy(self.strategy).modes(self._forward_pass(None, None))
 
-    def adopt(self, modes: tuple[str, ...], *, numel: int) -> None:
-        """Put planned modes into effect, for inputs of up to `numel` numbers."""
-        self._planned, self._planned_numel = modes, numel
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """What strategy ``budget`` has decided for the last training step; None before the first."""
+        return self.plans.current
 
-    def forget_plan(self) -> None:
-        """Plan anew in the next training step, as after a change of the budget."""
-        self._planned, self._planned_numel, self.plan = None, 0, None
+    @property
+    def recomputes_stem(self) -> bool:
+        """Whether a network around this sequence should compute again what precedes it.
 
-    def plan_for(self, model: nn.Module, inputs: Tensor) -> None:
-        """With strategy ``budget``, plan `model` unless a plan for inputs this large is in force.
+        Raises:
+            BudgetError: the strategy is ``budget`` and nothing has been planned yet.
+        """
+        return find_strategy(self.strategy).recomputes_stem(self.modes)
+
+    def plan_for(self, model: nn.Module, *inputs: Tensor) -> None:
+        """Let a strategy that plans choose for these inputs, unless it has.
 
         Args:
             model: this sequence, or the network around it, whose other activations count as well. Such a
                 network sets `owner_plans`.
             inputs: what `model` is called with.
-        """
-        if self.strategy == BUDGET and (self._planned is None or inputs.numel() > self._planned_numel):
-            from revmodels.strategies.budget import plan_memory
 
-            plan_memory(model, inputs)
+        Raises:
+            BudgetError: no choice meets the budget.
+        """
+        find_strategy(self.strategy).plan(model, self, *inputs)
 
     def set_precision(self, precision: Precision | None) -> None:
         """Give every unit the same precision policy; None leaves F and G to the caller's autocast."""
@@ -221,11 +193,20 @@ class ReversibleSequence(nn.Module):
 
         Args:
             x1: both streams in one tensor, or the first.
-            x2: the second.
+            x2: the second, of the same shape and dtype.
             origin: makes the two streams again, in place of storing them for a stage entry that comes first.
+
+        Returns:
+            One tensor or two streams, as it was called: of the input's dtype and, but for stage entries,
+            shape.
         """
+        if torch.is_grad_enabled() and not self.owner_plans:
+            self.plan_for(self, x1, *(() if x2 is None else (x2,)))
         if x2 is None:
-            return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
+            return torch.cat(self._apply_units(*split(x1, self.split_dim), None), self.split_dim)
+        return self._apply_units(x1, x2, origin)
+
+    def _apply_units(self, x1: Tensor, x2: Tensor, origin: Origin | None) -> Pair:
         bits = one_grid(unit.grid(x1.dtype) for unit in self.units())
         if bits is None:
             self._extent = None
@@ -238,7 +219,7 @@ class ReversibleSequence(nn.Module):
     def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None) -> Pair:
         extent = Extent(bits, x1.dtype)
         # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
-        if not isinstance(self.blocks[0], StageEntry):
+        if next(self.units()).has_inverse:
             x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
             extent.see(-1, x1, x2)
         x1, x2 = self._run(x1, x2, extent, origin)
@@ -249,46 +230,26 @@ class ReversibleSequence(nn.Module):
         return x1, x2
 
     def _run(self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None) -> Pair:
-        if not torch.is_grad_enabled() or self.strategy in ("store", "checkpoint"):
-            recompute = torch.is_grad_enabled() and self.strategy == "checkpoint"
-            for index, unit in enumerate(self.units()):
-                x1, x2 = checkpointed(unit, x1, x2, modules=(unit,)) if recompute else unit(x1, x2)
-                if extent is not None:
-                    extent.see(index, x1, x2)
-        else:
-            if not self.owner_plans:
-                self.plan_for(self, torch.cat((x1, x2), self.split_dim) if self.strategy == BUDGET else x1)
-            x1, x2 = self._run_by_modes(x1, x2, extent, origin)
-        return x1, x2
+        if not torch.is_grad_enabled():
+            y1, y2 = applied(self._forward_pass(extent, None), range(len(self.blocks)), x1, x2)
+            return y1, y2
+        y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin), x1, x2)
+        return y1, y2
+
+    def _forward_pass(self, extent: Extent | None, origin: Origin | None) -> ForwardPass:
+        return ForwardPass(
+            units=self.blocks,
+            apply=_couple,
+            keeps_input=self.keeps_input,
+            modes=self.plans.modes,
+            observer=self.observer,
+            extent=extent,
+            origin=origin,
+        )
 
     def _raises_on_overflow(self) -> bool:
         policies = (unit.precision for unit in self.units())
         return any(p is None or p.on_overflow == "raise" for p in policies)
-
-    def _run_by_modes(self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None) -> Pair:
-        units = enumerate(zip(self.units(), self.modes, strict=True))
-        for stored, group in groupby(units, key=lambda item: item[1][1] == "store"):
-            members = [(index, unit, mode == "checkpoint") for index, (unit, mode) in group]
-            if stored:
-                for index, unit, _ in members:
-                    x1, x2 = unit(x1, x2)
-                    if extent is not None:
-                        extent.see(index, x1, x2)
-            elif torch.compiler.is_dynamo_compiling() and self.observer is None:
-                x1, x2 = compiled.run(self.blocks, [index for index, _, _ in members], x1, x2)
-            else:
-                first = members[0][0]
-                x1, x2 = engine.run(
-                    [unit for _, unit, _ in members],
-                    x1,
-                    x2,
-                    self.observer,
-                    keeps=[keeps for _, _, keeps in members],
-                    first=first,
-                    extent=extent,
-                    origin=None if first else origin,
-                )
-        return x1, x2
 
     @overload
     def inverse(self, y1: Tensor, y2: None = None) -> Tensor: ...
@@ -297,13 +258,23 @@ class ReversibleSequence(nn.Module):
     def inverse(self, y1: Tensor, y2: Tensor | None = None) -> Tensor | Pair:
         """Rebuild the input from the output, unit by unit, last to first.
 
+        Args:
+            y1: both streams in one tensor, or the first.
+            y2: the second.
+
+        Returns:
+            One tensor, or two streams, as it was called, of the output's shape and dtype.
+
         Raises:
             ResidualError: one of the units is a stage entry, which has no inverse.
         """
         if y2 is None:
             return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
-        if (bits := one_grid(unit.grid(y1.dtype) for unit in self.units())) is not None:
-            y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
         for unit in reversed(list(self.units())):
             y1, y2 = unit.inverse(y1, y2)
         return y1, y2
+
+
+def _couple(unit: ReversibleBlock, x1: Tensor, x2: Tensor) -> Pair:
+    """Call a unit as a module, so that its hooks run, without the rounding and watching it does alone."""
+    return unit(x1, x2, step=unit.couple)

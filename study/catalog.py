@@ -48,7 +48,7 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
                     f"parameters_{classes}": counts[classes] if classes in TABLES[stem] else None
                     for classes in (10, 100, 1000)
                 },
-                "strategies": ", ".join(type(model).strategies),
+                "strategies": ", ".join(model.strategies),
             }
         )
     return rows

@@ -28,19 +28,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revmodels.compiled.shared_unit import layout, moving_buffers, plan, watch
+from revmodels.compiled.shared_unit import layout, moving_buffers, template_keys, watch
 from revmodels.compiled.unit_graph import late, record, replay
 from revmodels.coupling.block import Pair, ReversibleBlock
 
 
-def run(blocks: nn.ModuleList, positions: list[int], x1: Tensor, x2: Tensor) -> Pair:
+def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keeps: tuple[bool, ...]) -> Pair:
     """Apply units of `blocks` in turn, in a graph that `torch.compile` is tracing.
 
     Args:
         blocks: blocks and stage entries.
         positions: those to apply, first to last.
-        x1: first stream.
-        x2: second stream.
+        x1: first stream, of any shape that F and G keep.
+        x2: second stream, of the same shape and dtype.
+        keeps: of each unit that is applied, whether it keeps its input instead of rebuilding it.
+
+    Returns:
+        The two streams behind the last of them.
 
     Raises:
         CompileError: F or G cannot be traced; the message names it.
@@ -49,11 +53,11 @@ def run(blocks: nn.ModuleList, positions: list[int], x1: Tensor, x2: Tensor) -> 
     """
     autocast = torch.is_autocast_enabled(x1.device.type)
     dtype = torch.get_autocast_dtype(x1.device.type)
-    keys = plan(blocks)
+    keys = template_keys(blocks, tuple(positions), keeps)
     # The streams may be views of one tensor: a region takes no inputs that share memory.
     x1, x2 = x1.clone(), x2.clone()
     t1, t2 = _Open.apply(x1, x2)
-    for position in positions:
+    for place, position in enumerate(positions):
         unit = blocks[position]
         assert isinstance(unit, ReversibleBlock)
         watch(unit)
@@ -63,7 +67,7 @@ def run(blocks: nn.ModuleList, positions: list[int], x1: Tensor, x2: Tensor) -> 
         # source that `keys` has: regions whose arguments differ only where they have sources are taken for
         # one and the same.
         x1, x2, t1, t2, *moved = _unit(
-            keys[position] + 0,
+            keys[place] + 0,
             autocast,
             dtype,
             x1,

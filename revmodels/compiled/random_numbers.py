@@ -16,10 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._prims.rng_prims import run_with_rng_state
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from revmodels.errors import CompileError
+from revmodels.torch_internals import (
+    TorchDispatchMode,
+    argument_names,
+    run_with_rng_state,
+    writes_in_place,
+)
 
 _FUNCTIONAL = {
     torch.ops.aten.bernoulli_.float: torch.ops.aten.bernoulli.p,
@@ -77,7 +81,7 @@ class Seeded(TorchDispatchMode):
             return func(*args, **kwargs)
         device = _device(args, kwargs)
         state = generator_state(self._next_seed(), device, self._after)
-        if not func._schema.is_mutable:
+        if not writes_in_place(func):
             return run_with_rng_state(state, func, *args, **kwargs)
         if func not in _FUNCTIONAL:
             raise CompileError(
@@ -102,11 +106,9 @@ def _draws(func: Any, args: tuple, kwargs: dict) -> bool:
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     # Attention kernels carry the tag whether they drop anything or not.
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.name == "dropout_p":
-            given = (
-                args[position] if position < len(args) else kwargs.get("dropout_p", argument.default_value)
-            )
+    for position, (name, default) in enumerate(argument_names(func)):
+        if name == "dropout_p":
+            given = args[position] if position < len(args) else kwargs.get(name, default)
             return given != 0.0
     return True
 

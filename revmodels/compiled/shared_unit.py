@@ -18,22 +18,22 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from revmodels.compiled.unit_signature import is_plain, signature
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.errors import CompileError, RevModelsError
 from revmodels.precision import Precision
+from revmodels.torch_internals import BatchNorm, count_forward_hooks, own_buffers, own_parameters
 
 
 class Template:
     """The unit that stands for all of its structure while a graph is traced."""
 
-    def __init__(self, unit: ReversibleBlock, path: str) -> None:
+    def __init__(self, unit: ReversibleBlock, path: str, *, keeps_input: bool) -> None:
         moving = {id(b) for b in moving_buffers(unit)}
         self.unit = ref(unit)
         self.path = path
-        self.stores_input = unit.stores_input
+        self.keeps_input = keeps_input
         self.parameters = [name for name, _ in unit.named_parameters()]
         self.trainable = [name for name, p in unit.named_parameters() if p.requires_grad]
         self.still = [name for name, b in unit.named_buffers() if id(b) not in moving]
@@ -44,7 +44,7 @@ class Template:
         self.places = {
             ".".join(filter(None, ("unit", prefix, key))): names[id(tensor)]
             for prefix, module in unit.named_modules()
-            for key, tensor in (*module._parameters.items(), *module._buffers.items())
+            for key, tensor in (*own_parameters(module).items(), *own_buffers(module).items())
             if tensor is not None
         }
         self.draws = 0
@@ -87,28 +87,37 @@ templates: dict[int, Template] = {}
 _keys = count()
 
 
-@torch._dynamo.assume_constant_result
-def plan(blocks: nn.ModuleList) -> tuple[int, ...]:
-    """Keys of the units' templates: units of equal structure have the same."""
+@torch.compiler.assume_constant_result
+def template_keys(
+    blocks: nn.ModuleList, positions: tuple[int, ...], keeps: tuple[bool, ...]
+) -> tuple[int, ...]:
+    """Keys of the templates of some of the units: units of equal structure have the same.
+
+    Args:
+        blocks: all units.
+        positions: those that are asked for.
+        keeps: of each of those, whether it keeps its input instead of rebuilding it.
+    """
     for key in [key for key, template in templates.items() if template.unit() is None]:
         del templates[key]
     keys: dict[Any, int] = {}
     found = []
-    for index, unit in enumerate(blocks):
+    for position, keep in zip(positions, keeps, strict=True):
+        unit = blocks[position]
         assert isinstance(unit, ReversibleBlock)
-        structure = signature(unit)
+        structure = signature(unit), keep
         if structure not in keys:
             keys[structure] = next(_keys)
-            templates[keys[structure]] = Template(unit, f"blocks.{index}")
+            templates[keys[structure]] = Template(unit, f"blocks.{position}", keeps_input=keep)
         found.append(keys[structure])
     return tuple(found)
 
 
-@torch._dynamo.assume_constant_result
+@torch.compiler.assume_constant_result
 def layout(key: int) -> tuple[bool, int, int, int]:
-    """Whether the unit stores its input; how many parameters, still and moving buffers it has."""
+    """Whether the unit keeps its input; how many parameters, still and moving buffers it has."""
     t = templates[key]
-    return t.stores_input, len(t.parameters), len(t.still), len(t.moving)
+    return t.keeps_input, len(t.parameters), len(t.still), len(t.moving)
 
 
 def watch(unit: ReversibleBlock) -> None:
@@ -119,11 +128,11 @@ def watch(unit: ReversibleBlock) -> None:
     for module, (values, functions) in zip(unit.modules(), _settings(unit), strict=True):
         read += [getattr(module, name) for name in values]
         read += [callable(getattr(module, name)) for name in functions]
-        read.append(len(module._forward_hooks) + len(module._forward_pre_hooks))
+        read.append(count_forward_hooks(module))
     hash(tuple(read))
 
 
-@torch._dynamo.assume_constant_result
+@torch.compiler.assume_constant_result
 def _settings(unit: nn.Module) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
     """For each module in `unit`, the names of its attributes that are plain values, and functions."""
     found = []
@@ -145,6 +154,6 @@ def moving_buffers(unit: nn.Module) -> list[Tensor]:
     return [
         b
         for layer in unit.modules()
-        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats
+        if isinstance(layer, BatchNorm) and layer.training and layer.track_running_stats
         for b in layer.buffers()
     ]

@@ -16,6 +16,7 @@ from revmodels.compiled.shared_unit import Template, templates
 from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
 from revmodels.engine.replayed_state import batch_norms, frozen_statistics
 from revmodels.errors import CompileError
+from revmodels.torch_internals import version
 
 
 @torch.compiler.allow_in_graph
@@ -32,7 +33,7 @@ def record(key: int, autocast: bool, dtype: torch.dtype, x1: Tensor, x2: Tensor,
         y1, y2, seeds = template.call(_forward, state, _leaf(x1), _leaf(x2))
     moved = [state[name] for name in template.moving]
     for name in template.still:
-        if state[name]._version:
+        if version(state[name]):
             raise CompileError(
                 f"{template.path} writes to its buffer {name} in the forward pass, and its replay would "
                 "write again. Only batch norm's running statistics may move in a compiled network. Make the "
@@ -66,7 +67,7 @@ def replay(
 ) -> tuple:
     """The backward pass of a unit: (dx1, dx2, x1, x2, gradient of each parameter)."""
     template = templates[key]
-    inputs, tensors = (saved[:2], saved[2:]) if template.stores_input else ((), saved)
+    inputs, tensors = (saved[:2], saved[2:]) if template.keeps_input else ((), saved)
     names = template.parameters + template.still
     state = dict(zip(names, tensors, strict=False))
     state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
@@ -102,14 +103,14 @@ def _backward(
         return out.detach(), torch.zeros_like(x) if dx is None else dx
 
     with frozen_statistics(batch_norms((unit,))):
-        if unit.stores_input:
+        if template.keeps_input:
             x1, x2 = late(inputs[0], dy1), late(inputs[1], dy1)
         g, dy = through(lambda x: unit.residual(unit.g, x), y1, dy2, seeds[template.draws :])
         dy1 = dy1 + dy
-        if not unit.stores_input:
+        if not template.keeps_input:
             x2 = separate(y2, g)
         f, dx2 = through(lambda x: unit.residual(unit.f, x), x2, dy1, seeds[: template.draws])
-        if unit.stores_input:
+        if template.keeps_input:
             dx1 = through(unit.shortcut1, x1, dy1)[1]
             dx2 = dx2 + through(unit.shortcut2, x2, dy2)[1]
         else:

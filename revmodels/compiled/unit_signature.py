@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revmodels.torch_internals import own_buffers, own_parameters
+
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format)
 _TABLES = ("_parameters", "_buffers", "_modules")
 
@@ -31,8 +33,8 @@ def signature(module: nn.Module) -> Hashable:
             places.setdefault(id(m), len(places)),
             type(m),
             tuple((key, _attribute(value)) for key, value in vars(m).items() if key not in _TABLES),
-            tuple((key, _tensor(p, places)) for key, p in m._parameters.items()),
-            tuple((key, _tensor(b, places)) for key, b in m._buffers.items()),
+            tuple((key, _tensor(p, places)) for key, p in own_parameters(m).items()),
+            tuple((key, _tensor(b, places)) for key, b in own_buffers(m).items()),
         )
         for name, m in module.named_modules(remove_duplicate=False)
     )

@@ -96,13 +96,11 @@ class ReversibleBlock(nn.Module):
         self.coupling = coupling
         self.split_dim = split_dim
         self.precision: Precision | None = None
-        self.is_anchor = False
-        self.is_enclosed = False
 
     @property
-    def stores_input(self) -> bool:
-        """Whether the engine keeps this unit's input instead of rebuilding it: it does so of anchors."""
-        return self.is_anchor
+    def has_inverse(self) -> bool:
+        """Whether the input follows from the output, so that it need not be kept."""
+        return True
 
     @property
     def is_exact(self) -> bool:
@@ -124,24 +122,28 @@ class ReversibleBlock(nn.Module):
     @overload
     def forward(self, x1: Tensor, x2: Tensor, *, step: Step | None = None) -> Pair: ...
     def forward(self, x1: Tensor, x2: Tensor | None = None, *, step: Step | None = None) -> Tensor | Pair:
-        """Apply the block, storing what ordinary backpropagation needs, or by the engine's own `step`."""
+        """Apply the block by itself, storing what ordinary backpropagation needs.
+
+        A sequence gives it a `step` to take instead, because rounding to the grid of an exact coupling, and
+        the watch over its range, are then the sequence's business.
+        """
         if step is not None and x2 is not None:
             return step(x1, x2)
         if x2 is None:
             return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
-        bits = None if self.is_enclosed else self.grid(x1.dtype)
+        bits = self.grid(x1.dtype)
         if bits is None:
-            return self._couple(x1, x2)
-        # By itself; inside a sequence, the sequence rounds what enters it and watches the range.
+            return self.couple(x1, x2)
         extent = Extent(bits, x1.dtype)
         x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
         extent.see(-1, x1, x2)
-        y1, y2 = self._couple(x1, x2)
+        y1, y2 = self.couple(x1, x2)
         extent.see(0, y1, y2)
         extent.check()
         return y1, y2
 
-    def _couple(self, x1: Tensor, x2: Tensor) -> Pair:
+    def couple(self, x1: Tensor, x2: Tensor) -> Pair:
+        """Equations 6 and 7: two streams of equal shape and dtype to two of the same."""
         y1 = combine(self.shortcut1(x1), self.residual(self.f, x2))
         return y1, combine(self.shortcut2(x2), self.residual(self.g, y1))
 
@@ -157,7 +159,7 @@ class ReversibleBlock(nn.Module):
         """
         if y2 is None:
             return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
-        if not self.is_enclosed and (bits := self.grid(y1.dtype)) is not None:
+        if (bits := self.grid(y1.dtype)) is not None:
             y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
         with frozen_statistics(batch_norms((self.f, self.g))):
             x2 = separate(y2, self.residual(self.g, y1))
@@ -197,9 +199,9 @@ class StageEntry(ReversibleBlock):
     """
 
     @property
-    def stores_input(self) -> bool:
-        """True: a stage entry has no inverse."""
-        return True
+    def has_inverse(self) -> bool:
+        """False: its input has to be kept."""
+        return False
 
     def __init__(self, f: nn.Module, g: nn.Module, shortcut1: nn.Module, shortcut2: nn.Module) -> None:
         super().__init__(f, g)

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from revmodels.errors import PrecisionError, RangeError
+from revmodels.torch_internals import FakeTensor
 
 SIGNIFICAND_BITS = {torch.float32: 24, torch.float64: 53}
 DEFAULT_BITS = {torch.float32: 14, torch.float64: 40}

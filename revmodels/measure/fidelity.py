@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from revmodels.coupling.block import Pair, ReversibleBlock
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
-from revmodels.memory.step import Batch, Loss
+from revmodels.memory.step import Batch, Loss, inputs_of
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
@@ -120,6 +120,7 @@ def fidelity(
             "ReversibleSequence. Measure a RevNet."
         )
     units = {(name, index): unit for name, m in sequences.items() for index, unit in enumerate(m.units())}
+    is_rebuilt = {name: [not keeps for keeps in m.keeps_input] for name, m in sequences.items()}
     with buffers_kept(model), _strategies_kept(sequences.values()):
         with _inputs_recorded(units) as stored_pairs:
             stored = _gradients(model, sequences.values(), "store", batch, loss)
@@ -133,8 +134,8 @@ def fidelity(
         BlockFidelity(
             index=position,
             name=".".join(part for part in (name, "blocks", str(index)) if part),
-            reconstruction_rel_error=None if unit.stores_input else errors[name, index][0],
-            stream_rel_errors=None if unit.stores_input else errors[name, index][1:],
+            reconstruction_rel_error=errors[name, index][0] if is_rebuilt[name][index] else None,
+            stream_rel_errors=errors[name, index][1:] if is_rebuilt[name][index] else None,
             **found.compared(id(p) for p in unit.parameters()),
         )
         for position, ((name, index), unit) in enumerate(units.items())
@@ -182,8 +183,8 @@ def _gradients(
     for sequence in sequences:
         sequence.strategy = strategy
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with random_state_kept(batch[0].device), torch.enable_grad():
-        value = loss(model(batch[0]), batch[1])
+    with random_state_kept(inputs_of(batch)[0].device), torch.enable_grad():
+        value = loss(model(*inputs_of(batch)), batch[1])
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
     return {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
 
@@ -197,7 +198,8 @@ def _reference_gradients(model: nn.Module, batch: Batch, loss: Loss) -> dict[int
             m.precision = FP64
     for sequence in sequences:
         sequence.set_precision(FP64)
-    exact = _gradients(copied, sequences, "store", (batch[0].double(), batch[1]), loss)
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs_of(batch))
+    exact = _gradients(copied, sequences, "store", (inputs, batch[1]), loss)
     pairs = zip(model.parameters(), copied.parameters(), strict=True)
     return {id(p): exact[id(q)] for p, q in pairs if id(q) in exact}
 

@@ -13,7 +13,6 @@ what is held between the passes, and within 10 % in the peak.
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,14 +23,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
 from revmodels.memory.preserved_state import random_state_kept, training_kept
 from revmodels.memory.tracker import Tracker
+from revmodels.torch_internals import FakeTensorMode, is_compiled
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]
+"""What a model is called with, one tensor or several, and the targets of the loss."""
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -79,7 +80,7 @@ def peak_memory(
 
     Args:
         model: on any device, in training mode if training is what you want to know about.
-        batch: (inputs, targets) on the model's device.
+        batch: (inputs, targets) on the model's device; inputs are a tensor, or a tuple of several.
         optimizer: an optimizer of the model's parameters, or a function that makes one from them; None is SGD
             with momentum, one number of state per parameter.
         loss: maps (outputs, targets) to a scalar.
@@ -90,11 +91,12 @@ def peak_memory(
     """
     if not isinstance(optimizer, Optimizer):
         optimizer = (optimizer or _momentum)(model.parameters())
-    compiled = _is_compiled(model)
-    measure = _allocator_step if batch[0].is_cuda else _profiled_step if compiled else _tracked_step
-    with random_state_kept(batch[0].device), training_kept(model, optimizer):
+    compiled = any(is_compiled(m) for m in model.modules())
+    first = inputs_of(batch)[0]
+    measure = _allocator_step if first.is_cuda else _profiled_step if compiled else _tracked_step
+    with random_state_kept(first.device), training_kept(model, optimizer):
         if compiled:
-            loss(model(batch[0]), batch[1]).backward()
+            loss(model(*inputs_of(batch)), batch[1]).backward()
             model.zero_grad()
         return measure(model, batch, optimizer, loss)
 
@@ -110,7 +112,8 @@ def predict_memory(
 
     Args:
         model: a module, or a function that builds one, which is called under the ``meta`` device.
-        batch: (inputs, targets); only shapes and dtypes count, so they may be on the ``meta`` device.
+        batch: (inputs, targets), as for `peak_memory`; only shapes, layouts and dtypes count, so they may be
+            on the ``meta`` device.
         optimizer: makes the optimizer from the parameters; None is SGD with momentum.
         loss: maps (outputs, targets) to a scalar.
 
@@ -128,14 +131,19 @@ def predict_memory(
                 model = model()
         with fake:
             model = shaped_copy(model, "cpu")
-            inputs, targets = (torch.empty(t.shape, dtype=t.dtype) for t in batch)
-            return _tracked_step(model, (inputs, targets), (optimizer or _momentum)(model.parameters()), loss)
+            fakes = tuple(described(x) for x in inputs_of(batch)), described(batch[1])
+            return _tracked_step(model, fakes, (optimizer or _momentum)(model.parameters()), loss)
 
 
-def _is_compiled(model: nn.Module) -> bool:
-    """Whether it is, or holds, what `torch.compile` returns."""
-    compiler = sys.modules.get("torch._dynamo")  # a second to import, and imported by whoever compiled
-    return compiler is not None and any(isinstance(m, compiler.OptimizedModule) for m in model.modules())
+def inputs_of(batch: Batch) -> tuple[Tensor, ...]:
+    """What a model is called with for this batch: one tensor of any shape and dtype, or several."""
+    return (batch[0],) if isinstance(batch[0], Tensor) else tuple(batch[0])
+
+
+def described(x: Tensor, device: str = "cpu") -> Tensor:
+    """A tensor without content: of the shape, layout and dtype of `x`, and with a gradient if it has one."""
+    empty = torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=device)
+    return empty.requires_grad_(x.requires_grad)
 
 
 def _momentum(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -162,7 +170,7 @@ def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Lo
         tracker.follow(p, "parameter")
     for b in model.buffers():
         tracker.follow(b, "buffer")
-    for t in batch:
+    for t in (*inputs_of(batch), batch[1]):
         tracker.follow(t, "input")
     for t in _state_tensors(optimizer):
         tracker.follow(t, "optimizer")
@@ -172,7 +180,7 @@ def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Lo
             tracker.follow(p.grad, "gradient")
 
     with _gradient_hooks(model, on_gradient), tracker:
-        value = loss(model(batch[0]), batch[1])
+        value = loss(model(*inputs_of(batch)), batch[1])
         saved = tracker.held.get("activation", 0)
         value.backward()
         del value
@@ -194,9 +202,11 @@ def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Lo
 
 
 def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
-    own_before = _size((*model.parameters(), *model.buffers(), *batch, *_state_tensors(optimizer)))
+    own_before = _size(
+        (*model.parameters(), *model.buffers(), *inputs_of(batch), batch[1], *_state_tensors(optimizer))
+    )
     with _watched() as forward:
-        value = loss(model(batch[0]), batch[1])
+        value = loss(model(*inputs_of(batch)), batch[1])
     with _watched() as backward:
         value.backward()
         del value
@@ -213,7 +223,7 @@ def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: L
         gradient_bytes=gradients,
         optimizer_bytes=_size(_state_tensors(optimizer)),
         buffer_bytes=_size(model.buffers()),
-        input_bytes=_size(batch),
+        input_bytes=_size((*inputs_of(batch), batch[1])),
         source="cpu_allocator",
     )
 
@@ -232,13 +242,15 @@ def _peak_and_rest(profiled: profile) -> tuple[int, int]:
 
 
 def _allocator_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
-    device = batch[0].device
+    device = inputs_of(batch)[0].device
     parameters, buffers = _size(model.parameters()), _size(model.buffers())
     torch.cuda.synchronize(device)
-    own_before = parameters + buffers + _size(batch) + _size(_state_tensors(optimizer))
+    own_before = (
+        parameters + buffers + _size((*inputs_of(batch), batch[1])) + _size(_state_tensors(optimizer))
+    )
     others = torch.cuda.memory_allocated(device) - own_before
     torch.cuda.reset_peak_memory_stats(device)
-    value = loss(model(batch[0]), batch[1])
+    value = loss(model(*inputs_of(batch)), batch[1])
     value.backward()
     del value
     torch.cuda.synchronize(device)
@@ -254,7 +266,7 @@ def _allocator_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: 
         gradient_bytes=gradients,
         optimizer_bytes=_size(_state_tensors(optimizer)),
         buffer_bytes=buffers,
-        input_bytes=_size(batch),
+        input_bytes=_size((*inputs_of(batch), batch[1])),
         source="cuda_allocator",
     )
 

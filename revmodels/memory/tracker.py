@@ -6,8 +6,8 @@ import weakref
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+
+from revmodels.torch_internals import TorchDispatchMode, storage_key, tree_leaves
 
 
 class Tracker(TorchDispatchMode):
@@ -30,7 +30,7 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_iter(out):
+        for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 size = None
                 if (
@@ -46,7 +46,7 @@ class Tracker(TorchDispatchMode):
     def follow(self, tensor: Tensor, category: str, *, move: bool = True, size: int | None = None) -> None:
         """Count the storage of `tensor` under `category`; move it there if it is counted elsewhere."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_key(tensor)
         if key in self._live:
             if not move:
                 return

@@ -11,7 +11,9 @@ import math
 from dataclasses import dataclass, replace
 
 from revmodels.errors import DepthError, ResolutionError, WidthError
-from revmodels.models.layers import EXPANSION
+
+EXPANSION = 4
+"""A bottleneck unit's output has this many times the channels of its 3x3 convolution."""
 
 INNER = 4
 """The inner convolutions of an i-RevNet have this many times fewer channels than its streams."""
@@ -52,6 +54,11 @@ class Architecture:
     def depth(self) -> int:
         """Weighted layers: 2 + the residual functions' convolutions."""
         return 2 + self.convolutions_per_unit * sum(self.units)
+
+    @property
+    def is_reversible(self) -> bool:
+        """Whether its units have two coupled streams, so that there is something to invert."""
+        return self.family != "resnet"
 
     @property
     def has_equal_stages(self) -> bool:

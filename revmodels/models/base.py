@@ -1,16 +1,25 @@
-"""What RevNets and ResNets share: stem, units, head, and what can be switched on a live model."""
+"""What all networks share: stem, units, head, and what can be switched on a live model."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from revmodels.models.architecture import Architecture
-from revmodels.models.layers import UnitOptions, make_head, make_stem
 from revmodels.precision import Precision
+from revmodels.strategies.registry import usable_strategies
 
 
 class ResidualNetwork(nn.Module):
-    """Base of `RevNet` and `ResNet`.
+    """Base of the networks: a stem, residual units with or without two streams, and a head.
+
+    Args:
+        architecture: the numbers of the network.
+        stem: images to the input of `transform`.
+        body: every unit, first to last.
+        head: the output of `transform` to class scores.
+        num_classes: outputs of the classifier.
+        width: multiplier on the preset's channels, as asked for.
+        precision: arithmetic and stream dtype.
 
     Attributes:
         architecture: stages, channels and depth.
@@ -19,36 +28,36 @@ class ResidualNetwork(nn.Module):
         precision: arithmetic and stream dtype; may be assigned at any time.
     """
 
-    strategies: tuple[str, ...]
     strategy: str
 
     def __init__(
         self,
         architecture: Architecture,
         *,
+        stem: nn.Module,
+        body: nn.Module,
+        head: nn.Module,
         num_classes: int,
-        in_channels: int,
         width: float,
         precision: Precision,
-        options: UnitOptions,
     ) -> None:
         super().__init__()
-        channels = architecture.channels(width)
         self.architecture = architecture
         self.width = float(width)
         self.num_classes = num_classes
-        self.stem = make_stem(architecture.stem, in_channels, channels[0], options)
-        self.body = self.make_body(channels, options)
-        self.head = make_head(channels[-1], num_classes, options)
+        self.stem = stem
+        self.body = body
+        self.head = head
         self.precision = precision
-
-    def make_body(self, channels: tuple[int, ...], options: UnitOptions) -> nn.Module:
-        """The units, from the stem's channels to the last stage's."""
-        raise NotImplementedError
 
     def apply_precision(self, precision: Precision) -> None:
         """Hand the policy to the units."""
         raise NotImplementedError
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The names of the strategies that it can use."""
+        return usable_strategies(invertible=self.architecture.is_reversible)
 
     @property
     def name(self) -> str:
@@ -57,7 +66,7 @@ class ResidualNetwork(nn.Module):
 
     @property
     def family(self) -> str:
-        """``revnet`` or ``resnet``."""
+        """``revnet``, ``resnet``, ``irevnet`` or ``revvit``."""
         return self.architecture.family
 
     @property

@@ -28,7 +28,7 @@ from revmodels.coupling.block import ReversibleBlock, split
 from revmodels.errors import ResolutionError, WidthError
 from revmodels.models.architecture import INNER, IRevNetArchitecture
 from revmodels.models.layers import UnitOptions, batch_norm, convolution, make_head
-from revmodels.models.two_stream import TwoStreamNetwork
+from revmodels.models.reversible import ReversibleNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
 
@@ -122,10 +122,11 @@ class Lift(nn.Module):
         return x[:, : self.channels_in]
 
 
-class IRevNet(TwoStreamNetwork):
+class IRevNet(ReversibleNetwork):
     """An i-RevNet with its memory saving. `features` maps images one to one, and `inverse` maps them back."""
 
     architecture: IRevNetArchitecture
+    stem: nn.Sequential
 
     def __init__(
         self,
@@ -160,13 +161,9 @@ class IRevNet(TwoStreamNetwork):
         """Split into the two streams, apply the units, join: the features of the last stage."""
         return torch.cat(self.body(*split(stream)), dim=1)
 
-    def features(self, images: Tensor) -> Tensor:
-        """What the classifier sees: (N, C, H, W) to (N, 2 C', H / b, W / b), one to one."""
-        return self.transform(self.start(images))
-
     def inverse(self, features: Tensor) -> Tensor:
         """The images with these `features` (equation 1 of the paper)."""
-        (lift,) = self.stem
+        lift = self.stem[0]
         assert isinstance(lift, Lift)
         return lift.inverse(self.body.inverse(features))
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revmodels.models.architecture import EXPANSION
+
 BATCH_NORM_EPS = 1e-3
-EXPANSION = 4
-"""A bottleneck unit's output has this many times the channels of its 3x3 convolution."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,11 @@ from revmodels.models.base import ResidualNetwork
 from revmodels.models.irevnet import IRevNet
 from revmodels.models.layers import UnitOptions
 from revmodels.models.resnet import ResNet
+from revmodels.models.reversible import ReversibleNetwork
 from revmodels.models.revnet import RevNet
 from revmodels.models.revvit import RevViT
 from revmodels.precision import Precision
+from revmodels.strategies.registry import default_strategy
 
 FAMILIES: dict[str, Any] = {"revnet": RevNet, "resnet": ResNet, "irevnet": IRevNet, "revvit": RevViT}
 
@@ -54,7 +56,7 @@ def create_model(
         stem: ``cifar`` or ``imagenet``; None keeps the preset's.
         patch: pixels along a side of a vision transformer's patches; None is 4 behind the ``cifar`` stem, 16
             behind the ``imagenet`` stem.
-        strategy: ``reverse``, ``store`` or ``checkpoint``; None is ``reverse``, except for ResNets, which
+        strategy: a name from `revmodels.strategies.registry`; None is ``reverse``, except for ResNets, which
             cannot be reversed: ``store``.
         anchor_every: with ``reverse``, every so-many-th unit of a stage keeps its input too, and rounding
             errors grow no further than from one to the next; None keeps the entries' alone.
@@ -70,7 +72,7 @@ def create_model(
         DepthError: the design has no network of that depth.
         WidthError: `width` is not a positive finite number, or too small for an i-RevNet to hold the image.
         ResolutionError: `patch` is not a whole number of pixels, or the network cuts no patches.
-        StrategyError: unknown strategy, or ``reverse`` or anchors for a ResNet.
+        StrategyError: unknown strategy, or one that needs inverses, or anchors, for a ResNet.
         PrecisionError: ``exact`` coupling for a ResNet.
 
     Example:
@@ -104,9 +106,9 @@ def create_model(
             bottleneck=architecture.block == "bottleneck", batch_norm_momentum=batch_norm_momentum
         ),
     )
-    model.strategy = strategy or ("store" if architecture.family == "resnet" else "reverse")
+    model.strategy = strategy or default_strategy(invertible=architecture.is_reversible)
     if anchor_every is not None:
-        if not isinstance(model, RevNet):
+        if not isinstance(model, ReversibleNetwork):
             raise StrategyError(
                 f"anchor_every: {name} rebuilds nothing, so it needs no anchors; received {anchor_every!r}. "
                 "Leave it out, or use a RevNet."

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.errors import PrecisionError, StrategyError
+from revmodels.models.architecture import Architecture
 from revmodels.models.base import ResidualNetwork
-from revmodels.models.layers import UnitOptions, entry_shortcut, residual_function
+from revmodels.models.layers import UnitOptions, entry_shortcut, make_head, make_stem, residual_function
 from revmodels.precision import Precision
-from revmodels.sequence import check_strategy, checkpointed
+from revmodels.strategies.registry import default_strategy, find_strategy
+from revmodels.strategies.strategy import ForwardPass, applied
 
 
 class ResidualUnit(nn.Module):
@@ -36,25 +38,29 @@ class ResidualUnit(nn.Module):
 class ResNet(ResidualNetwork):
     """A ResNet with the units of the paper's code (resnet-32, -110, -164; -50, -101, -152)."""
 
-    strategies = ("store", "checkpoint")
     body: nn.ModuleList
 
-    def make_body(self, channels: tuple[int, ...], options: UnitOptions) -> nn.ModuleList:
-        """Units of all stages in one list."""
-        self._strategy = "store"
-        units: list[ResidualUnit] = []
-        stages = zip(pairwise(channels), self.architecture.units, self.architecture.strides, strict=True)
-        for (c_in, c_out), count, stride in stages:
-            # Only a projection, or a change of shape, needs a shortcut of its own.
-            changes = options.bottleneck or c_in != c_out or stride > 1
-            units.append(
-                ResidualUnit(
-                    residual_function(c_in, c_out, stride, options, activated=not units),
-                    entry_shortcut(c_in, c_out, stride, options) if changes else None,
-                )
-            )
-            units += [ResidualUnit(residual_function(c_out, c_out, 1, options)) for _ in range(count - 1)]
-        return nn.ModuleList(units)
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        num_classes: int,
+        in_channels: int,
+        width: float,
+        precision: Precision,
+        options: UnitOptions,
+    ) -> None:
+        channels = architecture.channels(width)
+        super().__init__(
+            architecture,
+            stem=make_stem(architecture.stem, in_channels, channels[0], options),
+            body=nn.ModuleList(_units(architecture, channels, options)),
+            head=make_head(channels[-1], num_classes, options),
+            num_classes=num_classes,
+            width=width,
+            precision=precision,
+        )
+        self._strategy = default_strategy(invertible=False)
 
     def apply_precision(self, precision: Precision) -> None:
         """Hand the policy to the units.
@@ -73,21 +79,47 @@ class ResNet(ResidualNetwork):
 
     @property
     def strategy(self) -> str:
-        """``store`` or ``checkpoint``."""
+        """One of `strategies`: those that need no inverse.
+
+        Raises:
+            StrategyError: on assigning another.
+        """
         return self._strategy
 
     @strategy.setter
     def strategy(self, value: str) -> None:
-        if value == "reverse":
+        if find_strategy(value).needs_inverse:
             raise StrategyError(
-                f"strategy: {self.name} is not reversible, so 'reverse' has nothing to rebuild from. Use "
-                "'store' or 'checkpoint', or a RevNet."
+                f"strategy: {self.name} is not reversible, so {value!r} has nothing to rebuild from. Use "
+                f"one of {', '.join(self.strategies)}, or a RevNet."
             )
-        self._strategy = check_strategy(value, self.strategies)
+        self._strategy = value
 
     def transform(self, stream: Tensor) -> Tensor:
-        """Apply the units in turn."""
-        recompute = self.strategy == "checkpoint" and torch.is_grad_enabled()
-        for unit in self.body:
-            stream = checkpointed(unit, stream, modules=(unit,)) if recompute else unit(stream)
+        """Apply the units in turn: (N, C0, H, W) to (N, C, H', W'), in the dtype of the stream."""
+        units = ForwardPass(units=self.body, apply=_apply)
+        if torch.is_grad_enabled():
+            (stream,) = find_strategy(self.strategy).run(units, stream)
+        else:
+            (stream,) = applied(units, range(len(self.body)), stream)
         return stream
+
+
+def _apply(unit: nn.Module, stream: Tensor) -> tuple[Tensor]:
+    return (unit(stream),)
+
+
+def _units(architecture: Architecture, channels: tuple[int, ...], options: UnitOptions) -> list[ResidualUnit]:
+    units: list[ResidualUnit] = []
+    stages = zip(pairwise(channels), architecture.units, architecture.strides, strict=True)
+    for (c_in, c_out), count, stride in stages:
+        # Only a projection, or a change of shape, needs a shortcut of its own.
+        changes = options.bottleneck or c_in != c_out or stride > 1
+        units.append(
+            ResidualUnit(
+                residual_function(c_in, c_out, stride, options, activated=not units),
+                entry_shortcut(c_in, c_out, stride, options) if changes else None,
+            )
+        )
+        units += [ResidualUnit(residual_function(c_out, c_out, 1, options)) for _ in range(count - 1)]
+    return units

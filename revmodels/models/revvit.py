@@ -22,7 +22,7 @@ from revmodels.coupling.block import ReversibleBlock
 from revmodels.errors import ResolutionError
 from revmodels.models.architecture import HEAD_CHANNELS, RevViTArchitecture
 from revmodels.models.layers import UnitOptions, truncated_normal_
-from revmodels.models.two_stream import TwoStreamNetwork
+from revmodels.models.reversible import ReversibleNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
 
@@ -112,7 +112,7 @@ class PooledHead(nn.Module):
         return self.classifier(self.norm(x).mean(dim=1))
 
 
-class RevViT(TwoStreamNetwork):
+class RevViT(ReversibleNetwork):
     """A Rev-ViT. Arguments as for `RevNet`; it has no batch norm, so `options` are not used."""
 
     architecture: RevViTArchitecture

@@ -202,7 +202,7 @@ def _prepared(module: nn.Module, dtype: torch.dtype, strategy: str) -> nn.Module
 
 
 def _repeatable(module: nn.Module) -> bool:
-    return any(not unit.stores_input for _, sequence in _sequences(module) for unit in sequence.units())
+    return any(unit.has_inverse for _, sequence in _sequences(module) for unit in sequence.units())
 
 
 def _deepened(module: nn.Module, dtype: torch.dtype, more: int) -> nn.Module:
@@ -210,7 +210,7 @@ def _deepened(module: nn.Module, dtype: torch.dtype, more: int) -> nn.Module:
     deeper = _prepared(module, dtype, "reverse")
     for _, sequence in _sequences(deeper):
         units = list(sequence.units())
-        last = max((i for i, unit in enumerate(units) if not unit.stores_input), default=None)
+        last = max((i for i, unit in enumerate(units) if unit.has_inverse), default=None)
         if last is not None:
             copies = [copy.deepcopy(units[last]) for _ in range(more)]
             sequence.blocks = nn.ModuleList([*units[: last + 1], *copies, *units[last + 1 :]])
@@ -224,10 +224,13 @@ def _round_trips(
     twin: nn.Module, inputs: tuple[Tensor, ...]
 ) -> Iterator[tuple[str, Sequence[Tensor], Sequence[Tensor]]]:
     received: list[tuple[str, ReversibleBlock, tuple[Tensor, ...]]] = []
+    kept: set[str] = set()
     hooks = []
     for prefix, sequence in _sequences(twin):
         for i, unit in enumerate(sequence.units()):
             name = ".".join(part for part in (prefix, "blocks", str(i)) if part)
+            if sequence.keeps_input[i]:
+                kept.add(name)
             hooks.append(
                 unit.register_forward_pre_hook(lambda u, args, name=name: received.append((name, u, args)))
             )
@@ -235,5 +238,5 @@ def _round_trips(
     for hook in hooks:
         hook.remove()
     for name, unit, pair in received:
-        if not unit.stores_input:
+        if name not in kept:
             yield name, pair, unit.inverse(*unit(*pair))

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from revmodels.torch_internals import TorchDispatchMode, storage_key
 
 
 def leaves(inputs: Sequence[Tensor], requires_grad: bool = True) -> list[Tensor]:
@@ -96,7 +97,7 @@ class _Live(TorchDispatchMode):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.peak = 0
-        self._static = {t.untyped_storage()._cdata for t in (*net.parameters(), *net.buffers())}
+        self._static = {storage_key(t) for t in (*net.parameters(), *net.buffers())}
         self._storages: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -104,8 +105,8 @@ class _Live(TorchDispatchMode):
         for leaf in out if isinstance(out, tuple | list) else (out,):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                if storage._cdata not in self._static:
-                    self._storages[storage._cdata] = weakref.ref(storage)
+                if storage_key(leaf) not in self._static:
+                    self._storages[storage_key(leaf)] = weakref.ref(storage)
         self.peak = max(self.peak, self.held())
         return out
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from revmodels import ReversibleSequence
 from revmodels.coupling.block import Pair, ReversibleBlock
-from revmodels.sequence import checkpointed
+from revmodels.strategies.checkpoint import checkpointed
 
 RECURSIVE = "recursive"
 """The name of the strategy in study files."""

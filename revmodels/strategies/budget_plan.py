@@ -1,0 +1,253 @@
+"""Choose per unit: store it, keep its input or rebuild it, so that a training step fits a budget.
+
+Rebuilding a unit costs one more evaluation of it. Keeping its input costs the bytes of one pair and saves the
+last product of F and of G (`revmodels.engine.kept_outputs`); storing costs the bytes its graph holds and
+saves the rest. These steps are ranked by the work saved per byte held, later units first among equals: what a
+late unit holds is freed before the early, large units are rebuilt, so it often costs nothing at the peak. As
+many steps are taken in that order as fit, and the peak of each candidate is computed on fake tensors
+(`revmodels.measure.predict_memory`), not estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from revmodels.coupling.block import ReversibleBlock
+from revmodels.engine.kept_outputs import without_value
+from revmodels.errors import BudgetError
+from revmodels.memory.step import Loss, described, predict_memory, shaped_copy
+from revmodels.strategies.memory_plan import MemoryPlan, Plans, Situation
+from revmodels.strategies.strategy import PlannedSequence
+from revmodels.torch_internals import FakeTensorMode, storage_key, without_dispatch_modes
+
+
+def plan_memory(
+    model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], *, loss: Loss | None = None
+) -> MemoryPlan:
+    """Choose what happens to the units of `sequence` when `model` is trained on batches like `inputs`.
+
+    A plan serves every batch that is larger in no dimension and equal in everything else that memory depends
+    on: dtypes, devices, what is trained, training or evaluation mode, autocast, the budget.
+
+    Args:
+        model: the network that holds the sequence, or the sequence itself.
+        sequence: of strategy ``budget``.
+        inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
+        loss: maps (outputs, None) to a scalar; None is one that keeps as much as cross-entropy does: a tensor
+            of the outputs' size, and another for their gradient.
+
+    Returns:
+        The plan with the least recomputation whose predicted peak fits the sequence's `memory_budget_bytes`.
+        It is in force from then on.
+
+    Raises:
+        BudgetError: the budget is no positive whole number of bytes, or not even ``reverse`` fits; the
+            message gives the smallest possible budget.
+    """
+    situation = _situation(model, sequence, inputs)
+    budget = sequence.memory_budget_bytes
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0):
+        raise BudgetError(
+            "memory_budget_bytes: a positive whole number of bytes, or None for the peak of "
+            f"strategy='reverse'; received {budget!r}."
+        )
+    # Planning is no part of the step: a mode that counts the step's memory must not see it.
+    with without_dispatch_modes(), torch.enable_grad():
+        plan = _search(_Candidates(model, sequence, inputs, loss or _like_cross_entropy), budget)
+    sequence.plans.add(situation, plan)
+    return plan
+
+
+def plan_if_needed(model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor]) -> None:
+    """Plan as `plan_memory` does, unless a plan is known that serves these inputs; that one is in force then.
+
+    Args:
+        model: the network that holds the sequence, or the sequence itself.
+        sequence: of strategy ``budget``.
+        inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
+    """
+    if sequence.plans.tried is None and not sequence.plans.find(_situation(model, sequence, inputs)):
+        plan_memory(model, sequence, inputs)
+
+
+def _situation(model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor]) -> Situation:
+    device = inputs[0].device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return Situation(
+        shapes=tuple(tuple(x.shape) for x in inputs),
+        rest=(
+            tuple((x.dtype, x.device, x.requires_grad, _memory_format(x)) for x in inputs),
+            autocast,
+            tuple(m.training for m in model.modules()),
+            tuple((p.dtype, p.requires_grad) for p in model.parameters()),
+            tuple((unit.precision, unit.is_exact) for unit in sequence.units()),
+            sequence.keeps_input,
+            sequence.memory_budget_bytes,
+        ),
+    )
+
+
+def _memory_format(x: Tensor) -> tuple[int, ...]:
+    """The order of the dimensions in memory, outermost first."""
+    return tuple(sorted(range(x.dim()), key=lambda d: (-x.stride()[d], d)))
+
+
+def _like_cross_entropy(out: Tensor | Sequence[Tensor], _: object) -> Tensor:
+    """A loss that keeps a tensor of each output's size, and whose gradient is another."""
+    outs = [out] if isinstance(out, Tensor) else list(out)
+    return torch.stack([o.exp().square().sum() for o in outs if o.is_floating_point()]).sum()
+
+
+def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:
+    """The plan that takes the most steps and fits, by bisection."""
+    low, high = 0, len(candidates.order)
+    smallest, stored = candidates.peak(low), candidates.peak(high)
+    budget = smallest if budget is None else budget
+    if smallest > budget:
+        raise BudgetError(
+            f"memory_budget_bytes: the smallest possible for this network and batch is {smallest:,} bytes of "
+            f"activations; received {budget:,}. Raise the budget, or lower the batch size."
+        )
+    if stored <= budget:
+        low = high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if candidates.peak(middle) <= budget else (low, middle)
+    return MemoryPlan(
+        modes=candidates.modes(low),
+        budget_bytes=budget,
+        predicted_bytes=candidates.peak(low),
+        smallest_bytes=smallest,
+        stored_bytes=stored,
+        recomputed=candidates.recomputed(low),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cost:
+    """Of one unit: FLOPs of an evaluation and of its last products, bytes of its graph and of its input."""
+
+    work: int
+    last_work: int
+    graph_bytes: int
+    input_bytes: int
+
+    def steps(self, mode: str) -> list[tuple[float, str]]:
+        """Ways to hold more than `mode` does, in order, each with the work it saves per byte."""
+        work = self.work - (self.last_work if mode == "checkpoint" else 0)
+        if mode == "reverse" and self.last_work:
+            keep = self.last_work / self.input_bytes
+            store = (work - self.last_work) / max(self.graph_bytes - self.input_bytes, 1)
+            if keep >= store:
+                return [(keep, "checkpoint"), (store, "store")]
+        return [(work / max(self.graph_bytes, 1), "store")]
+
+    def repeated(self, mode: str) -> int:
+        """FLOPs done twice."""
+        return {"store": 0, "checkpoint": self.work - self.last_work}.get(mode, self.work)
+
+
+class _Candidates:
+    """The plans under consideration: the first `count` steps of a fixed order are taken, the rest are not.
+
+    Attributes:
+        order: positions and new modes of units, those that save the most work per byte first.
+    """
+
+    def __init__(
+        self, model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], loss: Loss
+    ) -> None:
+        self._model, self._loss = model, loss
+        self._name = next((name for name, m in model.named_modules() if m is sequence), None)
+        if self._name is None:
+            raise BudgetError(
+                f"a memory budget is planned for a sequence inside the network that is called; "
+                f"{type(model).__name__} does not hold it. Pass the network around it."
+            )
+        self._inputs = tuple(described(x, "meta") for x in inputs)
+        self._frugal = tuple("checkpoint" if keeps else "reverse" for keeps in sequence.keeps_input)
+        self._costs = self._unit_costs(inputs)
+        steps = [
+            (-saved, -i, place, mode)
+            for i, (cost, frugal) in enumerate(zip(self._costs, self._frugal, strict=True))
+            for place, (saved, mode) in enumerate(cost.steps(frugal))
+        ]
+        self.order = [(-i, mode) for _, i, _, mode in sorted(steps)]
+        self._peaks: dict[int, int] = {}
+
+    def modes(self, count: int) -> tuple[str, ...]:
+        """Modes of all units, first to last."""
+        modes = list(self._frugal)
+        for i, mode in self.order[:count]:
+            modes[i] = mode
+        return tuple(modes)
+
+    def recomputed(self, count: int) -> float:
+        """Share of the forward work done twice."""
+        repeated = (c.repeated(mode) for c, mode in zip(self._costs, self.modes(count), strict=True))
+        return sum(repeated) / sum(c.work for c in self._costs)
+
+    def peak(self, count: int) -> int:
+        """Predicted peak of activations and temporaries, in bytes."""
+        if count not in self._peaks:
+            twin = self._trying(shaped_copy(self._model, "meta"), self.modes(count))
+            batch = self._inputs, torch.empty(0, device="meta")
+            self._peaks[count] = predict_memory(twin, batch, loss=self._loss).activation_bytes
+        return self._peaks[count]
+
+    def _unit_costs(self, inputs: Sequence[Tensor]) -> list[_Cost]:
+        received: dict[int, tuple[Tensor, ...]] = {}
+        with FakeTensorMode():
+            twin = self._trying(shaped_copy(self._model, "cpu"), ("store",) * len(self._frugal))
+            units = list(twin.get_submodule(self._name or "").units())  # type: ignore[operator]
+            calls: list[tuple[ReversibleBlock, tuple[Tensor, ...]]] = []
+            hooks = [
+                unit.register_forward_pre_hook(lambda unit, pair: calls.append((unit, pair)))
+                for unit in {id(unit): unit for unit in units}.values()
+            ]
+            twin(*(described(x, "cpu") for x in inputs))
+            for hook in hooks:
+                hook.remove()
+            # A unit that stands in several places is called once for each, and in the order of the places.
+            received = {i: pair for i, (_, pair) in enumerate(calls)}
+            return [_unit_cost(unit, received[i]) for i, unit in enumerate(units)]
+
+    def _trying(self, model: nn.Module, modes: tuple[str, ...]) -> nn.Module:
+        model.get_submodule(self._name or "").plans = Plans(tried=modes)  # type: ignore[assignment]
+        return model
+
+
+def _unit_cost(unit: ReversibleBlock, pair: tuple[Tensor, ...]) -> _Cost:
+    x1, x2 = (x.detach().requires_grad_(True) for x in pair)
+    parameters = {storage_key(p) for p in unit.parameters()}
+    held: dict[int, Tensor] = {}
+    last_work = 0
+
+    def pack(t: Tensor) -> Tensor:
+        held[storage_key(t)] = t
+        return t
+
+    def on_last(layer: nn.Module, _: Any, out: Tensor) -> None:
+        nonlocal last_work
+        last_work += 2 * out.numel() * layer.weight[0].numel()  # type: ignore[index]
+
+    halves = () if unit.is_exact else (unit.f, unit.g)
+    lasts = [fn[-1] for fn in halves if isinstance(fn, nn.Sequential) and without_value(fn)]
+    hooks = [last.register_forward_hook(on_last) for last in lasts]
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(pack, lambda t: t):
+        unit(x1, x2)
+    for hook in hooks:
+        hook.remove()
+    return _Cost(
+        work=max(counter.get_total_flops(), last_work, 1),
+        last_work=last_work,
+        graph_bytes=sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in parameters),
+        input_bytes=x1.nbytes + x2.nbytes,
+    )

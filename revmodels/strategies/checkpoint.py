@@ -1,0 +1,59 @@
+"""Checkpointing every unit: its input is kept, and the rest of it is computed again.
+
+Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost" (2016), with one unit a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from revmodels.strategies.strategy import ForwardPass, Strategy, Streams
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Checkpoint(Strategy):
+    """Each unit keeps its input pair, whose memory grows with depth, but no activation within it."""
+
+    name = "checkpoint"
+    summary = "Keeps the input of every unit; one forward pass of the units is repeated."
+
+    def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
+        """Apply the units in turn, each under `torch.utils.checkpoint`; see `Strategy.run`."""
+        for index, unit in enumerate(forward.units):
+            streams = checkpointed(forward.apply, unit, *streams, modules=(unit,))
+            forward.see(index, streams)
+        return streams
+
+
+def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Iterable[nn.Module]) -> Any:
+    """Call `function` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
+
+    Running statistics of the batch norms in `modules` move once, in the forward pass; plain checkpointing
+    moves them twice.
+
+    Args:
+        function: what is called, and called again in the backward pass.
+        inputs: its arguments, tensors of any shape and dtype among them.
+        modules: those that `function` evaluates.
+
+    Returns:
+        What `function` returns.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    from revmodels.engine.replayed_state import ScratchStatistics, batch_norms
+
+    if torch.compiler.is_dynamo_compiling():
+        # A graph writes to running statistics once, whatever it recomputes.
+        return checkpoint(function, *inputs, use_reentrant=False)
+    layers = batch_norms(modules)
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), ScratchStatistics(layers)
+
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)

@@ -1,0 +1,207 @@
+"""Every private name of PyTorch that this package uses: what each is for, and the public one that was tried.
+
+No other file of `revmodels` names what PyTorch keeps private; a test reads the source for it. Another test
+asks every name here what it promises, so that a new version of PyTorch that lacks one says so by its name.
+The functions are for this package and may change with PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def _private(module: str, name: str, purpose: str) -> Any:
+    """The private `name` of `module`, or an error that says what it was for."""
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"revmodels needs {module}.{name} {purpose}, and PyTorch {torch.__version__} has none. Use a "
+            "version that is named in constraints.txt, or mend revmodels/torch_internals.py."
+        ) from error
+    return found
+
+
+FakeTensor: Any = _private(
+    "torch._subclasses.fake_tensor", "FakeTensor", "to know a tensor that has a shape and no numbers"
+)
+"""A tensor without numbers. Public: none; ``device="meta"`` has no device of its own, and this one has."""
+
+FakeTensorMode: Any = _private(
+    "torch._subclasses.fake_tensor", "FakeTensorMode", "to predict the memory of a step without its memory"
+)
+"""The mode in which tensors have no numbers. Public: none; under ``torch.device("meta")`` other kernels are
+chosen than on a CPU, which keep other tensors."""
+
+TorchDispatchMode: Any = _private(
+    "torch.utils._python_dispatch", "TorchDispatchMode", "to see every operation of a step"
+)
+"""Sees every operation. Public: `torch.overrides.TorchFunctionMode`, which sees no backward pass."""
+
+BatchNorm: Any = _private("torch.nn.modules.batchnorm", "_BatchNorm", "to know every layer of batch norm")
+"""The base of all batch norms. Public: four classes by name, which misses those that people derive."""
+
+run_with_rng_state: Any = _private(
+    "torch._prims.rng_prims", "run_with_rng_state", "to draw the same numbers twice in a graph"
+)
+"""Runs one operation on a given state of a generator. Public: `torch.random.fork_rng`, which a compiler
+cannot keep around what it moves."""
+
+tree_leaves: Any = _private("torch.utils._pytree", "tree_leaves", "to find the tensors in what is returned")
+"""All leaves of nested lists, tuples and dictionaries. Public: none."""
+
+_disable_current_modes: Any = _private(
+    "torch.utils._python_dispatch",
+    "_disable_current_modes",
+    "to hide bookkeeping from modes that count memory",
+)
+_dispatch_depth: Any = _private(
+    "torch._C", "_len_torch_dispatch_stack", "to know that no mode has to be switched off"
+)
+_keeps_graph: Any = _private(
+    "torch._C._autograd",
+    "_get_current_graph_task_keep_graph",
+    "to know whether a backward pass may be run again",
+)
+_has_any_global_hook: Any = _private(
+    "torch.nn.modules.module", "_has_any_global_hook", "to know whether somebody watches every module"
+)
+_run_backward: Any = _private(
+    "torch.autograd.graph", "_engine_run_backward", "to differentiate each F and G without checks in Python"
+)
+
+
+def without_dispatch_modes() -> AbstractContextManager:
+    """A context in which no dispatch mode sees anything; where none is in force, one that does nothing.
+
+    Public: none. A mode could be told to look away, but not a mode of somebody else's.
+    """
+    return _disable_current_modes() if _dispatch_depth() else nullcontext()
+
+
+def graph_is_kept() -> bool:
+    """In a backward pass: whether it runs under ``retain_graph=True``.
+
+    Public: none; `torch.autograd.graph` has no question about the running pass.
+    """
+    return _keeps_graph()
+
+
+def has_global_hook() -> bool:
+    """Whether a hook is registered for every module.
+
+    Public: none; `torch.nn.modules.module.register_module_forward_hook` and the like only add one.
+    """
+    return _has_any_global_hook()
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody has registered a forward or backward hook of any kind on `module`.
+
+    Public: none; `nn.Module` has methods that add a hook, and none that asks.
+    """
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def count_forward_hooks(module: nn.Module) -> int:
+    """How many forward hooks and forward pre-hooks `module` has. Public: none, see `has_hooks`."""
+    return len(module._forward_hooks) + len(module._forward_pre_hooks)
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The table in which `module` holds its own parameters, None for those it lacks.
+
+    Public: ``named_parameters(recurse=False)``, which takes four times as long and leaves out None and what
+    occurs twice under two names. Every step asks this of every layer of every F and G.
+    """
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The table in which `module` holds its buffers. Public: ``named_buffers(recurse=False)``, as above."""
+    return module._buffers
+
+
+def own_children(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The table in which `module` holds its submodules. Public: ``named_children()``, as above."""
+    return module._modules
+
+
+def version(tensor: Tensor) -> int:
+    """How often the numbers of `tensor` were written in place.
+
+    Public: none; autograd raises an error only for what it has saved itself.
+    """
+    return tensor._version
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Equal for two living tensors only if they share their memory.
+
+    Public: ``untyped_storage().data_ptr()``, which is 0 for every fake tensor and every empty one.
+    """
+    return tensor.untyped_storage()._cdata
+
+
+def writes_in_place(operation: Any) -> bool:
+    """Whether an operator (``torch.ops.aten...``) writes to an argument. Public: none."""
+    return operation._schema.is_mutable
+
+
+def argument_names(operation: Any) -> list[tuple[str, Any]]:
+    """Names and defaults of the arguments of an operator (``torch.ops.aten...``). Public: none."""
+    return [(argument.name, argument.default_value) for argument in operation._schema.arguments]
+
+
+def run_backward(roots: tuple, gradients: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple:
+    """What ``torch.autograd.grad(roots, inputs, gradients, allow_unused=True)`` does, without its checks.
+
+    Public: that function, which looks at arguments for half of its time where F and G are small.
+
+    Args:
+        roots: edges of a graph, from `torch.autograd.graph.get_gradient_edge`.
+        gradients: of the roots' tensors, of their shape and dtype.
+        inputs: tensors that the graph was made from.
+
+    Returns:
+        The gradient of each input, None for one that the roots do not depend on.
+    """
+    return _run_backward(
+        roots, gradients, False, False, inputs, allow_unreachable=True, accumulate_grad=False
+    )
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `module` is what `torch.compile` returns.
+
+    Public: none. The compiler takes a second to import, and whoever compiled something has imported it.
+    """
+    compiler = sys.modules.get("torch._dynamo")
+    return compiler is not None and isinstance(module, compiler.OptimizedModule)
+
+
+@contextmanager
+def activation_memory_budget(share: float) -> Iterator[None]:
+    """A context in which compiled graphs keep at most that share of what they would keep by themselves.
+
+    Public: none; ``torch.compile(options=...)`` has options of the inductor alone.
+    """
+    patch: Callable = _private(
+        "torch._functorch.config", "patch", "to set the memory that compiled graphs may keep"
+    )
+    with patch(activation_memory_budget=share):
+        yield
