@@ -34,16 +34,21 @@ class Room:
 ROOMS: dict[str, Room] = {
     # revmodels: torch alone
     "revmodels.errors": Room(others="torch"),
+    "revmodels.torch_internals": Room(others="torch"),
     "revmodels.precision": Room(own="errors", others="torch"),
-    "revmodels.coupling": Room(own="errors precision", others="torch"),
-    "revmodels.engine": Room(own="errors coupling", others="torch"),
-    "revmodels.compiled": Room(own="errors precision coupling engine", others="torch"),
-    "revmodels.sequence": Room(own="errors precision coupling engine compiled", others="torch"),
-    "revmodels.memory": Room(own="errors", others="torch"),
-    "revmodels.strategies": Room(own="errors coupling engine sequence memory", others="torch"),
+    "revmodels.coupling": Room(own="errors precision torch_internals", others="torch"),
+    "revmodels.engine": Room(own="errors torch_internals coupling", others="torch"),
+    "revmodels.compiled": Room(own="errors precision torch_internals coupling engine", others="torch"),
+    "revmodels.memory": Room(own="errors torch_internals", others="torch"),
+    "revmodels.strategies": Room(
+        own="errors torch_internals coupling engine compiled memory", others="torch"
+    ),
+    "revmodels.sequence": Room(own="errors precision coupling engine strategies", others="torch"),
     "revmodels.models": Room(own="errors precision coupling engine sequence strategies", others="torch"),
     "revmodels.measure": Room(own="errors precision coupling engine sequence models memory", others="torch"),
-    "revmodels.testing": Room(own="errors precision coupling sequence models", others="torch"),
+    "revmodels.testing": Room(
+        own="errors precision torch_internals coupling sequence models", others="torch"
+    ),
     # analysis: rows and figures; no torch, no Ray, no study
     "analysis.errors": Room(),
     "analysis.schema": Room(others="pyarrow"),
@@ -114,7 +119,6 @@ MENDING: dict[str, str] = {
     "revmodels.errors": "coupling",
     "revmodels.precision": "coupling",
     "revmodels.coupling": "engine",
-    "revmodels.sequence": "strategies",
     "analysis.answers": "figures",
     "study.cluster": "cli",
 }
@@ -128,12 +132,10 @@ KNOWN = {
             "analysis.claims.pairs",
         ],
         ["revmodels.coupling.grid", "revmodels.errors"],
-        ["revmodels.sequence", "revmodels.strategies.budget"],
     ],
     "rooms": [
         ["analysis.answers", "analysis.figures"],
         ["revmodels.coupling", "revmodels.engine", "revmodels.errors", "revmodels.precision"],
-        ["revmodels.sequence", "revmodels.strategies"],
         ["study.cli", "study.cluster", "study.executors", "study.run"],
     ],
 }

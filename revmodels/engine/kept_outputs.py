@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from revmodels.torch_internals import FakeTensor
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -30,7 +32,7 @@ def without_value(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     *layers, last = module
     weight = last._parameters.get("weight")
     # The gradients below are those of real numbers in a plain tensor.
-    if weight is None or type(weight) not in (Tensor, nn.Parameter) or weight.is_complex():
+    if weight is None or type(weight) not in (Tensor, nn.Parameter, FakeTensor) or weight.is_complex():
         return None
     if type(last) is nn.Linear:
         return _Rest(layers, last, _linear)
