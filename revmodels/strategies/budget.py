@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar
 
 from revmodels.errors import BudgetError
+from revmodels.strategies.memory_plan import BUDGET
 from revmodels.strategies.reverse import rebuilt
 from revmodels.strategies.strategy import ForwardPass, PlannedSequence, Strategy, Streams, applied
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Budget(Strategy):
     """Activations fit `memory_budget_bytes` in every step, at the least recomputation."""
 
-    name = "budget"
+    name = BUDGET
     summary = "Stores, keeps the input of or rebuilds each unit, so that a step fits a number of bytes."
     inverts = True
     needs_inverse = True

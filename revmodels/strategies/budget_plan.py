@@ -23,22 +23,22 @@ from revmodels.coupling.block import ReversibleBlock
 from revmodels.engine.kept_outputs import without_value
 from revmodels.errors import BudgetError
 from revmodels.memory.step import Loss, described, predict_memory, shaped_copy
-from revmodels.strategies.memory_plan import MemoryPlan, Plans, Situation
+from revmodels.strategies.memory_plan import BUDGET, MemoryPlan, Plans, Situation
 from revmodels.strategies.strategy import PlannedSequence
 from revmodels.torch_internals import FakeTensorMode, storage_key, without_dispatch_modes
 
 
-def plan_memory(
-    model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], *, loss: Loss | None = None
-) -> MemoryPlan:
-    """Choose what happens to the units of `sequence` when `model` is trained on batches like `inputs`.
+def plan_memory(model: nn.Module, *inputs: Tensor, loss: Loss | None = None) -> MemoryPlan:
+    """Choose what happens to the units of a sequence when `model` is trained on batches like `inputs`.
+
+    A training step plans by itself where it has to. This does it beforehand, and counts what the network
+    around the sequence holds too.
 
     A plan serves every batch that is larger in no dimension and equal in everything else that memory depends
     on: dtypes, devices, what is trained, training or evaluation mode, autocast, the budget.
 
     Args:
-        model: the network that holds the sequence, or the sequence itself.
-        sequence: of strategy ``budget``.
+        model: a network that contains one sequence of strategy ``budget``, or the sequence itself.
         inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
         loss: maps (outputs, None) to a scalar; None is one that keeps as much as cross-entropy does: a tensor
             of the outputs' size, and another for their gradient.
@@ -48,21 +48,18 @@ def plan_memory(
         It is in force from then on.
 
     Raises:
-        BudgetError: the budget is no positive whole number of bytes, or not even ``reverse`` fits; the
-            message gives the smallest possible budget.
+        BudgetError: there is no such sequence or several, the budget is no positive whole number of bytes, or
+            not even ``reverse`` fits; the message gives the smallest possible budget.
     """
-    situation = _situation(model, sequence, inputs)
-    budget = sequence.memory_budget_bytes
-    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0):
+    found: list[Any] = [
+        m for m in model.modules() if isinstance(getattr(m, "plans", None), Plans) and m.strategy == BUDGET
+    ]
+    if len(found) != 1:
         raise BudgetError(
-            "memory_budget_bytes: a positive whole number of bytes, or None for the peak of "
-            f"strategy='reverse'; received {budget!r}."
+            f"a memory budget is planned for one reversible sequence of strategy 'budget'; "
+            f"{type(model).__name__} holds {len(found)}. Plan each sequence on its own."
         )
-    # Planning is no part of the step: a mode that counts the step's memory must not see it.
-    with without_dispatch_modes(), torch.enable_grad():
-        plan = _search(_Candidates(model, sequence, inputs, loss or _like_cross_entropy), budget)
-    sequence.plans.add(situation, plan)
-    return plan
+    return _plan(model, found[0], inputs, loss)
 
 
 def plan_if_needed(model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor]) -> None:
@@ -74,16 +71,47 @@ def plan_if_needed(model: nn.Module, sequence: PlannedSequence, inputs: Sequence
         inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
     """
     if sequence.plans.tried is None and not sequence.plans.find(_situation(model, sequence, inputs)):
-        plan_memory(model, sequence, inputs)
+        _plan(model, sequence, inputs, None)
 
 
-def _situation(model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor]) -> Situation:
-    device = inputs[0].device.type
-    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+def _plan(
+    model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], loss: Loss | None
+) -> MemoryPlan:
+    situation = _situation(model, sequence, inputs)
+    budget = sequence.memory_budget_bytes
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0):
+        raise BudgetError(
+            "memory_budget_bytes: a positive whole number of bytes, or None for the peak of "
+            f"strategy='reverse'; received {budget!r}."
+        )
+    # Planning is no part of the step: a mode that counts the step's memory must not see it.
+    with without_dispatch_modes(), torch.enable_grad():
+        candidates = _Candidates(model, sequence, inputs, loss or _like_cross_entropy)
+        plan = _search(candidates, budget)
+    sequence.plans.add(situation, plan)
+    if candidates.received is not None:
+        # A sequence that is called by a network which knows nothing of plans asks by what it receives.
+        assert isinstance(sequence, nn.Module)
+        inner = _situation(sequence, sequence, candidates.received, device=inputs[0].device)
+        sequence.plans.add(inner, plan)
+    return plan
+
+
+def _situation(
+    model: nn.Module,
+    sequence: PlannedSequence,
+    inputs: Sequence[Tensor],
+    *,
+    device: torch.device | None = None,
+) -> Situation:
+    device = device or inputs[0].device
+    casts = torch.is_autocast_enabled(device.type)
+    autocast = torch.get_autocast_dtype(device.type) if casts else None
     return Situation(
         shapes=tuple(tuple(x.shape) for x in inputs),
         rest=(
-            tuple((x.dtype, x.device, x.requires_grad, _memory_format(x)) for x in inputs),
+            tuple((x.dtype, x.requires_grad, _memory_format(x)) for x in inputs),
+            device,
             autocast,
             tuple(m.training for m in model.modules()),
             tuple((p.dtype, p.requires_grad) for p in model.parameters()),
@@ -159,12 +187,14 @@ class _Candidates:
 
     Attributes:
         order: positions and new modes of units, those that save the most work per byte first.
+        received: what the sequence is called with by the model; None where it is the model.
     """
 
     def __init__(
         self, model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], loss: Loss
     ) -> None:
         self._model, self._loss = model, loss
+        self.received: tuple[Tensor, ...] | None = None
         self._name = next((name for name, m in model.named_modules() if m is sequence), None)
         if self._name is None:
             raise BudgetError(
@@ -203,21 +233,23 @@ class _Candidates:
         return self._peaks[count]
 
     def _unit_costs(self, inputs: Sequence[Tensor]) -> list[_Cost]:
-        received: dict[int, tuple[Tensor, ...]] = {}
+        calls: list[tuple[Tensor, ...]] = []
+        outer: list[tuple[Tensor, ...]] = []
         with FakeTensorMode():
             twin = self._trying(shaped_copy(self._model, "cpu"), ("store",) * len(self._frugal))
-            units = list(twin.get_submodule(self._name or "").units())  # type: ignore[operator]
-            calls: list[tuple[ReversibleBlock, tuple[Tensor, ...]]] = []
+            sequence = twin.get_submodule(self._name or "")
+            units = list(sequence.units())  # type: ignore[operator]
             hooks = [
-                unit.register_forward_pre_hook(lambda unit, pair: calls.append((unit, pair)))
+                unit.register_forward_pre_hook(lambda _, pair: calls.append(pair))
                 for unit in {id(unit): unit for unit in units}.values()
             ]
+            hooks.append(sequence.register_forward_pre_hook(lambda _, args: outer.append(args)))
             twin(*(described(x, "cpu") for x in inputs))
             for hook in hooks:
                 hook.remove()
+            self.received = outer[0] if self._name else None
             # A unit that stands in several places is called once for each, and in the order of the places.
-            received = {i: pair for i, (_, pair) in enumerate(calls)}
-            return [_unit_cost(unit, received[i]) for i, unit in enumerate(units)]
+            return [_unit_cost(unit, pair) for unit, pair in zip(units, calls, strict=False)]
 
     def _trying(self, model: nn.Module, modes: tuple[str, ...]) -> nn.Module:
         model.get_submodule(self._name or "").plans = Plans(tried=modes)  # type: ignore[assignment]

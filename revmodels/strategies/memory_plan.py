@@ -6,6 +6,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+BUDGET = "budget"
+"""The name of the strategy that plans."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from revmodels import ReversibleBlock, ReversibleSequence, RevModelsError, StageEntry
-from revmodels.strategies.budget import plan_memory
+from revmodels.strategies.budget_plan import plan_memory
 
 WIDTH = 4
 """Channels of a stream."""
