@@ -32,15 +32,14 @@ demo: $(READY)
 	$(BIN)/revstudy run quickstart --scale demo
 	$(BIN)/revstudy report quickstart-demo --output results/quickstart.html
 
-# Two halves at once, on two cores: what starts Ray or takes long, and the rest, whose output follows when both
-# have ended. The tests that open a browser bring one, or say what to install.
-REST := tests/revmodels tests/study tests/analysis tests/browser
+# Tests wait for Ray about as long as they compute, so there are more processes than cores. Tests that share a Ray, a
+# browser or another costly thing run in one process (tests/conftest.py). build/tests.xml has the time of each.
+PROCESSES ?= 4
 test: $(READY)
 	@browser=$$($(BIN)/python -m tests.browser.chromium) || exit $$?; \
 	if [ -n "$$browser" ]; then export BROWSER_PATH="$$browser"; fi; \
-	log=$$(mktemp); $(BIN)/python -m pytest $(ARGS) $(REST) >$$log 2>&1 & other=$$!; \
-	$(BIN)/python -m pytest $(ARGS) $(addprefix --ignore=,$(REST)); code=$$?; \
-	wait $$other; rest=$$?; cat $$log; rm -f $$log; exit $$((code ? code : rest))
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder \
+		--durations 0 --durations-min 1 --junit-xml build/tests.xml $(ARGS)
 
 bench-conformance: $(READY)
 	$(INSTALL) '.[bench]'

@@ -12,8 +12,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import reference_pages  # noqa: E402 (found through the line above)
 
 project = "RevStudy"
-author = "The authors of RevStudy"
-project_copyright = "MIT license"
+author = "The RevStudy authors"
+project_copyright = "2026, the RevStudy authors; MIT license"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]

@@ -18,19 +18,29 @@ SLOWEST = ("ray", "integration/test_cluster.py", "smoke", "revmodels/compiled/te
 """The groups that take longest, and so begin first."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _group(item: pytest.Item) -> str:
+    shared = [name for fixture, name in SHARED.items() if fixture in getattr(item, "fixturenames", ())]
+    return shared[0] if shared else item.path.relative_to(Path(__file__).parent).as_posix()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Group tests for pytest-xdist: the tests of a group run in one process, one after the other."""
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
 
-    def group(item: pytest.Item) -> str:
-        shared = [name for fixture, name in SHARED.items() if fixture in getattr(item, "fixturenames", ())]
-        return shared[0] if shared else item.path.relative_to(Path(__file__).parent).as_posix()
 
-    groups = {item: group(item) for item in items}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest groups first."""
     rank = {name: place for place, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: rank.get(groups[item], len(rank)))
-    for item, name in groups.items():
-        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: rank.get(_group(item), len(rank)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to share tests out without their groups: each process would start a Ray of its own."""
+    if config.getoption("dist", "no") == "loadgroup" and pytest.version_tuple >= (9, 2):
+        raise pytest.UsageError(
+            f"--dist loadgroup: pytest-xdist sees no groups with pytest 9.2 or newer; this is {pytest.__version__}: "
+            "pip install --constraint constraints.txt pytest"
+        )
 
 
 @pytest.fixture(scope="session")
