@@ -14,14 +14,11 @@ from functools import lru_cache
 from typing import Any, get_type_hints
 
 from study.errors import StudyError, nearest
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
+from study.setting import IF_CHANGED, NEVER
+from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings, settings_of
 
 RECIPE = 2
 """Raise it when the training loop or the engine changes so that equal settings give other results."""
-
-
-_OPTIONAL_MEMORY = ("anchor_every", "activation_budget")
-"""Settings of memory that are left out where they are None: trials from before them stay the same."""
 
 
 def resolve(settings: TrialSettings) -> TrialSettings:
@@ -140,36 +137,39 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
     from study.data.sources import fingerprint
 
     settings = resolve(settings)
-    memory, probe = settings.memory, settings.probe
-    probed = probe.enabled and memory.strategy == "reverse"
-    unused = ("cost", *(name for name in ("reference", "lipschitz") if not getattr(probe, name)))
-    scaling, workers = settings.scaling, settings.scaling.workers
-    # What these three stand for by default is left out, so that trials keep the identity they had before.
+    scaling, probe, precision = settings.scaling, settings.probe, settings.precision
+    probed = probe.enabled and settings.memory.strategy == "reverse"
+    additive = ("grid_bits", "on_overflow") if precision.coupling == "additive" else ()
     return {
         **({} if probe.cost else {"cost": "false"}),
-        "data": _fragment(settings.data, ("name", "root", "download"), source=fingerprint(settings.data)),
-        "memory": _fragment(memory, tuple(n for n in _OPTIONAL_MEMORY if getattr(memory, n) is None)),
+        "data": _fragment(settings.data, source=fingerprint(settings.data)),
+        "memory": _fragment(settings.memory),
         "model": _fragment(settings.model),
-        **({} if scaling.parallel == "ddp" else {"parallel": json.dumps(scaling.parallel)}),
-        "precision": _fragment(settings.precision, _unused(settings.precision)),
-        "probe": _fragment(probe, ("enabled", *unused)) if probed else "null",
+        **({} if "parallel" in _left_out(scaling) else {"parallel": json.dumps(scaling.parallel)}),
+        "precision": _fragment(precision, additive),
+        "probe": _fragment(probe, ("cost",)) if probed else "null",
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
         "train": _fragment(settings.train, ("momentum",) if settings.train.optimizer != "sgd" else ()),
-        "workers": json.dumps([scaling.min_workers, workers] if scaling.elastic else workers),
+        "workers": json.dumps([scaling.min_workers, scaling.workers] if scaling.elastic else scaling.workers),
     }
 
 
-def _unused(precision: PrecisionSettings) -> tuple[str, ...]:
-    """Settings of a grid that there is none of, and the default of one that came later than the rest."""
-    if precision.coupling == "additive":
-        return "grid_bits", "on_overflow"
-    return ("on_overflow",) if precision.on_overflow == "raise" else ()
+def _left_out(section: Any) -> tuple[str, ...]:
+    """Settings of a section that are no part of the identity, or only where they are changed."""
+    kind: Any = type(section)
+    return tuple(
+        name
+        for name, setting in settings_of(kind).items()
+        if setting.identity == NEVER
+        or (setting.identity == IF_CHANGED and getattr(section, name) == getattr(kind, name))
+    )
 
 
-def _fragment(section: Any, leave_out: tuple[str, ...] = (), source: str | None = None) -> str:
+def _fragment(section: Any, unused: tuple[str, ...] = (), source: str | None = None) -> str:
+    """The canonical JSON of a section, without what it leaves out and what is `unused` beside the others."""
     values = tuple(vars(section).values())
-    return _section_json(section, tuple(map(type, values)), leave_out, source)
+    return _section_json(section, tuple(map(type, values)), (*unused, *_left_out(section)), source)
 
 
 @lru_cache(maxsize=65_536)

@@ -1,5 +1,9 @@
 """The settings of one trial, fully resolved: plain frozen dataclasses, standard library only.
 
+Each setting is written here and nowhere else: its type, default, meaning, limits and unit, its column and
+whether it is part of a trial's identity (`study.setting`). To add one, add its field here, and use it. Its
+identity is `IF_CHANGED`, so that the trials from before it keep their ids.
+
 The study file (`study.spec.study`) describes many trials; `study.plan.points` turns each of its points into
 one `TrialSettings`. The training loop reads these and nothing else, so it needs no pydantic and no Ray.
 """
@@ -8,8 +12,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
+from study.errors import nearest
+from study.setting import IF_CHANGED, NEVER, BrokenRule, Setting
+
+DATASETS = ("digits", "synthetic", "cifar10", "cifar100", "imagenet", "parquet:<dir>", "folder:<dir>")
 STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
@@ -23,101 +31,328 @@ PARALLELS = ("ddp", "fsdp2")
 PLACEMENTS = ("PACK", "SPREAD")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Which images. `validation_fraction` is of the training pool; the test set is never touched by it.
+def check_data_name(name: str) -> None:
+    """Check the name of a data set; whether its files are there is seen when it is opened.
 
-    `train_examples` and `test_examples` take a stratified subset (None: all). `image_size` resizes the
-    images of a folder (None: the size of the first one). `augment` None decides by the data set. `root`
-    and `download` concern torchvision's data sets; they say where the files are, not what they hold.
+    Raises:
+        BrokenRule: There is no such kind of data set, or its sizes or its folder are missing.
+    """
+    kind, colon, rest = name.partition(":")
+    if kind in ("parquet", "folder") and colon:
+        if not rest:
+            raise BrokenRule(
+                "must name a folder after the colon", f"write {kind}:<dir>, such as {kind}:images"
+            )
+    elif kind == "synthetic" and colon:
+        sizes = rest.split("x")
+        if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+            rule = "must give channels x height x width x classes as positive whole numbers"
+            raise BrokenRule(rule, "for example synthetic:3x32x32x10")
+        if sizes[1] != sizes[2]:
+            remedy = f"for example synthetic:{sizes[0]}x{sizes[1]}x{sizes[1]}x{sizes[3]}"
+            raise BrokenRule("must give square images", remedy)
+    elif name not in DATASETS or "<" in name:
+        raise BrokenRule("must be a known data set", nearest(name, DATASETS))
+
+
+class _Strict:
+    """How pydantic reads the dataclasses of a study file: no unknown keys, ``"10"`` is no number."""
+
+    __pydantic_config__ = {  # noqa: RUF012
+        "strict": True,
+        "extra": "forbid",
+        "allow_inf_nan": False,
+        "revalidate_instances": "always",
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(_Strict):
+    """Which images are learnt. The validation set is part of the training pool; the test set is apart."""
+
+    name: Annotated[
+        str,
+        Setting(
+            "The data set: a built-in one, or parquet:<dir> or folder:<dir> for files of your own.",
+            check=check_data_name,
+            identity=NEVER,
+            column="data",
+        ),
+    ] = "digits"
+    train_examples: Annotated[
+        int | None,
+        Setting("Training images, a stratified subset; without it, all.", "images", at_least=1),
+    ] = None
+    test_examples: Annotated[
+        int | None, Setting("Test images, a stratified subset; without it, all.", "images", at_least=1)
+    ] = None
+    validation_fraction: Annotated[
+        float, Setting("The share of the training pool that is kept for validation.", above=0, below=1)
+    ] = 0.1
+    augment: Annotated[
+        bool | None,
+        Setting("Whether training images are cropped and flipped at random; without it, the data set says."),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        Setting(
+            "The side to which images in files are resized; without it, that of the first image.",
+            "pixels",
+            at_least=1,
+        ),
+    ] = None
+    root: Annotated[
+        str | None,
+        Setting("The folder that holds the data sets; without it, REVSTUDY_DATA or data.", identity=NEVER),
+    ] = None
+    download: Annotated[
+        bool, Setting("Whether torchvision may fetch a data set that is missing.", identity=NEVER)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(_Strict):
+    """The network: a preset of `revmodels`, its width, and another legal depth if not its own."""
+
+    name: Annotated[
+        str, Setting("The preset, such as revnet110; `revstudy models` lists them.", column="model")
+    ] = "revnet38"
+    width: Annotated[
+        float, Setting("What the channels of the preset are multiplied by.", above=0, column="width")
+    ] = 1.0
+    depth: Annotated[
+        int | None,
+        Setting(
+            "Another depth of the same design; without it, the preset's.",
+            "layers",
+            at_least=1,
+            column="depth",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSettings(_Strict):
+    """The fields of `revmodels.Precision`: arithmetic of F and G, type of the streams, coupling, matmul."""
+
+    compute: Annotated[
+        str,
+        Setting(
+            "The arithmetic of F and G, and with fp64 of all else.",
+            choices=COMPUTE_DTYPES,
+            column="compute_dtype",
+        ),
+    ] = "fp32"
+    stream: Annotated[
+        str, Setting("The type that carries the two streams.", choices=STREAM_DTYPES, column="stream_dtype")
+    ] = "fp32"
+    coupling: Annotated[
+        str,
+        Setting(
+            "Whether streams are added in floating point (additive) or on a grid, without any rounding "
+            "(exact).",
+            choices=COUPLINGS,
+            column="coupling",
+        ),
+    ] = "additive"
+    matmul: Annotated[
+        str,
+        Setting(
+            "Whether CUDA multiplies float32 in full (ieee) or shortened (tf32).",
+            choices=MATMULS,
+            column="matmul",
+        ),
+    ] = "ieee"
+    grid_bits: Annotated[
+        int | None,
+        Setting(
+            "The k of an exact coupling's multiples of 2^-k; without it, the stream's default.",
+            "bits",
+            at_least=0,
+            column="grid_bits",
+        ),
+    ] = None
+    on_overflow: Annotated[
+        str,
+        Setting(
+            "What an exact stream beyond its range does: end the trial (raise), or be counted (record).",
+            choices=ON_OVERFLOW,
+            identity=IF_CHANGED,
+        ),
+    ] = "raise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings(_Strict):
+    """How the backward pass gets its activations.
+
+    ``store`` keeps them, ``reverse`` rebuilds them from the block's output. ``checkpoint`` keeps the input of
+    every unit, ``recursive`` (RevNets alone) those of O(log L) of L units. ``compile`` has PyTorch's compiler
+    choose what is kept.
     """
 
-    name: str = "digits"
-    train_examples: int | None = None
-    test_examples: int | None = None
-    validation_fraction: float = 0.1
-    augment: bool | None = None
-    image_size: int | None = None
-    root: str | None = None
-    download: bool = False
+    strategy: Annotated[
+        str | None,
+        Setting(
+            "How activations are kept or rebuilt; without it, store for ResNets, else reverse.",
+            choices=STRATEGIES,
+            column="strategy",
+        ),
+    ] = None
+    anchor_every: Annotated[
+        int | None,
+        Setting(
+            "With reverse, every so many units of a stage one keeps its input too; without it, none.",
+            "units",
+            at_least=1,
+            identity=IF_CHANGED,
+            column="anchor_every",
+        ),
+    ] = None
+    activation_budget: Annotated[
+        float | None,
+        Setting(
+            "With compile, the share that is kept of what the compiler would keep otherwise.",
+            above=0,
+            at_most=1,
+            identity=IF_CHANGED,
+            column="activation_budget",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """A preset of `revmodels`, the multiplier on its channels, and another legal depth if not its own."""
+class TrainSettings(_Strict):
+    """One training run."""
 
-    name: str = "revnet38"
-    width: float = 1.0
-    depth: int | None = None
+    epochs: Annotated[
+        int, Setting("How often the training set is passed.", "epochs", at_least=1, column="epochs")
+    ] = 10
+    batch_size: Annotated[
+        int,
+        Setting("Images of an optimizer step, over all workers.", "images", at_least=1, column="batch_size"),
+    ] = 128
+    optimizer: Annotated[
+        str, Setting("The optimizer: SGD with momentum, or AdamW.", choices=OPTIMIZERS, column="optimizer")
+    ] = "sgd"
+    learning_rate: Annotated[
+        float, Setting("The highest learning rate of the schedule.", above=0, column="learning_rate")
+    ] = 0.1
+    momentum: Annotated[float, Setting("The momentum of SGD.", at_least=0, below=1)] = 0.9
+    weight_decay: Annotated[
+        float,
+        Setting(
+            "The decay of the weights of convolutions and linear layers.", at_least=0, column="weight_decay"
+        ),
+    ] = 2e-4
+    schedule: Annotated[
+        str,
+        Setting("How the learning rate goes on after the warm-up.", choices=SCHEDULES, column="schedule"),
+    ] = "cosine"
+    warmup_epochs: Annotated[
+        float, Setting("Epochs in which the learning rate rises to its peak.", "epochs", at_least=0)
+    ] = 0.0
+    clip_norm: Annotated[
+        float | None,
+        Setting(
+            "The norm to which larger gradients are scaled down; without it, they stay as they are.", above=0
+        ),
+    ] = None
+    label_smoothing: Annotated[
+        float, Setting("The share of each target that is spread over all classes.", at_least=0, below=1)
+    ] = 0.0
+    channels_last: Annotated[
+        bool, Setting("Whether images and weights lie in memory with the channels last.")
+    ] = True
+
+
+_WORKERS = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {
+            "type": "object",
+            "properties": {name: {"type": "integer", "minimum": 1} for name in ("min", "max")},
+            "required": ["min", "max"],
+            "additionalProperties": False,
+        },
+    ]
+}
+"""A number of workers, or ``{min, max}`` of an elastic one, which `study.spec.fields` takes apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrecisionSettings:
-    """The fields of `revmodels.Precision`: arithmetic of F and G, type of the streams, coupling, matmul.
-
-    `grid_bits` is the k of an exact coupling's multiples of 2^-k; None takes the stream's default. What a
-    stream beyond their range does is `on_overflow`: ``raise`` ends the trial, ``record`` counts the steps.
-    """
-
-    compute: str = "fp32"
-    stream: str = "fp32"
-    coupling: str = "additive"
-    matmul: str = "ieee"
-    grid_bits: int | None = None
-    on_overflow: str = "raise"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemorySettings:
-    """How backward gets its activations; None resolves to ``store`` for ResNets, else ``reverse``.
-
-    ``checkpoint`` keeps the input of every unit, ``recursive`` (RevNets alone) those of O(log L) of L units.
-    With ``reverse``, every `anchor_every`-th unit of a stage keeps its input too (None: none does).
-    ``compile`` has PyTorch's compiler choose what is kept, within a share of what it would keep else, the
-    `activation_budget`.
-    """
-
-    strategy: str | None = None
-    anchor_every: int | None = None
-    activation_budget: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """One training run. `batch_size` is global, over all workers; `learning_rate` is the peak."""
-
-    epochs: int = 10
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
-    schedule: str = "cosine"
-    warmup_epochs: float = 0.0
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
-    channels_last: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalingSettings:
+class ScalingSettings(_Strict):
     """Data-parallel workers and what each one gets.
 
     With `min_workers`, the number is elastic: a trial starts with as many as there is room for, from
-    `min_workers` to `workers`, and goes on with another number when machines come and go. `parallel` says
-    what the workers hold: the whole network (``ddp``), or a share of each unit's parameters, gradients and
-    optimizer state (``fsdp2``). `placement` packs them on few machines or spreads them over many. With
-    `alone`, trials run one at a time, so that none disturbs the times of another.
+    `min_workers` to `workers`, and goes on with another number when machines come and go.
     """
 
-    workers: int = 1
-    min_workers: int | None = None
-    cpus_per_worker: float = 1
-    gpus_per_worker: float = 0
-    executor: str = "auto"
-    parallel: str = "ddp"
-    placement: str = "PACK"
-    alone: bool = False
+    workers: Annotated[
+        int,
+        Setting(
+            "Data-parallel workers of a trial, or {min, max} where their number may change.",
+            "workers",
+            at_least=1,
+            column="workers",
+            written=_WORKERS,
+        ),
+    ] = 1
+    min_workers: Annotated[
+        int | None,
+        Setting(
+            "The least number of workers of an elastic trial; without it, their number is fixed.",
+            "workers",
+            at_least=1,
+            column="workers_min",
+        ),
+    ] = None
+    cpus_per_worker: Annotated[
+        float, Setting("Cores of each worker, and its threads.", "cores", above=0, identity=NEVER)
+    ] = 1
+    gpus_per_worker: Annotated[
+        float,
+        Setting(
+            "GPUs of each worker; below 1, several trials share one.",
+            "GPUs",
+            at_least=0,
+            identity=NEVER,
+            column="gpus_per_worker",
+        ),
+    ] = 0
+    executor: Annotated[
+        str,
+        Setting(
+            "What runs a trial: a reused process of Ray Tune, or a group of Ray Train; auto by the number "
+            "of workers.",
+            choices=EXECUTORS,
+            identity=NEVER,
+        ),
+    ] = "auto"
+    parallel: Annotated[
+        str,
+        Setting(
+            "What each worker holds: the whole network (ddp), or a share of its parameters, gradients "
+            "and optimizer state (fsdp2).",
+            choices=PARALLELS,
+            identity=IF_CHANGED,
+            column="parallel",
+        ),
+    ] = "ddp"
+    placement: Annotated[
+        str,
+        Setting(
+            "Whether workers share few machines (PACK) or are spread over many (SPREAD).",
+            choices=PLACEMENTS,
+            identity=NEVER,
+        ),
+    ] = "PACK"
+    alone: Annotated[
+        bool,
+        Setting(
+            "Whether trials run one at a time, so that none disturbs the times of another.", identity=NEVER
+        ),
+    ] = False
 
     @property
     def elastic(self) -> bool:
@@ -131,20 +366,33 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeSettings:
-    """When fidelity is measured: at epoch 0, each `every` epochs (None: no more), and at the end.
+class ProbeSettings(_Strict):
+    """When fidelity is measured: at epoch 0, each `every` epochs, and at the end."""
 
-    `reference` also compares every block's gradient with a float64 copy; `lipschitz` also estimates how much
-    F and G amplify errors. Neither changes the training. `cost` False leaves the columns of memory and time
-    empty: such a trial is after accuracy alone, and may share a GPU with others.
-    """
-
-    every: int | None = None
-    examples: int = 64
-    enabled: bool = True
-    reference: bool = False
-    lipschitz: bool = False
-    cost: bool = True
+    every: Annotated[
+        int | None,
+        Setting(
+            "Epochs from one probe to the next; without it, only the first and the last are probed.",
+            "epochs",
+            at_least=1,
+        ),
+    ] = None
+    examples: Annotated[int, Setting("Images of a probe's batch.", "images", at_least=1)] = 64
+    enabled: Annotated[bool, Setting("Whether fidelity is measured at all.", identity=NEVER)] = True
+    reference: Annotated[
+        bool,
+        Setting("Whether every block's gradient is also compared with a float64 copy.", identity=IF_CHANGED),
+    ] = False
+    lipschitz: Annotated[
+        bool,
+        Setting("Whether the amplification of errors by F and G is also estimated.", identity=IF_CHANGED),
+    ] = False
+    cost: Annotated[
+        bool,
+        Setting(
+            "Whether memory and time are measured; without them, trials may share a GPU.", identity=IF_CHANGED
+        ),
+    ] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +406,7 @@ class TrialSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
-    seed: int = 0
+    seed: Annotated[int, Setting("The seed of weights, data order and dropout.", column="seed")] = 0
 
     def with_seed(self, seed: int) -> TrialSettings:
         """The same settings under another seed. (`dataclasses.replace` takes ten times as long.)"""
@@ -198,18 +446,8 @@ def settings_from_dict(values: dict[str, Any]) -> TrialSettings:
     return _build(TrialSettings, values)
 
 
-def section_from_dict(name: str, values: dict[str, Any]) -> Any:
-    """One section of `TrialSettings`, such as ``model``, from its plain values."""
-    return _hints(TrialSettings)[name](**values)
-
-
-def trial_from_dict(values: dict[str, Any]) -> Trial:
-    """Rebuild a `Trial` from `Trial.to_dict`."""
-    return _build(Trial, values)
-
-
 @lru_cache(maxsize=32)
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
@@ -221,3 +459,36 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
         raise TypeError(f"{kind.__name__} has no field {unknown[0]!r}; fields: {', '.join(sorted(known))}")
     nested = {k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in values.items()}
     return kind(**nested)
+
+
+@lru_cache(maxsize=32)
+def settings_of(kind: Any) -> dict[str, Setting]:
+    """What is to be known of each field of a settings dataclass, by its name.
+
+    Args:
+        kind: The dataclass. Fields that are dataclasses themselves are left out.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        name: part for name, hint in hints.items() for part in get_args(hint) if isinstance(part, Setting)
+    }
+
+
+def sections() -> dict[str, Any]:
+    """The dataclass of each section of a trial's settings, by its name."""
+    return {name: kind for name, kind in _hints(TrialSettings).items() if is_dataclass(kind)}
+
+
+def columns_of(settings: TrialSettings) -> dict[str, Any]:
+    """The settings that have a column of their own in a trial's row, as the study file gives them."""
+    found = {}
+    parts: list[Any] = [*(getattr(settings, name) for name in sections()), settings]
+    for part in parts:
+        kind: Any = type(part)
+        hints = _hints(kind)
+        for name, setting in settings_of(kind).items():
+            if setting.column:
+                value = getattr(part, name)
+                real = value is not None and hints[name] in (float, float | None)
+                found[setting.column] = float(value) if real else value
+    return found

@@ -75,14 +75,15 @@ ROOMS: dict[str, Room] = {
     ),
     # study: both, from `analysis` the schema and the store
     "study.errors": Room(),
-    "study.settings": Room(),
+    "study.setting": Room(own="errors"),
+    "study.settings": Room(own="errors setting"),
     "study.outcomes": Room(),
     "study.provenance": Room(lazily="torch"),
     "study.progress": Room(others="rich"),
     "study.doctor": Room(others="revmodels", lazily="torch"),
     "study.data": Room(own="errors settings", others="torch", lazily="PIL numpy pyarrow sklearn torchvision"),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
-    "study.identity": Room(own="data errors settings", others="revmodels"),
+    "study.identity": Room(own="data errors setting settings", others="revmodels"),
     "study.store": Room(
         own="errors identity outcomes provenance settings",
         others="analysis.schema analysis.store pyarrow revmodels torch",
@@ -92,7 +93,7 @@ ROOMS: dict[str, Room] = {
     ),
     "study.rerun": Room(own="errors identity settings store train"),
     "study.status": Room(own="outcomes store", others="analysis.store"),
-    "study.spec": Room(own="errors settings", others="analysis.schema pydantic pydantic_core yaml"),
+    "study.spec": Room(own="errors setting settings", others="analysis.schema pydantic pydantic_core yaml"),
     "study.plan": Room(
         own="data errors identity provenance settings spec store train",
         others="analysis.store pydantic revmodels",

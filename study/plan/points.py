@@ -20,7 +20,7 @@ from study.errors import Problem, StudyError, nearest
 from study.identity import resolve
 from study.plan.concurrency import check_scaling
 from study.spec.axes import Axis
-from study.spec.fields import PATHS, SECTIONS, Section
+from study.spec.fields import PATHS, SECTIONS
 from study.spec.ladder import Ladder, Rung, rung
 from study.spec.messages import problems_of
 from study.spec.study import Study, keys_beside
@@ -109,7 +109,7 @@ def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
     return rung(ladder, parameters=count_parameters(settings), examples=training_images(settings.data))
 
 
-def _section(name: str, fixed: Section, changes: Mapping[str, Any]) -> Any:
+def _section(name: str, fixed: Any, changes: Mapping[str, Any]) -> Any:
     """One section of the settings; large grids ask for equal ones over and over, so they are kept.
 
     The types belong to the key: 1 and True are equal and hash alike, but only one of them is a number.
@@ -123,10 +123,8 @@ def _section(name: str, fixed: Section, changes: Mapping[str, Any]) -> Any:
 
 
 @lru_cache(maxsize=65_536)
-def _validated(name: str, fixed: Section, changes: tuple[tuple[str, type, Any], ...]) -> Any:
-    merged = {**fixed.model_dump(), **{path: value for path, _, value in changes}}
-    values = SECTIONS[name].model_validate(merged).model_dump()
-    return s.section_from_dict(name, values)
+def _validated(name: str, fixed: Any, changes: tuple[tuple[str, type, Any], ...]) -> Any:
+    return SECTIONS[name].validate_python({**vars(fixed), **{path: value for path, _, value in changes}})
 
 
 def check(settings: s.TrialSettings) -> s.TrialSettings:

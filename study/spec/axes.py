@@ -8,7 +8,8 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, mode
 from pydantic_core import PydanticCustomError
 
 from study.errors import nearest
-from study.spec.fields import PATHS, Natural, Positive, PositiveReal, Section
+from study.setting import Setting
+from study.spec.fields import PATHS, Natural, PositiveReal, Section
 from study.spec.messages import MANY, ONE
 
 KINDS = ("grid", "choice", "uniform", "loguniform", "int")
@@ -30,12 +31,20 @@ class Axis(Section):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in KINDS]})
     _examples: ClassVar[str] = "for example {grid: [1, 2]} or {loguniform: [0.01, 1.0]}"
 
-    grid: Values | None = None
-    choice: Values | None = None
-    uniform: Annotated[tuple[float, float], Field(strict=False)] | None = None
-    loguniform: Annotated[tuple[PositiveReal, PositiveReal], Field(strict=False)] | None = None
-    integer: Annotated[tuple[int, int], Field(strict=False)] | None = Field(default=None, alias="int")
-    step: Positive | None = None
+    grid: Values | None = Field(default=None, description="Values to try in full.")
+    choice: Values | None = Field(default=None, description="Values to sample from.")
+    uniform: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
+        default=None, description="The ends of a range to sample from evenly."
+    )
+    loguniform: Annotated[tuple[PositiveReal, PositiveReal], Field(strict=False)] | None = Field(
+        default=None, description="The ends of a range to sample from evenly on a logarithmic scale."
+    )
+    integer: Annotated[tuple[int, int], Field(strict=False)] | None = Field(
+        default=None,
+        alias="int",
+        description="The least and the greatest of the whole numbers to sample from.",
+    )
+    step: Annotated[int | None, Setting("The distance of the whole numbers of int.", at_least=1)] = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Axis:

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from study.spec.fields import OneOf, Positive, PositiveReal, Section
+from study.setting import Setting
+from study.spec.fields import Section
 
 DERIVED = ("batch_size", "learning_rate", "epochs")
 
@@ -40,15 +41,22 @@ class Ladder(Section):
     ``derive`` lists which of the settings of ``train`` follow from the rule.
     """
 
-    base_parameters: Positive = 464_890
-    base_batch_size: Positive = 100
-    base_learning_rate: PositiveReal = 0.1
-    base_images: PositiveReal = 8_000_000
-    batch_exponent: float = 2 / 3
-    rate_exponent: float = -1 / 3
-    images_exponent: float = 1.0
-    batch_multiple: Positive = 4
-    derive: Annotated[tuple[Annotated[str, OneOf(DERIVED)], ...], Field(min_length=1, strict=False)] = DERIVED
+    base_parameters: Annotated[int, Setting("Trainable parameters of the base network.", at_least=1)] = (
+        464_890
+    )
+    base_batch_size: Annotated[int, Setting("Batch of the base network.", "images", at_least=1)] = 100
+    base_learning_rate: Annotated[float, Setting("Learning rate of the base network.", above=0)] = 0.1
+    base_images: Annotated[
+        float, Setting("Images that the base network sees in its training.", "images", above=0)
+    ] = 8_000_000
+    batch_exponent: Annotated[float, Setting("The power of size with which the batch grows.")] = 2 / 3
+    rate_exponent: Annotated[float, Setting("The power of size with which the learning rate grows.")] = -1 / 3
+    images_exponent: Annotated[float, Setting("The power of size with which the images seen grow.")] = 1.0
+    batch_multiple: Annotated[int, Setting("The batch is a multiple of it.", "images", at_least=1)] = 4
+    derive: Annotated[
+        tuple[Annotated[str, Setting(choices=DERIVED)], ...],
+        Field(min_length=1, strict=False, description="The settings of train that follow from the rule."),
+    ] = DERIVED
 
     @property
     def constants(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from study.errors import NO_VALUE, Problem, nearest
+from study.setting import BrokenRule
 
 ONE, MANY = "<one>", "<many>"
 """Tags of unions such as "one space or a list of them"; they are taken out of the paths of problems."""
@@ -23,6 +24,7 @@ _RULES = {
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
+    "dataclass_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
@@ -68,7 +70,10 @@ def _problem(details: Any, keys: Callable[[Sequence[int | str]], Iterable[str]],
     location = [part for part in (prefix, *details["loc"]) if part not in ("", ONE, MANY, "[key]")]
     value, remedy = details["input"], str(context.get("remedy", ""))
     rule = _RULES.get(kind, details["msg"])
-    if kind == "extra_forbidden":
+    broken = context.get("error")
+    if isinstance(broken, BrokenRule):
+        rule, remedy = broken.rule, broken.remedy
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
         rule, remedy = "unknown key", nearest(location[-1], keys(location))
     elif kind == "missing" and isinstance(location[-1], int):
         location.pop()
@@ -87,7 +92,7 @@ def _problem(details: Any, keys: Callable[[Sequence[int | str]], Iterable[str]],
         remedy = f"the nearest is {round(value)}" if math.isfinite(value) else ""
     elif kind == "too_short":
         remedy = "leave it out, or give at least one entry"
-    elif kind in ("dict_type", "model_type") and location and "." in str(location[-1]):
+    elif kind in ("dict_type", "model_type", "dataclass_type") and location and "." in str(location[-1]):
         remedy = f"for example {{grid: {value if isinstance(value, list) else [value]}}}"
     return Problem(
         path=dotted([prefix, *location] if prefix else location), value=value, rule=rule, remedy=remedy

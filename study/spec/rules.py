@@ -31,11 +31,11 @@ def _value_problems(study: Study, place: str, space: Mapping[str, Axis]) -> list
     problems = []
     for path, axis in space.items():
         section, _, key = path.partition(".")
-        fixed = getattr(study, section).model_dump()
+        fixed = vars(getattr(study, section))
         listed = axis.content(axis.kind) or ()
         for index, value in enumerate(listed):
             try:
-                SECTIONS[section].model_validate({**fixed, key: value})
+                SECTIONS[section].validate_python({**fixed, key: value})
             except ValidationError as error:
                 for found in problems_of(error, keys=lambda _: ()):
                     where = f"{place}.{path}.{axis.kind}[{index}]"

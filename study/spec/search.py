@@ -8,8 +8,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from analysis import schema
+from study.setting import Setting
 from study.spec.axes import Seeds, Space, one_or_many
-from study.spec.fields import Natural, OneOf, Positive, Section
+from study.spec.fields import Section
 from study.spec.messages import MANY, ONE
 
 SAMPLERS = ("tpe", "gp", "nsga2", "qmc", "random")
@@ -30,15 +31,10 @@ OBJECTIVES = (
 )
 """Columns that a search may optimize. The test set is not among them: it steers nothing."""
 
-Method = Annotated[str, OneOf(METHODS)]
 
-Sampler = Annotated[str, OneOf(SAMPLERS)]
+Objective = Annotated[str, Setting(choices=OBJECTIVES)]
 
-Objective = Annotated[str, OneOf(OBJECTIVES)]
-
-Direction = Annotated[str, OneOf(DIRECTIONS)]
-
-Pruner = Annotated[str, OneOf(PRUNERS)]
+Direction = Annotated[str, Setting(choices=DIRECTIONS)]
 
 
 class Pruning(Section):
@@ -49,16 +45,20 @@ class Pruning(Section):
     recorded as ``pruned``, and is on no front.
     """
 
-    method: Pruner = "median"
-    startup_trials: Natural = 4
-    warmup_epochs: Natural = 1
+    method: Annotated[str, Setting("How unpromising trials are told.", choices=PRUNERS)] = "median"
+    startup_trials: Annotated[
+        int, Setting("Trials that are never stopped by the median, the first ones.", "trials", at_least=0)
+    ] = 4
+    warmup_epochs: Annotated[
+        int, Setting("Epochs of every trial in which it is not stopped.", "epochs", at_least=0)
+    ] = 1
 
 
 class Limit(Section):
     """What a column of a trial's row may be at most, or at least."""
 
-    max: float | None = None
-    min: float | None = None
+    max: Annotated[float | None, Setting("The most that the column may be.")] = None
+    min: Annotated[float | None, Setting("The least that the column may be.")] = None
 
     @model_validator(mode="after")
     def _some(self) -> Limit:
@@ -71,15 +71,24 @@ class Limit(Section):
 class SearchStep(Section):
     """One step of the search: the whole grid of a space, or a number of trials that Optuna proposes."""
 
-    method: Method = "grid"
-    space: Space | None = None
-    seeds: Seeds | None = None
-    sampler: Sampler | None = None
-    sampler_seed: Natural = 0
-    trials: Positive | None = None
-    objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] | None = None
-    constraints: Annotated[dict[Objective, Limit], Field(min_length=1)] | None = None
-    pruning: Pruning | None = None
+    method: Annotated[
+        str, Setting("The whole grid of the space, or points that Optuna proposes.", choices=METHODS)
+    ] = "grid"
+    space: Space | None = Field(default=None, description="The step's own space; without it, the study's.")
+    seeds: Seeds | None = Field(default=None, description="The step's own seeds; without them, the study's.")
+    sampler: Annotated[str | None, Setting("What proposes points; without it, tpe.", choices=SAMPLERS)] = None
+    sampler_seed: Annotated[int, Setting("The seed of the sampler.", at_least=0)] = 0
+    trials: Annotated[int | None, Setting("Points to propose.", "points", at_least=1)] = None
+    objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Columns to optimize, each max or min; without them, accuracy_val: max.",
+    )
+    constraints: Annotated[dict[Objective, Limit], Field(min_length=1)] | None = Field(
+        default=None, description="Limits of columns; a point that breaks one is not feasible."
+    )
+    pruning: Pruning | None = Field(
+        default=None, description="When unpromising trials are stopped; without it, none is."
+    )
 
     @model_validator(mode="after")
     def _fields_of_the_method(self) -> SearchStep:

@@ -7,13 +7,15 @@ points become trials, so that this module imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import Field, field_serializer
 
+from study import settings as s
 from study.errors import StudyError, nearest
 from study.spec.axes import KINDS, Axis, Seeds, Space
-from study.spec.fields import SECTIONS, Budget, Data, Memory, Model, Precision, Probe, Scaling, Section, Train
+from study.spec.fields import Budget, Changes, Data, Memory, Model, Precision, Probe, Scaling, Section, Train
 from study.spec.ladder import Ladder
 from study.spec.search import Limit, Pruning, Search, SearchStep
 
@@ -25,18 +27,32 @@ class Scale(Section):
     that gives a space and no search tries that space's grid.
     """
 
-    description: str = ""
-    data: Data | None = None
-    model: Model | None = None
-    precision: Precision | None = None
-    memory: Memory | None = None
-    train: Train | None = None
-    space: Space | None = None
-    seeds: Seeds | None = None
-    search: Search | None = None
-    scaling: Scaling | None = None
-    probe: Probe | None = None
-    budget: Budget | None = None
+    description: str = Field(default="", description="What the scale is for.")
+    data: Annotated[dict[str, Any], Changes(s.DataSettings)] | None = Field(
+        default=None, description="What it changes of data."
+    )
+    model: Annotated[dict[str, Any], Changes(s.ModelSettings)] | None = Field(
+        default=None, description="What it changes of model."
+    )
+    precision: Annotated[dict[str, Any], Changes(s.PrecisionSettings)] | None = Field(
+        default=None, description="What it changes of precision."
+    )
+    memory: Annotated[dict[str, Any], Changes(s.MemorySettings)] | None = Field(
+        default=None, description="What it changes of memory."
+    )
+    train: Annotated[dict[str, Any], Changes(s.TrainSettings)] | None = Field(
+        default=None, description="What it changes of train."
+    )
+    space: Space | None = Field(default=None, description="The space in place of the study's.")
+    seeds: Seeds | None = Field(default=None, description="The seeds in place of the study's.")
+    search: Search | None = Field(default=None, description="The steps in place of the study's.")
+    scaling: Annotated[dict[str, Any], Changes(s.ScalingSettings)] | None = Field(
+        default=None, description="What it changes of scaling."
+    )
+    probe: Annotated[dict[str, Any], Changes(s.ProbeSettings)] | None = Field(
+        default=None, description="What it changes of probe."
+    )
+    budget: Budget | None = Field(default=None, description="What it changes of the limits.")
 
     def to_dict(self) -> dict[str, Any]:
         """What the scale gives, and nothing else, under the file's own keys."""
@@ -49,21 +65,33 @@ ScaleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,19}$")]
 class Study(Section):
     """One study: what is fixed, what varies, how it is searched, and what it may use."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
-    description: str = ""
-    data: Data = Data()
-    model: Model = Model()
-    precision: Precision = Precision()
-    memory: Memory = Memory()
-    train: Train = Train()
-    space: Space | None = None
-    seeds: Seeds = (0,)
-    search: Search = SearchStep()
-    scaling: Scaling = Scaling()
-    probe: Probe = Probe()
-    budget: Budget = Budget()
-    ladder: Ladder | None = None
-    scales: dict[ScaleName, Scale] = Field(default_factory=dict)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
+        description="The name under which its trials are kept; without it, the file's."
+    )
+    description: str = Field(default="", description="What the study asks.")
+    data: Data = Field(default=s.DataSettings(), description="Which images are learnt.")
+    model: Model = Field(default=s.ModelSettings(), description="The network.")
+    precision: Precision = Field(default=s.PrecisionSettings(), description="Number formats.")
+    memory: Memory = Field(
+        default=s.MemorySettings(), description="How the backward pass gets its activations."
+    )
+    train: Train = Field(default=s.TrainSettings(), description="The training run.")
+    space: Space | None = Field(
+        default=None, description="What varies: values by dotted path, or a list of such spaces."
+    )
+    seeds: Seeds = Field(default=(0,), description="Seeds; every point is trained with each.")
+    search: Search = Field(
+        default=SearchStep(), description="How the space is searched: one step, or a list of steps."
+    )
+    scaling: Scaling = Field(default=s.ScalingSettings(), description="Workers and their resources.")
+    probe: Probe = Field(default=s.ProbeSettings(), description="When fidelity is measured.")
+    budget: Budget = Field(default=Budget(), description="Limits of the study and of its trials.")
+    ladder: Ladder | None = Field(
+        default=None, description="A rule for batch, learning rate and epochs by the size of the network."
+    )
+    scales: dict[ScaleName, Scale] = Field(
+        default_factory=dict, description="Named variants of the study, smaller or larger."
+    )
 
     @field_serializer("scales")
     def _as_given(self, scales: dict[str, Scale]) -> dict[str, Any]:
@@ -133,8 +161,9 @@ def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
         return (*KINDS, "step")
     if "constraints" in parents:
         return tuple(Limit.model_fields)
+    if parents[-1] in s.sections():
+        return tuple(field.name for field in fields(s.sections()[parents[-1]]))
     sections: dict[str, type[Section]] = {
-        **SECTIONS,
         "budget": Budget,
         "search": SearchStep,
         "pruning": Pruning,

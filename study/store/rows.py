@@ -12,7 +12,7 @@ from study import outcomes
 from study.errors import StudyError
 from study.identity import canonical_json, resolve
 from study.provenance import provenance
-from study.settings import Trial
+from study.settings import Trial, columns_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +53,9 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         "trial_id": trial.trial_id,
         "study": trial.study,
         "attempt": attempt,
-        "data": settings.data.name,
-        "model": settings.model.name,
-        "depth": settings.model.depth,
-        "width": float(settings.model.width),
-        "strategy": settings.memory.strategy,
-        "compute_dtype": settings.precision.compute,
-        "stream_dtype": settings.precision.stream,
-        "coupling": settings.precision.coupling,
-        "matmul": settings.precision.matmul,
-        "batch_size": settings.train.batch_size,
-        "epochs": settings.train.epochs,
-        "optimizer": settings.train.optimizer,
-        "learning_rate": float(settings.train.learning_rate),
-        "weight_decay": float(settings.train.weight_decay),
-        "schedule": settings.train.schedule,
-        "grid_bits": settings.precision.grid_bits,
-        "anchor_every": settings.memory.anchor_every,
-        "activation_budget": settings.memory.activation_budget,
-        "workers": settings.scaling.workers,
+        **columns_of(settings),
         "workers_min": settings.scaling.min_workers if settings.scaling.elastic else None,
         "parallel": settings.scaling.parallel if settings.scaling.distributed else None,
-        "gpus_per_worker": float(settings.scaling.gpus_per_worker),
-        "seed": settings.seed,
         "origin": trial.origin,
         "memory_predicted_bytes": trial.memory_predicted_bytes,
     }

@@ -1,7 +1,9 @@
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 
+from analysis.schema import TRIALS
 from study.settings import (
     COMPUTE_DTYPES,
     COUPLINGS,
@@ -12,9 +14,12 @@ from study.settings import (
     DataSettings,
     Trial,
     TrialSettings,
+    columns_of,
+    sections,
     settings_from_dict,
-    trial_from_dict,
+    settings_of,
 )
+from tests.study.trials import trial_from_dict
 
 
 def test_settings_survive_json():
@@ -41,3 +46,19 @@ def test_choices_are_those_of_revmodels():
     assert set(COUPLINGS) == set(precision.COUPLINGS)
     assert set(MATMULS) == set(precision.MATMULS)
     assert set(ON_OVERFLOW) == set(precision.ON_OVERFLOW)
+
+
+def test_settings_with_a_column_have_it_in_the_schema_with_their_type():
+    import pyarrow as pa
+
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    columns = {column.name: column for column in TRIALS.columns}
+    for section in (*sections().values(), TrialSettings):
+        hints = get_type_hints(section)
+        for name, setting in settings_of(section).items():
+            if setting.column:
+                (kind,) = {k for k in kinds if k in (hints[name], *get_args(hints[name]))}
+                assert columns[setting.column].type == kinds[kind], setting.column
+    found = columns_of(TrialSettings())
+    assert (found["data"], found["compute_dtype"], found["gpus_per_worker"]) == ("digits", "fp32", 0.0)
+    assert len(found) == 23

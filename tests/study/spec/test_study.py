@@ -18,11 +18,10 @@ def problems(text: str) -> dict[str, str]:
     return {problem.path: str(problem) for problem in caught.value.problems}
 
 
-@pytest.mark.parametrize("name", list(SECTIONS))
-def test_sections_mirror_the_settings(name):
-    kind = getattr(settings, f"{name.capitalize()}Settings")
-    model = SECTIONS[name]
-    assert {f.name: f.default for f in fields(kind)} == {k: f.default for k, f in model.model_fields.items()}
+def test_every_section_of_a_trial_is_checked_and_a_section_of_a_study():
+    assert set(SECTIONS) == set(settings.sections())
+    for name, kind in settings.sections().items():
+        assert SECTIONS[name].validate_python({}) == kind() == getattr(parse_study({"name": "s"}), name)
 
 
 BAD = [
@@ -209,7 +208,7 @@ def test_study_survives_its_plain_values():
 def test_schema_is_strict_and_lists_choices():
     schema = Study.json_schema()
     assert schema["additionalProperties"] is False
-    assert "adamw" in json.dumps(schema["$defs"]["Train"]["properties"]["optimizer"])
+    assert "adamw" in json.dumps(schema["$defs"]["TrainSettings"]["properties"]["optimizer"])
     assert {"required": ["int"]} in schema["$defs"]["Axis"]["oneOf"]
 
 
@@ -220,3 +219,30 @@ def test_validation_imports_no_torch():
     code = "import study.spec, sys; study.spec.parse_study({'name': 's'}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_key_of_a_study_file_has_a_sentence_in_the_schema():
+    schema = Study.json_schema()
+    silent = [
+        f"{name}.{key}"
+        for name, part in {"Study": schema, **schema["$defs"]}.items()
+        for key, value in part.get("properties", {}).items()
+        if not value.get("description", "").strip().endswith(".")
+    ]
+    assert silent == []
+    for kind in settings.sections().values():
+        assert set(settings.settings_of(kind)) == {f.name for f in fields(kind)}
+
+
+def test_limits_are_in_the_schema_as_they_are_checked():
+    train = Study.json_schema()["$defs"]["TrainSettings"]["properties"]
+    assert (train["epochs"]["minimum"], train["epochs"]["default"]) == (1, 10)
+    assert train["momentum"]["exclusiveMaximum"] == 1
+    memory = Study.json_schema()["$defs"]["MemorySettings"]["properties"]
+    assert memory["strategy"]["enum"] == [*settings.STRATEGIES, None]
+
+
+def test_sections_given_as_dataclasses_are_checked_as_well():
+    values = {"name": "s", "train": settings.TrainSettings(epochs=0)}
+    with pytest.raises(StudyError, match=r"train.epochs: must be at least 1; received 0"):
+        parse_study(values)

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from study.settings import Trial, trial_from_dict
+from study.settings import Trial
+from tests.study.trials import trial_from_dict
 
 
 def train_group(folder: Path, trial: Trial, *, workers: int, stop_after: int | None = None) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import torch
 from analysis.schema import BLOCKS, EPOCHS, TRIALS
 from revmodels import create_model, measure
 from study.plan.cost import trial_cost
-from study.settings import trial_from_dict
 from study.train.build import build_model
 from study.train.nonfinite import first_bad_block
 from study.train.trial import train_trial
+from tests.study.trials import trial_from_dict
 
 SAME_RUN = [c.name for c in EPOCHS.columns if c.name not in ("epoch_s", "examples_per_s", "attempt")]
 
@@ -208,7 +208,7 @@ def test_out_of_memory_is_an_outcome(make_trial):
     code = f"""
 import resource, torch
 torch.set_num_threads(1)
-from study.settings import trial_from_dict
+from tests.study.trials import trial_from_dict
 from study.train.trial import train_trial
 import revmodels.measure
 used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
@@ -301,7 +301,7 @@ def test_the_loop_needs_torch_and_pyarrow_only():
 WORKER = """
 import json, sys, torch, torch.distributed as dist
 torch.set_num_threads(1)
-from study.settings import trial_from_dict
+from tests.study.trials import trial_from_dict
 from study.train.session import Distributed
 from study.train.trial import train_trial
 job = json.load(open(sys.argv[1]))
