@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = {"ray_cluster": "ray", "smoke": "smoke", "chromium": "browser"}
-"""Fixtures that take seconds to make and live as long as the process, and the group of the tests that use them."""
+"""Fixtures that take seconds to make and live as long as the process, with the group of their tests."""
 
 SLOWEST = ("ray", "integration/test_cluster.py", "smoke", "revmodels/compiled/test_network.py")
 """The groups that take longest, and so begin first."""
@@ -38,8 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse to share tests out without their groups: each process would start a Ray of its own."""
     if config.getoption("dist", "no") == "loadgroup" and pytest.version_tuple >= (9, 2):
         raise pytest.UsageError(
-            f"--dist loadgroup: pytest-xdist sees no groups with pytest 9.2 or newer; this is {pytest.__version__}: "
-            "pip install --constraint constraints.txt pytest"
+            "--dist loadgroup: pytest-xdist sees no groups with pytest 9.2 or newer; received "
+            f"{pytest.__version__}; pip install --constraint constraints.txt pytest"
         )
 
 
