@@ -67,7 +67,8 @@ def test_no_count_is_lost_where_each_writer_expects_what_it_read(address, reques
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(add, range(4)))
-    assert objects.read(name).content.split()[0] == b"20"
+    # A write whose answer is lost, and which another has replaced since, is told as not done: 20 or more.
+    assert int(objects.read(name).content.split()[0]) >= 20
 
 
 def test_the_check_of_conditions_passes_here_and_fails_where_they_are_ignored(address, monkeypatch):
@@ -78,6 +79,10 @@ def test_the_check_of_conditions_passes_here_and_fails_where_they_are_ignored(ad
     monkeypatch.setattr("obstore.put", lambda *a, mode, **how: put(*a, **how))  # a server that ignores them
     with pytest.raises(ObjectStoreError, match="ignores the condition of a conditional write"):
         Objects(address).check()
+
+
+def no_answer(objects: Objects, name: str) -> None:
+    raise ObjectStoreError("the network is down")
 
 
 def test_a_connection_that_breaks_is_never_taken_for_a_torn_file(address, new_trial, write_file, tmp_path):
@@ -94,9 +99,7 @@ def test_a_connection_that_breaks_is_never_taken_for_a_torn_file(address, new_tr
     Objects(uri).put(name, file.read_bytes())
     opened = open_store(uri)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Objects, "read", lambda *a: (_ for _ in ()).throw(ObjectStoreError("the network is down"))
-        )
+        patch.setattr(Objects, "read", no_answer)
         with pytest.raises(StoreError, match="the network is down"):
             opened.table("trials")
 
