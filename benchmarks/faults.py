@@ -37,7 +37,7 @@ import yaml
 
 from analysis.store.store import open_store
 from study.provenance import provenance
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 
 STUDY = {
     "name": "faults",

@@ -28,7 +28,7 @@ from study.provenance import provenance
 from study.run import plan_run, run_study
 from study.spec.load import parse_study
 from study.spec.study import Study
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 
 LIMIT_S, TIMES = 0.25, 10
 

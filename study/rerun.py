@@ -10,7 +10,7 @@ from typing import Any
 from study.errors import StudyError, nearest
 from study.identity import trial_id
 from study.settings import Trial, TrialSettings, settings_from_dict
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 from study.train.trial import train_trial
 
 COMPARED = (

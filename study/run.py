@@ -27,9 +27,9 @@ from study.settings import Trial
 from study.spec.study import Study
 from study.store.files import located
 from study.store.leases import HEARTBEAT_S, STALE_S, read_leases
-from study.store.reader import History
+from study.store.reader import History, read_rows
 from study.store.tidy import tidy
-from study.store.writer import attempts, check_writable, read_rows, write_study
+from study.store.writer import check_writable, write_study
 
 if TYPE_CHECKING:
     from study.cluster.session import Cluster
@@ -260,7 +260,7 @@ class _Run:
         from study.executors.job_queue import JobQueue
         from study.executors.tune import Batch
 
-        following = attempts(self._store)
+        following = History(self._store).attempts([trial.trial_id for trial in trials])
         return Batch(
             scaling=trials[0].settings.scaling,
             queue=JobQueue(self._job(trial, following, cluster) for trial in trials),
@@ -271,7 +271,8 @@ class _Run:
         from study.executors.search import StoreSearch, make_scheduler
         from study.executors.tune import Batch
 
-        rows, following = read_rows(self._store), attempts(self._store)
+        history = History(self._store)
+        rows, following = history.rows(), history.attempts()
         step, settings = self._study.steps[search.step], common_settings(self._study, search)
         searcher = StoreSearch(
             search_space(self._study, search.step),

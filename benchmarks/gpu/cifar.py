@@ -35,7 +35,8 @@ from study.settings import (
     Trial,
     TrialSettings,
 )
-from study.store.writer import attempts, done_ids, write_result
+from study.store.reader import History
+from study.store.writer import write_result
 from study.train.trial import train_trial
 
 STUDY = "gpu-cifar"
@@ -82,7 +83,7 @@ def work(chosen: Any) -> None:
     """One process: train what no other process has taken, until the time is up."""
     torch.set_num_threads(1)
     state, store = chosen.out / "state", chosen.out / "store"
-    done, following = done_ids(store), attempts(store)
+    done, following = History(store).done(), History(store).attempts()
     for trial in trials(chosen):
         if trial.trial_id in done or not claim(chosen.out / "claims", trial.trial_id):
             continue
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     running = [subprocess.Popen(command, env=environment) for _ in range(chosen.processes)]
     codes = [process.wait() for process in running]
-    finished = done_ids(chosen.out / "store")
+    finished = set(History(chosen.out / "store").done())
     left = sum(trial.trial_id not in finished for trial in trials(chosen))
     return (1 if any(codes) else 0) or ended(left, "trials")
 

@@ -24,8 +24,9 @@ if str(ROOT) not in sys.path:
 from study.identity import resolve, trial_id  # noqa: E402
 from study.plan.cost import trial_cost  # noqa: E402
 from study.settings import Trial, TrialSettings  # noqa: E402
+from study.store.reader import History  # noqa: E402
 from study.store.rows import TrialResult  # noqa: E402
-from study.store.writer import attempts, done_ids, write_result  # noqa: E402
+from study.store.writer import write_result  # noqa: E402
 from study.train.trial import train_trial  # noqa: E402
 
 MINUTES = 9.0
@@ -118,7 +119,7 @@ def run_trials(
     told: Callable[[dict[str, Any]], None],
 ) -> int:
     """Train what the store has no row of, in turn, until the time is up; returns how many are left."""
-    done, following = done_ids(store), attempts(store)
+    done, following = History(store).done(), History(store).attempts()
     for trial in trials:
         if trial.trial_id in done:
             continue

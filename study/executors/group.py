@@ -21,7 +21,8 @@ from study.executors.job import Job, Watch, numbers_of
 from study.executors.lost import first_failure
 from study.outcomes import AbandonedError, PeerLostError
 from study.store import checkpoints
-from study.store.writer import lost_result, trial_rows
+from study.store.reader import trial_rows
+from study.store.rows import lost_result
 from study.train.session import Distributed
 
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
@@ -92,7 +93,7 @@ def train_group(job: Job, watch: Watch) -> dict[str, Any]:
     if abandoned is not None:
         raise abandoned
     error = training.exception()
-    rows = trial_rows(job.store, job.trial.trial_id, attempts=job.attempt + 1)
+    rows = trial_rows(job.store, job.trial.trial_id)
     written = [row for row in rows if row["attempt"] == job.attempt]
     if written:
         return written[0]

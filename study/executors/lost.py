@@ -14,8 +14,9 @@ from study.errors import StoreError
 from study.executors.job import Job
 from study.store import checkpoints
 from study.store.leases import read_leases
+from study.store.reader import trial_rows
 from study.store.rows import lost_result
-from study.store.writer import AttemptTakenError, trial_rows, write_result
+from study.store.writer import AttemptTakenError, write_result
 
 RETRIES = 3
 """How often in a row a run tries a trial again whose process was lost, without one more epoch done."""
@@ -130,7 +131,7 @@ class LostTrials:
 
 def _rows_since(job: Job) -> list[dict[str, Any]]:
     """The rows of this attempt at the job's trial and of later ones, found by the names of their files."""
-    rows = trial_rows(job.store, job.trial.trial_id, attempts=job.attempt + 8)
+    rows = trial_rows(job.store, job.trial.trial_id)
     return [row for row in rows if row["attempt"] >= job.attempt or row["outcome"] in outcomes.FINAL]
 
 

@@ -99,29 +99,6 @@ def read_file(store: str | Path, name: str) -> bytes | None:
             return None
 
 
-@contextlib.contextmanager
-def open_source(store: str | Path, path: str) -> Iterator[pa.NativeFile]:
-    """A file by its path on the store's file system, for reading Parquet.
-
-    Of object storage it is read whole, and again where the connection broke: what a parser then says is about
-    the file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        StoreError: Object storage does not answer.
-        OSError: The file cannot be read.
-    """
-    filesystem, root = open_filesystem(store)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_input_file(path) as source:
-            yield source
-        return
-    content = read_file(store, path.removeprefix(f"{root}/"))
-    if content is None:
-        raise FileNotFoundError(path)
-    yield pa.BufferReader(content)
-
-
 def file_exists(store: str | Path, name: str) -> bool:
     """Whether the store has a file of this name.
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 from tests.cli.conftest import finish, start
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 from tests.cli.conftest import Answer, finish, start, write_study
 
 EPOCHS = 12

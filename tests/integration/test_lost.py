@@ -9,7 +9,8 @@ from study.executors.job import Job
 from study.executors.lost import RETRIES, LostTrials
 from study.outcomes import ProcessLostError
 from study.run import plan_run
-from study.store.writer import read_rows, write_result
+from study.store.reader import read_rows
+from study.store.writer import write_result
 from study.train.trial import train_trial
 
 MONITOR = (

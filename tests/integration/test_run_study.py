@@ -13,7 +13,8 @@ import pytest
 from study.progress import Progress
 from study.run import plan_run, run_study
 from study.store.leases import Hold, acquire
-from study.store.writer import read_rows, write_result
+from study.store.reader import read_rows
+from study.store.writer import write_result
 from study.train.trial import train_trial
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -17,8 +17,8 @@ from study.plan.searches import trials_at
 from study.run import plan_run, run_study
 from study.spec.axes import Axis
 from study.spec.search import SAMPLERS
+from study.store.reader import read_rows
 from study.store.rows import settings_columns
-from study.store.writer import read_rows
 
 ONE = {"accuracy_val": "max"}
 OBJECTIVES = {"accuracy_val": "max", "memory_peak_bytes": "min", "reconstruction_rel_error": "min"}

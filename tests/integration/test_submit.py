@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from study.store.writer import read_rows
+from study.store.reader import read_rows
 from tests.cli.conftest import finish, start, write_study
 
 __all__ = ["write_study"]

@@ -254,8 +254,8 @@ def test_an_unknown_study_is_named(store):
 
 def test_the_recorder_counts_merged_trials_as_done(store):
     code = (
-        "import sys; from study.store.writer import attempts, done_ids, read_rows; "
-        "print(len(done_ids(sys.argv[1])), len(read_rows(sys.argv[1])), max(attempts(sys.argv[1]).values()))"
+        "import sys; from study.store.reader import History; h = History(sys.argv[1]); "
+        "print(len(h.done()), len(h.rows()), max(h.attempts().values()))"
     )
 
     def ask():

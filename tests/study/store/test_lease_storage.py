@@ -18,9 +18,10 @@ from study.store import leases
 from study.store.files import create_file, file_exists, read_file, remove_file, write_file
 from study.store.lease import Lease
 from study.store.leases import Hold, acquire, damaged_leases, read_leases, remove_dead
+from study.store.reader import read_rows
 from study.store.rows import TrialResult, lost_result
 from study.store.tidy import tidy
-from study.store.writer import AttemptTakenError, check_writable, read_rows, write_result
+from study.store.writer import AttemptTakenError, check_writable, write_result
 from tests.s3_server import s3_server
 
 TRIAL = "0" * 16

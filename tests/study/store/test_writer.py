@@ -9,17 +9,17 @@ import pytest
 from analysis.schema import SCHEMA_VERSION, TRIALS, VERSION_KEY
 from analysis.store.compact import compact
 from study.errors import StoreError
-from study.store.reader import History
-from study.store.rows import TrialResult, full_row, settings_columns
-from study.store.writer import (
-    attempts,
-    check_writable,
-    done_ids,
-    lost_result,
-    read_rows,
-    write_result,
-    write_study,
-)
+from study.store.reader import History, read_rows
+from study.store.rows import TrialResult, full_row, lost_result, settings_columns
+from study.store.writer import check_writable, write_result, write_study
+
+
+def done_ids(store):
+    return History(store).done().keys()
+
+
+def attempts(store):
+    return History(store).attempts()
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_newer_schema_is_refused(tmp_path):
     table = pa.table({"trial_id": ["x"], "outcome": ["ok"]})
     table = table.replace_schema_metadata({VERSION_KEY: str(SCHEMA_VERSION + 1)})
     pq.write_table(table, folder / "x-a0.parquet")
-    with pytest.raises(StoreError, match="newer schema") as caught:
+    with pytest.raises(StoreError, match="was written under schema version 2.*update revstudy") as caught:
         done_ids(tmp_path)
     assert caught.value.exit_code == 3
 
@@ -120,7 +120,7 @@ def test_a_store_that_cannot_be_written(tmp_path, result):
         lambda: write_result(file, result()),
         lambda: done_ids(file),
     ):
-        with pytest.raises(StoreError, match="choose another folder with --store") as caught:
+        with pytest.raises(StoreError, match=r"choose another folder with --store|must be a folder") as caught:
             action()
         assert caught.value.exit_code == 3
         assert repr(str(file)) in str(caught.value)
