@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check docs bench bench-conformance claims clean help
+.PHONY: chaos demo test check docs bench bench-conformance claims clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
 	@echo "make test    run every test"
 	@echo "make check   ruff and mypy"
 	@echo "make docs    build the documentation: docs/_build/html/index.html"
+	@echo "make chaos   random faults against small studies; FAULTS, SEED and PLACE (folder, s3) may be set"
 	@echo "make bench   benchmarks that fit a CPU"
 	@echo "make bench-conformance   which guarantees this package and its peers keep"
 	@echo "make claims  run the studies of the paper that fit a CPU and judge its claims"
@@ -40,6 +41,12 @@ test: $(READY)
 	if [ -n "$$browser" ]; then export BROWSER_PATH="$$browser"; fi; \
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder \
 		--durations 0 --durations-min 1 --junit-xml build/tests.xml $(ARGS)
+
+FAULTS ?= 100
+SEED ?= 1
+PLACE ?= folder
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py --faults $(FAULTS) --seed $(SEED) --place $(PLACE)
 
 bench-conformance: $(READY)
 	$(INSTALL) '.[bench]'

@@ -34,24 +34,30 @@ SLOW_DOWN = (
 class Faulty:
     """moto's server behind a lock; a share of the requests is throttled or cut off."""
 
-    def __init__(self, errors: float, seed: int) -> None:
+    def __init__(self, errors: str, seed: int) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         self._app: Callable[..., Iterable[bytes]] = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
         self._errors = errors
         self._random = random.Random(seed)
-        self.made = 0
+
+    def _share(self) -> float:
+        """The share of requests that fail now: a number, or what a file says."""
+        with contextlib.suppress(ValueError):
+            return float(self._errors)
+        with contextlib.suppress(OSError, ValueError):
+            return float(Path(self._errors).read_text())
+        return 0.0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request of WSGI."""
         with self._lock:
             fault = (
                 self._random.choice(("throttled", "cut", "lost"))
-                if self._random.random() < self._errors
+                if self._random.random() < self._share()
                 else ""
             )
-            self.made += bool(fault)
             if fault == "throttled":
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 start_response("503 Slow Down", [("Content-Type", "application/xml")])
@@ -70,7 +76,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--errors", type=float, default=0.0, help="share of requests that fail")
+    parser.add_argument("--errors", default="0", help="share of requests that fail, or a file that holds it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -105,10 +111,11 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def s3_server(bucket: str = "results", *, errors: float = 0.0, seed: int = 0) -> Iterator[str]:
+def s3_server(bucket: str = "results", *, errors: float | Path = 0.0, seed: int = 0) -> Iterator[str]:
     """Start a server in a process of its own; the URI of a bucket on it, as `pyarrow.fs` takes it.
 
-    Credentials for it are set in this process's environment while it runs.
+    `errors` is the share of requests that fail, or a file that holds it and may change. Credentials for the
+    server are set in this process's environment while it runs.
     """
     from pyarrow import fs
 
