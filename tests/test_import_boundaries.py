@@ -86,7 +86,7 @@ ROOMS: dict[str, Room] = {
     "study.identity": Room(own="data errors setting settings", others="revmodels"),
     "study.store": Room(
         own="errors identity outcomes provenance settings",
-        others="analysis.schema analysis.store pyarrow revmodels torch",
+        others="analysis.errors analysis.schema analysis.store pyarrow revmodels torch",
     ),
     "study.train": Room(
         own="data errors identity outcomes provenance settings store", others="revmodels torch"
