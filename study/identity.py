@@ -137,32 +137,32 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
     from study.data.sources import fingerprint
 
     settings = resolve(settings)
-    scaling, probe, precision = settings.scaling, settings.probe, settings.precision
+    scaling, probe = settings.scaling, settings.probe
     probed = probe.enabled and settings.memory.strategy == "reverse"
-    additive = ("grid_bits", "on_overflow") if precision.coupling == "additive" else ()
     return {
         **({} if probe.cost else {"cost": "false"}),
         "data": _fragment(settings.data, source=fingerprint(settings.data)),
         "memory": _fragment(settings.memory),
         "model": _fragment(settings.model),
         **({} if "parallel" in _left_out(scaling) else {"parallel": json.dumps(scaling.parallel)}),
-        "precision": _fragment(precision, additive),
+        "precision": _fragment(settings.precision),
         "probe": _fragment(probe, ("cost",)) if probed else "null",
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
-        "train": _fragment(settings.train, ("momentum",) if settings.train.optimizer != "sgd" else ()),
+        "train": _fragment(settings.train),
         "workers": json.dumps([scaling.min_workers, scaling.workers] if scaling.elastic else scaling.workers),
     }
 
 
 def _left_out(section: Any) -> tuple[str, ...]:
-    """Settings of a section that are no part of the identity, or only where they are changed."""
+    """Settings of a section that are no part of the identity, have their default, or are not used."""
     kind: Any = type(section)
     return tuple(
         name
         for name, setting in settings_of(kind).items()
         if setting.identity == NEVER
         or (setting.identity == IF_CHANGED and getattr(section, name) == getattr(kind, name))
+        or (setting.only_with is not None and getattr(section, setting.only_with[0]) != setting.only_with[1])
     )
 
 

@@ -40,6 +40,7 @@ class Setting:
         choices: The words that it takes.
         check: Raises `BrokenRule` for a value that it does not take.
         identity: `ALWAYS`, `IF_CHANGED` or `NEVER`.
+        only_with: Another setting of the section and the value with which alone this one is used.
         column: The column of a trial's row that holds it.
         written: JSON Schema of the other ways in which a study file may write it.
     """
@@ -53,6 +54,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     check: Callable[[Any], None] | None = None
     identity: str = ALWAYS
+    only_with: tuple[str, Any] | None = None
     column: str = ""
     written: Mapping[str, Any] | None = None
 

@@ -169,6 +169,7 @@ class PrecisionSettings(_Strict):
             "The k of an exact coupling's multiples of 2^-k; without it, the stream's default.",
             "bits",
             at_least=0,
+            only_with=("coupling", "exact"),
             column="grid_bits",
         ),
     ] = None
@@ -178,6 +179,7 @@ class PrecisionSettings(_Strict):
             "What an exact stream beyond its range does: end the trial (raise), or be counted (record).",
             choices=ON_OVERFLOW,
             identity=IF_CHANGED,
+            only_with=("coupling", "exact"),
         ),
     ] = "raise"
 
@@ -238,7 +240,9 @@ class TrainSettings(_Strict):
     learning_rate: Annotated[
         float, Setting("The highest learning rate of the schedule.", above=0, column="learning_rate")
     ] = 0.1
-    momentum: Annotated[float, Setting("The momentum of SGD.", at_least=0, below=1)] = 0.9
+    momentum: Annotated[
+        float, Setting("The momentum of SGD.", at_least=0, below=1, only_with=("optimizer", "sgd"))
+    ] = 0.9
     weight_decay: Annotated[
         float,
         Setting(

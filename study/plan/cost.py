@@ -11,6 +11,12 @@ from study.train.build import network_of
 from study.train.optim import make_optimizer
 
 
+_WITHOUT_COST = (
+    *("epochs", "batch_size", "learning_rate", "schedule", "warmup_epochs", "clip_norm", "label_smoothing"),
+)
+"""Settings of the training that do not change what a step takes: equal models are computed once."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a trial's model takes: trainable parameters, and bytes of one training step on one worker."""
@@ -37,12 +43,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
         settings.memory,
         shape,
         batch,
-        TrainSettings(
-            optimizer=train.optimizer,
-            momentum=train.momentum,
-            weight_decay=train.weight_decay,
-            channels_last=train.channels_last,
-        ),
+        replace(train, **{name: getattr(TrainSettings, name) for name in _WITHOUT_COST}),
     )
     if settings.scaling.parallel == "ddp":
         return cost
