@@ -243,6 +243,14 @@ class TrainSettings(_Strict):
     momentum: Annotated[
         float, Setting("The momentum of SGD.", at_least=0, below=1, only_with=("optimizer", "sgd"))
     ] = 0.9
+    nesterov: Annotated[
+        bool,
+        Setting(
+            "Whether SGD looks ahead along its momentum (Nesterov).",
+            identity=IF_CHANGED,
+            only_with=("optimizer", "sgd"),
+        ),
+    ] = False
     weight_decay: Annotated[
         float,
         Setting(

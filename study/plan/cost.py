@@ -10,7 +10,6 @@ from study.settings import MemorySettings, ModelSettings, PrecisionSettings, Tra
 from study.train.build import network_of
 from study.train.optim import make_optimizer
 
-
 _WITHOUT_COST = (
     *("epochs", "batch_size", "learning_rate", "schedule", "warmup_epochs", "clip_norm", "label_smoothing"),
 )

@@ -37,11 +37,14 @@ def parameter_groups(
 def make_optimizer(
     model: nn.Module, settings: TrainSettings, parameters: Iterable[nn.Parameter] | None = None
 ) -> Optimizer:
-    """SGD with momentum, or AdamW, over `parameter_groups`: of `model`, or of a copy's parameters."""
+    """SGD with momentum or AdamW, over `parameter_groups`: of `model`, or of a copy's parameters."""
     groups = parameter_groups(model, settings.weight_decay, parameters)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    momentum = settings.momentum
+    # Without momentum there is nothing to look ahead along, and PyTorch refuses the two together.
+    ahead = settings.nesterov and momentum > 0
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum, nesterov=ahead)
 
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import revmodels
-from study.settings import TrainSettings
+from study.identity import trial_id
+from study.settings import TrainSettings, TrialSettings
 from study.train.optim import learning_rate, make_optimizer, parameter_groups
 
 
@@ -61,3 +62,25 @@ def test_warmup_is_linear_and_reaches_the_peak(schedule):
     assert found[:20] == pytest.approx([(i + 1) / 20 for i in range(20)])
     assert found[20] == 1.0
     assert max(found) == 1.0
+
+
+def test_nesterov_looks_ahead_along_the_momentum():
+    weight, gradients = torch.nn.Linear(1, 1, bias=False).double(), (1.0, -0.5, 2.0)
+    start, velocity = weight.weight.item(), 0.0
+    train = TrainSettings(momentum=0.9, nesterov=True, learning_rate=0.1, weight_decay=0.0)
+    optimizer, expected = make_optimizer(weight, train), start
+    for gradient in gradients:
+        weight.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient
+        expected -= 0.1 * (gradient + 0.9 * velocity)
+    assert weight.weight.item() == pytest.approx(expected, rel=1e-12)
+    assert not make_optimizer(weight, TrainSettings(momentum=0.0, nesterov=True)).defaults["nesterov"]
+
+
+def test_nesterov_is_part_of_the_identity_where_it_is_used():
+    def identity(**train):
+        return trial_id(TrialSettings(train=TrainSettings(**train)))
+
+    assert identity(nesterov=True) != identity() == identity(nesterov=False)
+    assert identity(optimizer="adamw", nesterov=True) == identity(optimizer="adamw")
