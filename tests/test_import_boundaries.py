@@ -105,8 +105,12 @@ ROOMS: dict[str, Room] = {
     "study.executors": Room(
         own="cluster errors outcomes plan progress settings spec store train", others="optuna ray torch"
     ),
-    "study.run": Room(
+    "study.execution": Room(
         own="cluster errors executors outcomes plan progress settings spec store",
+        others="analysis.schema analysis.store",
+    ),
+    "study.run": Room(
+        own="cluster execution errors executors outcomes plan progress settings spec store",
         others="analysis.schema analysis.store",
     ),
     "study.cli": Room(
@@ -137,7 +141,7 @@ KNOWN = {
     "rooms": [
         ["analysis.answers", "analysis.figures"],
         ["revmodels.coupling", "revmodels.engine", "revmodels.errors", "revmodels.precision"],
-        ["study.cli", "study.cluster", "study.executors", "study.run"],
+        ["study.cli", "study.cluster", "study.execution", "study.executors", "study.run"],
     ],
 }
 

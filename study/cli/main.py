@@ -163,6 +163,7 @@ def _summary_json(summary: RunSummary) -> dict[str, Any]:
         "elsewhere": summary.elsewhere,
         "wall_s": summary.wall_s,
         "interrupted": summary.interrupted,
+        "missing": dict(summary.missing),
         "findings": _findings(summary),
     }
 
@@ -182,13 +183,21 @@ def _say_summary(summary: RunSummary) -> None:
         say(f"{summary.left} trials are left; run the same command to go on.")
     if summary.failures:
         say(f"{summary.failures} trials failed: revstudy query failures --store {summary.store}")
+    if summary.missing:
+        shown = ", ".join(f"{i} ({outcome})" for i, outcome in [*summary.missing.items()][:10])
+        more = len(summary.missing) - 10
+        say(
+            f"The store lost {len(summary.missing)} trials that had ended: {shown}"
+            + (f" and {more} more" if more > 0 else "")
+            + ". Their rows cannot be read back; run the same command to train them again."
+        )
     say(f"Results: {summary.store} (revstudy report {summary.study} --store {summary.store})")
     for number, finding in enumerate(_findings(summary), start=1):
         say(f"{number}. {finding}")
 
 
 def _findings(summary: RunSummary) -> list[str]:
-    if summary.interrupted:
+    if summary.interrupted or summary.missing:
         return []
     from analysis.answers.findings import findings
     from analysis.store.store import open_store

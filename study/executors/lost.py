@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from study.executors.job import Job
 from study.store import checkpoints
 from study.store.leases import read_leases
 from study.store.reader import trial_rows
-from study.store.rows import lost_result
+from study.store.rows import TrialResult, lost_result
 from study.store.writer import AttemptTakenError, write_result
 
 RETRIES = 3
@@ -92,10 +91,10 @@ class LostTrials:
         )
         if died and error is not None:
             result.trial["error_message"] = cause_of_death(error)
-        try:
-            write_result(job.store, result)
-        except AttemptTakenError:  # the process wrote it this moment, or another run did
-            return Verdict(outcome=str(_rows_since(job)[-1]["outcome"]))
+        while not _written(job.store, result):
+            if written := _rows_since(job):  # by the process in its last moment, or by another run
+                return Verdict(outcome=str(written[-1]["outcome"]))
+            result = result.as_attempt(result.trial["attempt"] + 1)  # there is a file, and it is damaged
         again = died and not oom and self._within_budget(trial_id, epoch)
         return Verdict(outcome=str(result.trial["outcome"]), retry=again)
 
@@ -115,8 +114,9 @@ class LostTrials:
                 time.sleep(0.1)
             if trial_id not in leased and not _rows_since(job):
                 state = checkpoints.load(job.store, trial_id)
-                with contextlib.suppress(AttemptTakenError):
-                    write_result(job.store, lost_result(job.trial, why, attempt=job.attempt, state=state))
+                result = lost_result(job.trial, why, attempt=job.attempt, state=state)
+                while not _written(job.store, result) and not _rows_since(job):
+                    result = result.as_attempt(result.trial["attempt"] + 1)
 
     def _within_budget(self, trial_id: str, epoch: int) -> bool:
         """Whether a trial that was lost after an epoch may be tried again.
@@ -127,6 +127,15 @@ class LostTrials:
         tries = 1 if epoch > furthest else tries + 1
         self._tries[trial_id] = max(epoch, furthest), tries
         return tries <= RETRIES
+
+
+def _written(store: str, result: TrialResult) -> bool:
+    """Write the rows of an attempt unless there is a file of that attempt."""
+    try:
+        write_result(store, result)
+    except AttemptTakenError:
+        return False
+    return True
 
 
 def _rows_since(job: Job) -> list[dict[str, Any]]:

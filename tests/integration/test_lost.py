@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from study.errors import StoreError
@@ -10,6 +12,7 @@ from study.executors.lost import RETRIES, LostTrials
 from study.outcomes import ProcessLostError
 from study.run import plan_run
 from study.store.reader import read_rows
+from study.store.rows import lost_result
 from study.store.writer import write_result
 from study.train.trial import train_trial
 
@@ -81,6 +84,23 @@ def test_a_row_that_the_process_managed_to_write_stands(job):
     verdict = LostTrials()(job, ActorDiedError("died"))
     assert (verdict.outcome, verdict.retry) == ("ok", False)
     assert row_of(job)["outcome"] == "ok"
+
+
+def test_a_damaged_row_in_the_place_of_the_lost_one_is_left_alone(job):
+    write_result(job.store, lost_result(job.trial))
+    (file,) = Path(job.store).glob("study=*/trials/*.parquet")
+    file.write_bytes(file.read_bytes()[:100])
+    verdict = LostTrials()(job, ActorDiedError("died"))
+    assert (verdict.outcome, verdict.retry) == ("failed", True)
+    assert row_of(job)["attempt"] == 1
+    assert file.stat().st_size == 100
+    file.unlink()
+    lost = LostTrials()
+    lost.left = [job]
+    write_result(job.store, lost_result(job.trial))
+    file.write_bytes(b"")
+    lost.interrupted(KeyboardInterrupt("ended"))
+    assert file.read_bytes() == b""
 
 
 def test_a_store_that_takes_no_row_ends_the_run(job):

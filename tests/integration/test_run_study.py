@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -198,3 +199,44 @@ def test_pruning_writes_rows_of_the_trials_it_stops(make_study, store, method):
         assert rows[trial_id]["outcome"] == outcome
     pruned = [row for row in rows.values() if row["outcome"] == "pruned"]
     assert all(2 <= row["epochs_done"] < 8 for row in pruned)
+
+
+class LosesTheStore(Progress):
+    """The store, or one row of it, disappears once the first trial has ended."""
+
+    def __init__(self, store: Path, *, wholly: bool) -> None:
+        super().__init__()
+        self._store, self._wholly = store, wholly
+        self.lost = ""
+
+    def finished(self, trial_id: str, outcome: str) -> None:
+        super().finished(trial_id, outcome)
+        if not self.lost:
+            self.lost = trial_id
+            if self._wholly:
+                shutil.rmtree(self._store)
+            else:
+                (self._store / "study=small" / "trials" / f"{trial_id}-a0.parquet").unlink()
+
+
+@pytest.mark.parametrize("wholly", [True, False], ids=["the folder", "one row"])
+def test_a_store_that_loses_rows_during_a_run_is_said_by_trial(make_study, store, wholly):
+    earlier = make_study(name="earlier", train={"epochs": 1, "batch_size": 64}, seeds=[7])
+    run_study(earlier, store)
+    (before,) = read_rows(store)
+    study = make_study(train={"epochs": 1, "batch_size": 64}, seeds=[0, 1, 2])
+    progress = LosesTheStore(store, wholly=wholly)
+    summary = run_study(study, store, progress=progress)
+    assert summary.exit_code == 3
+    assert summary.missing[progress.lost] == "ok"
+    assert (before in summary.missing) == wholly
+    again = run_study(study, store)
+    assert (again.exit_code, again.missing) == (0, {})
+
+
+def test_a_request_to_end_while_ray_starts_is_an_interrupt(make_study, store, monkeypatch):
+    def ray_s_own_handler(*arguments, **how):
+        raise SystemExit(signal.SIGTERM)
+
+    monkeypatch.setattr("study.cluster.session.ray_session", ray_s_own_handler)
+    assert run_study(make_study(), store).exit_code == 130
