@@ -78,6 +78,9 @@ class Progress:
         self.others[trial_id] = why
         self._advance(self._epochs_of.pop(trial_id, seen) - seen)
 
+    def note(self, text: str) -> None:
+        """Tell the user something that is not about one trial."""
+
     def close(self) -> None:
         """Leave the terminal clean."""
 
@@ -118,6 +121,10 @@ class BarProgress(Progress):
         self._first_started = self._first_started or time.monotonic()
         self._advance(0)
 
+    def note(self, text: str) -> None:
+        """Print it above the bar."""
+        self._bar.console.print(f"revstudy: {text}", highlight=False, soft_wrap=True)
+
     def close(self) -> None:
         """Erase the bar."""
         self._bar.stop()
@@ -146,6 +153,10 @@ class LineProgress(Progress):
         """Print the trial, its outcome and the counts."""
         super().finished(trial_id, outcome)
         self._console.print(f"{trial_id} {outcome}: {self._counts()}", highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print it as a line."""
+        self._console.print(f"revstudy: {text}", highlight=False, soft_wrap=True)
 
     def passed(self, trial_id: str, why: str) -> None:
         """Print the trial, and that it is another run's."""

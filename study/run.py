@@ -18,8 +18,10 @@ from study.plan.expand import Plan, make_plan
 from study.plan.search_progress import remaining
 from study.plan.searches import common_settings
 from study.progress import ELSEWHERE, FAILURES, FOUND, Progress
+from study.record import extended, read_record
 from study.spec.study import Study
 from study.store.files import located
+from study.store.leases import damaged_leases
 from study.store.reader import History, Row, read_rows
 from study.store.tidy import tidy
 from study.store.writer import check_writable, write_study
@@ -85,6 +87,7 @@ def run_study(
     address: str | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[Plan], None] | None = None,
+    extend: bool = False,
 ) -> RunSummary:
     """Train every trial of a study that the store does not have.
 
@@ -95,9 +98,10 @@ def run_study(
             train.
         progress: Told what happens; the caller closes it.
         on_plan: Called with the plan before anything runs.
+        extend: Whether a study of this name but of other content may be added to the one in the store.
 
     Raises:
-        StudyError: The study cannot be run as it is.
+        StudyError: The study cannot be run as it is, or the store has one of this name and of other content.
         StoreError: The store cannot be written here or on a machine of the cluster; nothing was started.
         ClusterError: Ray cannot be reached, is too small for a trial, has a machine that cannot run trials,
             or died again and again.
@@ -105,13 +109,17 @@ def run_study(
     begun = time.time()
     progress = progress or Progress()
     plan = plan_run(study, store)
+    beside = extended(read_record(store, study.name), study, store, extend=extend)
     check_writable(store)
     planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
     rows = read_rows(store)
     searched = {i for i, row in rows.items() if row["study"] == study.name} - set(planned)
-    write_study(store, study.to_dict(), planned, planned=len(plan.already_done) + len(searched) + plan.total)
+    count = len(plan.already_done) + len(searched) + plan.total
+    write_study(store, study.to_dict(), planned, planned=count, beside=beside)
     if on_plan is not None:
         on_plan(plan)
+    for file in damaged_leases(store):
+        progress.note(f"{file} is damaged: it counts for nothing and is removed")
     interrupted = False
     tidy(store, {trial_id for trial_id, row in rows.items() if row["outcome"] in outcomes.FINAL})
     if plan.total:
@@ -137,7 +145,7 @@ def run_study(
     others = Counter(progress.others.values())
     left = max(0, plan.total - ended.total() - others[FOUND])
     settled = sum(not _interrupted(rows[i]) for i in part & rows.keys())
-    write_study(store, study.to_dict(), part & rows.keys(), planned=settled + left)
+    write_study(store, study.to_dict(), part & rows.keys(), planned=settled + left, beside=beside)
     return RunSummary(
         study=study.name,
         store=str(store),

@@ -44,6 +44,8 @@ class StudyStatus:
         rate_per_hour: Trials that end in an hour, of the last `WINDOW` and those running; None while nothing
             runs.
         time_left_s: At that rate; None while nothing runs.
+        best_accuracy_val: The best validation accuracy of a trial that ended ok.
+        best_accuracy_test: The test accuracy of that trial. The test set chooses nothing.
     """
 
     study: str
@@ -137,6 +139,7 @@ def _study_status(
     time_left = None
     if rate and left is not None:
         time_left = (left + sum(1 - _share(lease) for lease in leases)) / rate
+    best = _best(rows)
     return StudyStatus(
         study=study,
         planned=planned,
@@ -150,16 +153,17 @@ def _study_status(
         left=left,
         rate_per_hour=3600 * rate if rate else None,
         time_left_s=time_left,
-        best_accuracy_val=_best(rows, "accuracy_val"),
-        best_accuracy_test=_best(rows, "accuracy_test"),
+        best_accuracy_val=best.get("accuracy_val"),
+        best_accuracy_test=best.get("accuracy_test"),
         trial_time_s=sum(row["wall_s"] or 0.0 for row in rows),
         last_row_at=max((row["finished_at"] for row in rows if row["finished_at"]), default=None),
     )
 
 
-def _best(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [row[name] for row in rows if row["outcome"] == OK and row[name] is not None]
-    return max(values, default=None)
+def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The trial with the best validation accuracy. The test set chooses nothing."""
+    good = [row for row in rows if row["outcome"] == OK and row["accuracy_val"] is not None]
+    return max(good, key=lambda row: row["accuracy_val"], default={})
 
 
 def _end(row: Mapping[str, Any]) -> str:

@@ -105,12 +105,13 @@ ROOMS: dict[str, Room] = {
     "study.executors": Room(
         own="cluster errors outcomes plan progress settings spec store train", others="optuna ray torch"
     ),
+    "study.record": Room(own="errors provenance spec store"),
     "study.execution": Room(
         own="cluster errors executors outcomes plan progress settings spec store",
         others="analysis.schema analysis.store",
     ),
     "study.run": Room(
-        own="cluster execution errors executors outcomes plan progress settings spec store",
+        own="cluster execution errors executors outcomes plan progress record settings spec store",
         others="analysis.schema analysis.store",
     ),
     "study.cli": Room(

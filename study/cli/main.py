@@ -54,9 +54,20 @@ def run(
         bool,
         typer.Option(help=f"Merge the files of the study at the end, if it has over {MANY_FILES:,} of them."),
     ] = True,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend",
+            help="Add to the study of this name in the store, although it has other content.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train every trial of a study that the store does not have yet. Run it again to resume."""
+    """Train every trial of a study that the store does not have yet. Run it again to resume.
+
+    A study file that says something else than the study of its name in the store is refused, with the
+    difference: give it another name, or pass `--extend`.
+    """
     from study.progress import terminal_progress
     from study.run import run_study
     from study.spec.load import load_study
@@ -64,7 +75,12 @@ def run(
     loaded = load_study(study, scale)
     with terminal_progress() as progress:
         summary = run_study(
-            loaded, store, address=address, progress=progress, on_plan=lambda p: say_plan(p, tell)
+            loaded,
+            store,
+            address=address,
+            progress=progress,
+            on_plan=lambda p: say_plan(p, tell),
+            extend=extend,
         )
     if merge and not summary.interrupted:
         merge_many(store, summary.study)

@@ -117,9 +117,14 @@ def _row(of: StudyStatus) -> dict[str, Any]:
         "retried": of.retried,
         "rate": f"{of.rate_per_hour:.3g}/h" if of.rate_per_hour else "",
         "time left": duration(of.time_left_s) if of.time_left_s is not None else "",
-        "best test accuracy": f"{of.best_accuracy_test:.4f}" if of.best_accuracy_test is not None else "",
+        "best validation accuracy": _accuracy(of.best_accuracy_val),
+        "its test accuracy": _accuracy(of.best_accuracy_test),
         "last row (UTC)": f"{of.last_row_at:%Y-%m-%d %H:%M:%S}" if of.last_row_at else "",
     }
+
+
+def _accuracy(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _running(found: StoreStatus) -> list[dict[str, Any]]:

@@ -58,18 +58,24 @@ def write_result(store: str | Path, result: TrialResult) -> None:
 
 
 def write_study(
-    store: str | Path, study: Mapping[str, Any], trial_ids: Iterable[str] = (), *, planned: int | None = None
+    store: str | Path,
+    study: Mapping[str, Any],
+    trial_ids: Iterable[str] = (),
+    *,
+    planned: int | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``study=<name>/study.json``: the validated study, with its trials under ``trial_ids``.
 
     Trials that another study trained are part of this one through that list. `planned` is how many trials the
-    study has, those of its searches included that are not known yet.
+    study has, those of its searches included that are not known yet. `beside` are further keys of the file:
+    see `study.record`.
 
     Raises:
         StoreError: The store cannot be written.
     """
     trials = {"trial_ids": sorted(trial_ids), **({} if planned is None else {"planned": planned})}
-    content = json.dumps({**study, **trials}, indent=2, allow_nan=False)
+    content = json.dumps({**study, **trials, **(beside or {})}, indent=2, allow_nan=False)
     write_file(store, f"study={study['name']}/study.json", content.encode() + b"\n")
 
 

@@ -75,6 +75,17 @@ def test_each_end_is_counted_as_what_it_is():
     assert _study_status("s", None, rows, [], NOW).left is None
 
 
+def test_validation_chooses_and_test_is_shown_for_what_it_chose():
+    hour = timedelta(hours=1)
+    rows = [
+        row(0, ended=hour, accuracy_val=0.9, accuracy_test=0.7),
+        row(1, ended=hour, accuracy_val=0.8, accuracy_test=0.99),
+        row(2, ended=hour, accuracy_val=None, accuracy_test=1.0),
+    ]
+    found = _study_status("s", 3, rows, [], NOW)
+    assert (found.best_accuracy_val, found.best_accuracy_test) == (0.9, 0.7)
+
+
 def test_a_store_tells_of_trials_that_another_study_trained(make_study, store):
     first, second = (
         make_plan(make_study(name=name, train={"epochs": 1, "batch_size": 64})).trials[0]
