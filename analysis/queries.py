@@ -130,15 +130,17 @@ ORDER BY ALL""",
     ),
     NamedQuery(
         name="pareto",
-        meaning="trials that no other trial on the same data beats in test accuracy and peak memory at once",
+        meaning="trials that no other on the same data beats in validation accuracy and peak memory at once; "
+        "their test accuracy took no part in the choice",
         sql=f"""
-SELECT trial_id, {_SETTINGS}, seed, accuracy_test, memory_peak_bytes, reconstruction_rel_error
+SELECT trial_id, {_SETTINGS}, seed, accuracy_val, accuracy_test, memory_peak_bytes,
+       reconstruction_rel_error
 FROM trials
-WHERE outcome = 'ok' AND isfinite(accuracy_test) AND memory_peak_bytes IS NOT NULL
-QUALIFY accuracy_test = max(accuracy_test) OVER (PARTITION BY data, memory_peak_bytes)
-    AND accuracy_test > coalesce(max(accuracy_test) OVER (
+WHERE outcome = 'ok' AND isfinite(accuracy_val) AND memory_peak_bytes IS NOT NULL
+QUALIFY accuracy_val = max(accuracy_val) OVER (PARTITION BY data, memory_peak_bytes)
+    AND accuracy_val > coalesce(max(accuracy_val) OVER (
         PARTITION BY data ORDER BY memory_peak_bytes GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ), -1)
+    ), '-infinity')
 ORDER BY data, memory_peak_bytes, trial_id""",
     ),
     NamedQuery(

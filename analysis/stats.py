@@ -16,6 +16,8 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
+from analysis.strategies import is_stored, preference
+
 T = TypeVar("T")
 Row = dict[str, Any]
 """One row of the trials view."""
@@ -196,6 +198,14 @@ def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list
     return groups
 
 
+def sample(items: Sequence[T], at_most: int) -> list[T]:
+    """At most so many items, spread evenly over the list, always the same ones."""
+    if len(items) <= at_most:
+        return list(items)
+    step = len(items) / at_most
+    return [items[int(i * step)] for i in range(at_most)]
+
+
 def pairs(
     rows: Iterable[Row],
     factor: str,
@@ -232,17 +242,16 @@ def family_twins(rows: Iterable[Row], *, tolerance: float = 0.25) -> list[Pair]:
     free = ("model", "strategy")
     revnets = [r for r in rows if r["family"] == "revnet" and finite(r["parameters"])]
     resnets = [r for r in rows if r["family"] == "resnet" and finite(r["parameters"])]
-    preference = {"reverse": 0, "checkpoint": 1, "store": 2}
     controls = group_by(resnets, lambda r: settings_key(r, *free, same=()))
     found = []
     for (key, _), group in group_by(revnets, lambda r: (settings_key(r, *free), r["depth"])).items():
-        revnet = min(group, key=lambda r: preference.get(r["strategy"], 3))
+        revnet = min(group, key=lambda r: preference(r["strategy"]))
         candidates = controls.get(key, [])
         if not candidates:
             continue
         gap, twin = min(
             ((abs(math.log(c["parameters"] / revnet["parameters"])), c) for c in candidates),
-            key=lambda item: (item[0], preference.get(item[1]["strategy"], 3) != 2),
+            key=lambda item: (item[0], not is_stored(item[1]["strategy"])),
         )
         if gap <= math.log1p(tolerance):
             found.append(Pair(treatment=revnet, control=twin))

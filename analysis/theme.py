@@ -1,7 +1,7 @@
 """One look for every figure: Okabe–Ito colors, symbols, axes with units, no chart junk.
 
-Every strategy and every precision has one color wherever it appears, and a symbol or dash beside it, so
-that no figure depends on color alone (Okabe and Ito, *Color universal design*, 2008).
+Every precision and every strategy (see `analysis.strategies`) has one color wherever it appears, and a symbol
+or dash beside it, so that no figure depends on color alone (Okabe and Ito, *Color universal design*, 2008).
 """
 
 from __future__ import annotations
@@ -14,14 +14,8 @@ from typing import Any, TypedDict
 import plotly.graph_objects as go
 
 from analysis.stats import Row
+from analysis.strategies import NEUTRAL
 
-STRATEGY_COLORS = {
-    "reverse": "#0072B2",
-    "store": "#D55E00",
-    "checkpoint": "#E69F00",
-    "recursive": "#CC79A7",
-    "compile": "#56B4E9",
-}
 PRECISION_COLORS = {"fp32": "#009E73", "bf16": "#CC79A7", "fp16": "#56B4E9", "fp64": "#8A8F98"}
 OUTCOME_COLORS = {
     "ok": "#009E73",
@@ -32,7 +26,6 @@ OUTCOME_COLORS = {
     "failed": "#0072B2",
 }
 FAMILY_SYMBOLS = {"revnet": "circle", "resnet": "square"}
-NEUTRAL = "#8A8F98"
 INK = "#1f2328"
 GRID = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -44,11 +37,6 @@ class Look(TypedDict):
     color: str
     symbol: str
     dash: str
-
-
-def strategy_color(strategy: str | None) -> str:
-    """The color of a memory strategy, gray for one without."""
-    return STRATEGY_COLORS.get(strategy or "", NEUTRAL)
 
 
 def precision_color(compute: str | None) -> str:

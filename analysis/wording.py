@@ -1,10 +1,10 @@
-"""Numbers as people read them: MB, percent, times, powers of ten, and n beside every interval."""
+"""Numbers and settings as people read them: MB, percent, powers of ten, intervals with n, precisions."""
 
 from __future__ import annotations
 
 import math
 
-from analysis.stats import Estimate
+from analysis.stats import Estimate, Row, finite
 
 MB = 1e6
 """Bytes in a megabyte, the unit of every memory axis."""
@@ -69,6 +69,30 @@ def ratio_text(estimate: Estimate) -> str:
 def count_text(n: int, noun: str) -> str:
     """A count with its noun in the right number."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def precision_label(row: Row) -> str:
+    """The arithmetic of a trial in a word or two: fp32, or ``bf16 on an fp32 stream, exact, tf32``."""
+    compute = row["compute_dtype"] or "unknown"
+    stream = row["stream_dtype"]
+    label = compute if stream in (None, compute) else f"{compute} on {stream} stream"
+    if row["coupling"] == "exact":
+        label += ", exact"
+    if row["matmul"] == "tf32":
+        label += ", tf32"
+    return label
+
+
+def precision_rank(label: str) -> tuple[int, str]:
+    """A sort key that puts the usual arithmetic first: fp64, fp32, bf16, fp16."""
+    order = ("fp64", "fp32", "bf16", "fp16")
+    start = label.split()[0].rstrip(",")
+    return (order.index(start) if start in order else len(order), label)
+
+
+def width_text(row: Row) -> str:
+    """The width multiplier as people write it: 1, 0.5."""
+    return f"{row['width']:g}" if finite(row["width"]) else "unknown"
 
 
 def _points(fraction: float) -> str:

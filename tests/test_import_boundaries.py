@@ -53,23 +53,23 @@ ROOMS: dict[str, Room] = {
     "analysis.errors": Room(),
     "analysis.schema": Room(others="pyarrow"),
     "analysis.store": Room(own="errors schema", others="duckdb numpy pyarrow", lazily="obstore"),
+    "analysis.strategies": Room(),
     "analysis.pareto": Room(others="numpy scipy"),
-    "analysis.stats": Room(others="numpy scipy"),
-    "analysis.labels": Room(own="stats"),
+    "analysis.stats": Room(own="strategies", others="numpy scipy"),
     "analysis.wording": Room(own="stats"),
-    "analysis.theme": Room(own="stats", others="plotly"),
+    "analysis.theme": Room(own="stats strategies", others="plotly"),
     "analysis.formats": Room(own="errors", others="pyarrow"),
     "analysis.laws": Room(own="errors stats", others="numpy scipy"),
     "analysis.queries": Room(own="errors schema store", others="pyarrow"),
-    "analysis.claims": Room(own="laws stats store wording", others="numpy"),
+    "analysis.claims": Room(own="laws stats store strategies wording", others="numpy"),
     "analysis.answers": Room(
-        own="errors labels laws pareto stats store wording", others="numpy", lazily="optuna"
+        own="errors laws pareto stats store strategies wording", others="numpy", lazily="optuna"
     ),
     "analysis.figures": Room(
-        own="answers labels laws pareto stats store theme wording", others="numpy plotly"
+        own="answers laws pareto stats store strategies theme wording", others="numpy plotly"
     ),
     "analysis.report": Room(
-        own="answers claims errors figures formats labels queries schema stats store wording",
+        own="answers claims errors figures formats queries schema stats store wording",
         others="aiohttp jinja2 markupsafe plotly",
         lazily="kaleido",
     ),
@@ -125,22 +125,13 @@ MENDING: dict[str, str] = {
     "revmodels.errors": "coupling",
     "revmodels.precision": "coupling",
     "revmodels.coupling": "engine",
-    "analysis.answers": "figures",
     "study.cluster": "cli",
 }
 KNOWN = {
     "files": [
-        [
-            "analysis.claims.accuracy",
-            "analysis.claims.cost",
-            "analysis.claims.fidelity",
-            "analysis.claims.model",
-            "analysis.claims.pairs",
-        ],
         ["revmodels.coupling.grid", "revmodels.errors"],
     ],
     "rooms": [
-        ["analysis.answers", "analysis.figures"],
         ["revmodels.coupling", "revmodels.engine", "revmodels.errors", "revmodels.precision"],
         ["study.cli", "study.cluster", "study.execution", "study.executors", "study.run"],
     ],

@@ -6,11 +6,21 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from analysis.labels import precision_label, precision_rank, width_text
 from analysis.laws.growth import fit_line
 from analysis.stats import Pair, Row, difference, family_twins, finite, group_by, pairs, ratio, settings_key
 from analysis.store.store import Store
-from analysis.wording import bytes_text, count_text, error_text, factor_text, points_text, ratio_text
+from analysis.strategies import is_reversing, is_stored
+from analysis.wording import (
+    bytes_text,
+    count_text,
+    error_text,
+    factor_text,
+    points_text,
+    precision_label,
+    precision_rank,
+    ratio_text,
+    width_text,
+)
 
 SAME_MACHINE = ("device", "hostname_hash", "cpu_threads", "memory_source")
 """Columns that must agree, besides the settings, before two times or footprints are compared."""
@@ -33,8 +43,8 @@ def reverse_against_store(ok: Iterable[Row], *, same: tuple[str, ...] = ()) -> l
     return pairs(
         [row for row in ok if row["family"] == "revnet"],
         "strategy",
-        treatment=lambda row: row["strategy"] == "reverse",
-        control=lambda row: row["strategy"] == "store",
+        treatment=lambda row: is_reversing(row["strategy"]),
+        control=lambda row: is_stored(row["strategy"]),
         same=same,
     )
 
@@ -63,7 +73,10 @@ def memory_finding(ok: list[Row]) -> str:
         f"{width_text(pair.treatment)}, {pair.treatment['compute_dtype']}; the largest of "
         f"{count_text(len(at_depth), 'pair')} at this depth)."
     )
-    growth = [_growth(strategy, side, pair) for strategy, side in _sides(twins).items()]
+    growth = [
+        _growth([p.control for p in twins], pair.control, "storing"),
+        _growth([p.treatment for p in twins], pair.treatment, "reversing"),
+    ]
     if all(growth):
         sentence = "; ".join(filter(None, growth))
         text += f" {sentence[0].upper()}{sentence[1:]}."
@@ -98,9 +111,9 @@ def accuracy_finding(ok: list[Row]) -> str:
             f"RevNets differ from ResNets of like size (parameters within {math.ceil(100 * gap)} %) by "
             f"{points_text(family)}, same seed"
         )
-    scored = [r for r in ok if finite(r[column])]
+    scored = [r for r in ok if finite(r["accuracy_val"]) and finite(r[column])]
     if scored:
-        best = max(scored, key=lambda r: (r["accuracy_val"] if finite(r["accuracy_val"]) else -1, r[column]))
+        best = max(scored, key=lambda r: (r["accuracy_val"], r["trial_id"]))
         parts.append(
             f"the trial best in validation ({best['model']}, depth {best['depth']}, "
             f"width {width_text(best)}, {best['strategy']}, {best['compute_dtype']}, "
@@ -120,7 +133,7 @@ def precision_finding(ok: list[Row]) -> str:
     reversing = [
         r
         for r in ok
-        if r["strategy"] == "reverse" and finite(r["reconstruction_rel_error"]) and finite(r["depth"])
+        if is_reversing(r["strategy"]) and finite(r["reconstruction_rel_error"]) and finite(r["depth"])
     ]
     if not reversing:
         return (
@@ -143,13 +156,8 @@ def precision_finding(ok: list[Row]) -> str:
     return "Precision: " + "; ".join(parts) + ". Of each trial the worst block and parameter counts."
 
 
-def _sides(twins: list[Pair]) -> dict[str, list[Row]]:
-    return {"store": [p.control for p in twins], "reverse": [p.treatment for p in twins]}
-
-
-def _growth(strategy: str, rows: list[Row], pair: Pair) -> str | None:
-    """How one strategy grows with depth, among trials that differ from the shown pair in depth alone."""
-    shown = pair.control if strategy == "store" else pair.treatment
+def _growth(rows: list[Row], shown: Row, verb: str) -> str | None:
+    """How one strategy grows with depth, among trials that differ from the shown one in depth alone."""
     key = settings_key(shown, "depth", "seed", same=("memory_source", "device"))
     rows = [r for r in rows if settings_key(r, "depth", "seed", same=("memory_source", "device")) == key]
     fit = fit_line([r["depth"] for r in rows], [r["memory_activation_bytes"] for r in rows])
@@ -157,10 +165,9 @@ def _growth(strategy: str, rows: list[Row], pair: Pair) -> str | None:
         return None
     first, last = min(rows, key=lambda r: r["depth"]), max(rows, key=lambda r: r["depth"])
     before, after = first["memory_activation_bytes"], last["memory_activation_bytes"]
-    verb = {"store": "storing", "reverse": "reversing"}[strategy]
-    where = (
-        f"from depth {first['depth']} to {last['depth']}" if strategy == "store" else "over the same depths"
-    )
+    where = f"from depth {first['depth']} to {last['depth']}"
+    if not is_stored(shown["strategy"]):
+        where = "over the same depths"
     if before == after:
         return f"{verb} grows by 0 bytes {where}"
     return f"{verb} grows {factor_text(after / before)} {where} ({bytes_text(fit.slope)} per layer)"

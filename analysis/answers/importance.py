@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.figures.series import sample
-from analysis.stats import Row, finite, flat_config
+from analysis.stats import Row, finite, flat_config, sample
 
 Direction = Literal["maximize", "minimize"]
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from analysis.labels import precision_label, precision_rank, width_text
 from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.stats import Estimate, Row, finite, group_by, pairs, ratio, settings_key
-from analysis.wording import count_text, error_text, ratio_text
+from analysis.strategies import is_reversing
+from analysis.wording import count_text, error_text, precision_label, precision_rank, ratio_text, width_text
 
 TOLERANCE = 0.01
 """Relative error of a gradient: far below the noise between two batches."""
@@ -86,7 +86,7 @@ def _comparable(rows: Iterable[Row]) -> list[Row]:
         row
         for row in rows
         if row["outcome"] == "ok"
-        and row["strategy"] == "reverse"
+        and is_reversing(row["strategy"])
         and row.get("anchor_every") is None
         and all(finite(row[c]) for c in ("depth", "gradient_rel_error", "reconstruction_rel_error"))
     ]
@@ -127,7 +127,7 @@ def precision_answer(rows: Iterable[Row]) -> str:
     )
     if others:
         text += f" Not shown to be safe at that depth: {'; '.join(map(_limit, others))}."
-    lost = [r for r in rows if r["outcome"] == "diverged" and r["strategy"] == "reverse"]
+    lost = [r for r in rows if r["outcome"] == "diverged" and is_reversing(r["strategy"])]
     if lost:
         counts = {label: len(group) for label, group in group_by(lost, precision_label).items()}
         named = (

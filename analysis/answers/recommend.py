@@ -9,15 +9,23 @@ from dataclasses import dataclass
 from analysis.pareto import pareto_mask
 from analysis.stats import Estimate, Row, estimate, finite, group_by, settings_key
 from analysis.store.store import Store
+from analysis.strategies import is_stored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Trials that differ in nothing but the seed, as one point."""
+    """Trials that differ in nothing but the seed, as one point.
+
+    Attributes:
+        rows: The trials.
+        accuracy: Their mean validation accuracy. Whatever is chosen is chosen by this.
+        test: Their mean test accuracy, to be shown for what was chosen; None where no trial has one.
+        peak_bytes: The largest peak of memory of a training step.
+    """
 
     rows: tuple[Row, ...]
-    accuracy_val: float | None
     accuracy: Estimate
+    test: Estimate | None
     peak_bytes: float
 
     @property
@@ -65,31 +73,25 @@ class Recommendation:
     stored: Configuration | None = None
 
 
-def accuracy_column(rows: Iterable[Row]) -> str:
-    """Test accuracy where any trial has it, else validation accuracy."""
-    return "accuracy_test" if any(finite(row["accuracy_test"]) for row in rows) else "accuracy_val"
-
-
-def configurations(rows: Iterable[Row], *, column: str = "accuracy_test") -> list[Configuration]:
-    """Averages the seeds of every configuration that ended ok with finite accuracy and peak memory."""
+def configurations(rows: Iterable[Row]) -> list[Configuration]:
+    """Averages the seeds of every configuration that ended ok with a validation accuracy and a peak."""
     usable = [
         r
         for r in rows
         if r["outcome"] == "ok"
-        and finite(r[column])
+        and finite(r["accuracy_val"])
         and finite(r["memory_peak_bytes"])
         and r["memory_peak_bytes"] > 0
     ]
     found = []
     for group in group_by(usable, lambda r: settings_key(r, "seed", same=("memory_source",))).values():
-        accuracy = estimate(r[column] for r in group)
-        val = [r["accuracy_val"] for r in group if finite(r["accuracy_val"])]
+        accuracy = estimate(r["accuracy_val"] for r in group)
         if accuracy is not None:
             found.append(
                 Configuration(
                     rows=tuple(group),
-                    accuracy_val=sum(val) / len(val) if val else None,
                     accuracy=accuracy,
+                    test=estimate(r["accuracy_test"] for r in group),
                     peak_bytes=max(r["memory_peak_bytes"] for r in group),
                 )
             )
@@ -97,9 +99,8 @@ def configurations(rows: Iterable[Row], *, column: str = "accuracy_test") -> lis
 
 
 def configurations_of(store: Store) -> list[Configuration]:
-    """The configurations of a store by its accuracy, computed once."""
-    rows = store.rows("trials")
-    return store.remember("configurations", lambda: configurations(rows, column=accuracy_column(rows)))
+    """The configurations of a store, computed once."""
+    return store.remember("configurations", lambda: configurations(store.rows("trials")))
 
 
 def recommend(
@@ -120,15 +121,14 @@ def recommend(
     rows = list(rows)
     found: list[Recommendation] = []
     if points is None:
-        points = configurations(rows, column=accuracy_column(rows))
+        points = configurations(rows)
     comparable = group_by(points, lambda c: (c.rows[0]["data"] or "", c.rows[0]["memory_source"] or ""))
     for (data, _), group in sorted(comparable.items()):
-        scores = [c.accuracy_val if c.accuracy_val is not None else c.accuracy.mean for c in group]
-        mask = pareto_mask([(s, c.peak_bytes) for s, c in zip(scores, group, strict=True)], ("max", "min"))
-        front = [(c, s) for c, s, on in zip(group, scores, mask, strict=True) if on]
-        front.sort(key=lambda item: item[0].peak_bytes)
+        mask = pareto_mask([(_score(c), c.peak_bytes) for c in group], ("max", "min"))
+        front = [c for c, on in zip(group, mask, strict=True) if on]
+        front.sort(key=lambda c: c.peak_bytes)
         budgets: dict[float, Configuration] = {}
-        for choice, _ in front:
+        for choice in front:
             budgets[round_up(choice.peak_bytes)] = choice
         chosen = list(budgets.items())
         if len(chosen) > at_most:
@@ -168,8 +168,8 @@ def round_up(value: float) -> float:
 
 
 def _stores(choice: Configuration) -> bool:
-    return choice.rows[0]["strategy"] == "store"
+    return is_stored(choice.rows[0]["strategy"])
 
 
 def _score(choice: Configuration) -> float:
-    return choice.accuracy_val if choice.accuracy_val is not None else choice.accuracy.mean
+    return choice.accuracy.mean

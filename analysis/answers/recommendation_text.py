@@ -8,15 +8,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.answers.recommend import GRADIENT_ERROR_LIMIT, Recommendation
-from analysis.labels import precision_label, width_text
 from analysis.stats import Row, estimate, finite
-from analysis.wording import bytes_text, count_text, error_text, percent_text, seconds_text
+from analysis.strategies import is_stored
+from analysis.wording import (
+    bytes_text,
+    count_text,
+    error_text,
+    percent_text,
+    precision_label,
+    seconds_text,
+    width_text,
+)
 
 
 def answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
     """One line of the recommendation, as text."""
     first = pick.choice.rows[0]
-    accuracy = pick.choice.accuracy
+    accuracy = pick.choice.test or pick.choice.accuracy
     time = estimate(r["step_time_s"] for r in pick.choice.rows)
     interval = None
     if accuracy.low is not None and accuracy.high is not None:
@@ -27,6 +35,8 @@ def answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
         "model": first["model"],
         "settings": f"depth {first['depth']} · width {width_text(first)}",
         "how": f"{first['strategy']} · {precision_label(first)}",
+        "metric": "test" if pick.choice.test else "validation",
+        "validation": percent_text(pick.choice.accuracy.mean),
         "accuracy": percent_text(accuracy.mean),
         "interval": interval,
         "n": count_text(accuracy.n, "seed"),
@@ -69,7 +79,7 @@ def cautions(pick: Recommendation) -> list[str]:
             text += (
                 f" With faithful gradients: {first['model']}, depth {first['depth']}, width "
                 f"{width_text(first)}, {first['strategy']}, {precision_label(first)} reaches "
-                f"{percent_text(other.accuracy.mean)} at {bytes_text(other.peak_bytes)}."
+                f"{percent_text((other.test or other.accuracy).mean)} at {bytes_text(other.peak_bytes)}."
             )
         else:
             text += " No configuration that fits has faithful gradients: a finer precision or stream would."
@@ -81,9 +91,9 @@ def cautions(pick: Recommendation) -> list[str]:
 
 def _stored(pick: Recommendation) -> str:
     """What storing reaches under the same budget; nothing where the choice stores."""
-    if pick.choice.rows[0]["strategy"] == "store":
+    if is_stored(pick.choice.rows[0]["strategy"]):
         return ""
-    return percent_text(pick.stored.accuracy.mean) if pick.stored else "none fits"
+    return percent_text((pick.stored.test or pick.stored.accuracy).mean) if pick.stored else "none fits"
 
 
 def _error(value: float | None) -> str:

@@ -6,23 +6,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.answers.findings import SAME_MACHINE, reverse_against_store
-from analysis.answers.recommend import Configuration, accuracy_column
-from analysis.labels import precision_label, width_text
+from analysis.answers.recommend import Configuration
 from analysis.stats import Estimate, Row, difference, finite, group_by, ratio
-from analysis.wording import bytes_text, count_text, factor_text, percent_text, points_text, ratio_text
+from analysis.strategies import doing
+from analysis.wording import (
+    bytes_text,
+    count_text,
+    factor_text,
+    percent_text,
+    points_text,
+    precision_label,
+    ratio_text,
+    width_text,
+)
 
 NEAR = 0.01
 """How far below the best validation accuracy a configuration may be, one point, to count as near it."""
 
 WORTH = 0.95
 """Peak memory against storing above which reversing is said to save nothing."""
-
-_WORDS = {
-    "reverse": "reversing",
-    "store": "storing",
-    "checkpoint": "checkpointing",
-    "budget": "storing within a budget",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,8 @@ class Near:
 def twins(rows: Sequence[Row]) -> Twins:
     """Compares reversing with storing over the trials that ended ok."""
     ok = [row for row in rows if row["outcome"] == "ok"]
-    column = accuracy_column(ok)
+    # Nothing is chosen by this difference: it compares twins, whatever their accuracy.
+    column = "accuracy_test" if any(finite(row["accuracy_test"]) for row in ok) else "accuracy_val"
     return Twins(
         memory=ratio(reverse_against_store(ok, same=("memory_source", "device")), "memory_peak_bytes"),
         time=ratio(
@@ -85,7 +88,7 @@ def nearest(points: Iterable[Configuration]) -> list[Near]:
         points: configurations, as of `analysis.answers.recommend.configurations`.
 
     """
-    scored = [(c.accuracy_val, c) for c in points if c.accuracy_val is not None]
+    scored = [(c.accuracy.mean, c) for c in points]
     groups = group_by(scored, lambda s: (s[1].rows[0]["data"] or "", s[1].rows[0]["memory_source"] or ""))
     found = []
     for (data, _), group in sorted(groups.items()):
@@ -145,7 +148,7 @@ def near_text(near: Near) -> str:
     text = f"To come within one point of the best validation accuracy on {near.data}, "
     text += f"{percent_text(near.best)}, {'; '.join(parts)}."
     if near.short:
-        words = " or ".join(_WORDS.get(name, name) for name in near.short)
+        words = " or ".join(map(doing, near.short))
         text += f" No configuration came as near by {words} with faithful gradients."
     if len(near.needs) + len(near.short) < 2:
         text += (
@@ -156,12 +159,12 @@ def near_text(near: Near) -> str:
 
 
 def _doing(row: Row) -> str:
-    return _WORDS.get(row["strategy"] or "", f"strategy {row['strategy'] or 'unknown'}")
+    return doing(row["strategy"])
 
 
 def _what(one: Configuration) -> str:
     row = one.rows[0]
     return (
         f"{row['model']}, depth {row['depth']}, width {width_text(row)}, {precision_label(row)}: "
-        f"{percent_text(one.accuracy_val)}, {count_text(len(one.rows), 'seed')}"
+        f"{percent_text(one.accuracy.mean)}, {count_text(len(one.rows), 'seed')}"
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from analysis.claims.model import Claim, Evidence, Missing, Row, evidence, select
+from analysis.claims.claim import Claim, Evidence, Missing, Row, evidence, select
 from analysis.claims.pairs import IMAGENET_PAIRS, PAIRS
 from analysis.stats import estimate, group_by, sign_flip_p
 from analysis.store.store import Store
+from analysis.strategies import REVERSE, STORE
 from analysis.wording import points_text
 
 FULL_EPOCHS = {"cifar": 144, "imagenet": 108}
@@ -40,7 +41,7 @@ JOIN trials a ON a.model = p.revnet JOIN trials b ON b.model = p.resnet
  AND a.batch_size = b.batch_size AND a.epochs = b.epochs AND a.learning_rate = b.learning_rate
  AND a.weight_decay = b.weight_decay AND a.schedule = b.schedule AND a.optimizer = b.optimizer
  AND a.compute_dtype = b.compute_dtype AND a.workers = b.workers
-WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.strategy = 'reverse' AND b.strategy = 'store'
+WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.strategy = '{REVERSE}' AND b.strategy = '{STORE}'
   AND a.anchor_every IS NULL AND a.compute_dtype = a.stream_dtype AND a.coupling = 'additive'
   AND a.depth = TRY_CAST(substr(a.model, 7) AS BIGINT) AND b.depth = TRY_CAST(substr(b.model, 7) AS BIGINT)"""
 
@@ -131,7 +132,7 @@ FROM trials a JOIN trials b
  AND a.weight_decay = b.weight_decay AND a.schedule = b.schedule AND a.optimizer = b.optimizer
  AND a.examples_train = b.examples_train AND a.compute_dtype = b.compute_dtype
  AND a.stream_dtype = b.stream_dtype AND a.matmul = b.matmul AND a.workers = b.workers
-WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.strategy = 'reverse' AND b.strategy = 'store'
+WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.strategy = '{REVERSE}' AND b.strategy = '{STORE}'
   AND a.anchor_every IS NULL AND a.coupling = 'additive' AND b.coupling = 'additive'
   AND a.compute_dtype = 'fp32' AND a.stream_dtype = 'fp32'
   AND isfinite(a.accuracy_test) AND isfinite(b.accuracy_test)""",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 
-from analysis.claims.model import Claim, Evidence, Missing, Row, evidence, select
+from analysis.claims.claim import Claim, Evidence, Missing, Row, evidence, select
 from analysis.laws.growth import Fit, fit_power
 from analysis.stats import estimate, group_by
 from analysis.store.store import Store
+from analysis.strategies import CHECKPOINT, REVERSE, STORE
 from analysis.wording import bytes_text, ratio_text
 
 FLAT = 0.01
@@ -35,10 +36,10 @@ def flat_in_depth(store: Store) -> Evidence | Missing:
     shares, used, told = [], [], []
     for group in _groups(select(store, _MEASURED)):
         slopes = {}
-        for strategy in ("store", "reverse"):
+        for strategy in (STORE, REVERSE):
             points = [(r["depth"], r["bytes"]) for r in group if r["strategy"] == strategy]
             slopes[strategy] = _slope(points)
-        store_slope, reverse_slope = slopes["store"], slopes["reverse"]
+        store_slope, reverse_slope = slopes[STORE], slopes[REVERSE]
         if store_slope is None or reverse_slope is None or store_slope <= 0:
             continue
         shares.append(reverse_slope / store_slope)
@@ -60,11 +61,11 @@ def step_time(store: Store) -> Evidence | Missing:
     for group in _groups(rows):
         for at_depth in group_by(group, lambda r: r["depth"]).values():
             medians = _medians(at_depth)
-            if "store" in medians and "reverse" in medians:
-                ratios.append(medians["reverse"] / medians["store"])
-                used += [r for r in at_depth if r["strategy"] in ("store", "reverse")]
-                if "checkpoint" in medians:
-                    extra.append(medians["checkpoint"] / medians["store"])
+            if STORE in medians and REVERSE in medians:
+                ratios.append(medians[REVERSE] / medians[STORE])
+                used += [r for r in at_depth if r["strategy"] in (STORE, REVERSE)]
+                if CHECKPOINT in medians:
+                    extra.append(medians[CHECKPOINT] / medians[STORE])
     if not ratios:
         return Missing(needs="trials that reverse and store on one machine, timed with no trial beside them")
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
@@ -90,16 +91,16 @@ def complexity(store: Store) -> Evidence | Missing:
             time = fit_power(depths, [r["time"] for r in of_strategy])
             if memory and time:
                 powers[strategy] = (memory, time)
-        if {"store", "reverse"} <= set(powers) and (best is None or len(group) > len(best[0])):
+        if {STORE, REVERSE} <= set(powers) and (best is None or len(group) > len(best[0])):
             best = group, powers
     if best is None:
         return Missing(needs="timed trials of one design that store and reverse, at three depths or more")
     group, powers = best
-    memory, time = powers["reverse"]
-    if powers["store"][1].slope < SLOWEST_GROWTH:
-        told = f"storing's time grows by the power {powers['store'][1].slope:.2f} of depth"
+    memory, time = powers[REVERSE]
+    if powers[STORE][1].slope < SLOWEST_GROWTH:
+        told = f"storing's time grows by the power {powers[STORE][1].slope:.2f} of depth"
         return Missing(needs="steps timed on a machine that does nothing else", figure=told)
-    others = [m.slope for strategy, (m, _) in powers.items() if strategy != "reverse"]
+    others = [m.slope for strategy, (m, _) in powers.items() if strategy != REVERSE]
     holds = memory.slope <= FLAT_POWER and memory.slope < min(others) and time.slope <= LINEAR_POWER
     figure = "powers of depth: " + "; ".join(
         f"{strategy} memory {m.slope:.2f}, time {t.slope:.2f}" for strategy, (m, t) in sorted(powers.items())
@@ -113,7 +114,7 @@ def freed_memory(store: Store) -> Evidence | Missing:
     best: dict[str, tuple[float, Row, Row]] = {}
     for axis in ("depth", "batch_size"):
         for group in _groups(rows, *(name for name in (*_ALIKE_COLUMNS, "depth") if name != axis)):
-            stored, reversing = (_peaks(group, axis, strategy) for strategy in ("store", "reverse"))
+            stored, reversing = (_peaks(group, axis, strategy) for strategy in (STORE, REVERSE))
             for row in reversing:
                 within = [s for s in stored if row["peak"] <= s["peak"]]
                 if not within:

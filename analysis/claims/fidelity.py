@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 
-from analysis.claims.model import Claim, Evidence, Missing, Row, evidence, select
+from analysis.claims.claim import Claim, Evidence, Missing, Row, evidence, select
 from analysis.store.store import Store
+from analysis.strategies import REVERSE, STORE
 from analysis.wording import error_text
 
 INVERSE_LIMITS = {"fp64": 1e-12, "fp32": 1e-4}
@@ -20,7 +21,7 @@ STORED_FLOATS = {"revnet38": 89_088, "revnet110": 90_112, "revnet164": 262_144}
 HEAD_SLACK = 1.3
 """The table above leaves out the classifier's own activations, up to a quarter of it."""
 
-_REBUILDS = """outcome = 'ok' AND strategy = 'reverse' AND coupling = 'additive'
+_REBUILDS = f"""outcome = 'ok' AND strategy = '{REVERSE}' AND coupling = 'additive'
     AND compute_dtype = stream_dtype AND anchor_every IS NULL AND coalesce(matmul, '') <> 'tf32'"""
 
 _AT_INITIALIZATION = f"""
@@ -143,8 +144,8 @@ WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.compute_dtype = a.stream_dtype
 
 def statistics_once(store: Store) -> Evidence | Missing:
     """Claim 14."""
-    condition = """a.family = 'revnet' AND a.strategy = 'reverse' AND a.anchor_every IS NULL
-      AND b.strategy = 'store' AND a.workers = b.workers"""
+    condition = f"""a.family = 'revnet' AND a.strategy = '{REVERSE}' AND a.anchor_every IS NULL
+      AND b.strategy = '{STORE}' AND a.workers = b.workers"""
     rows = select(store, _TWINS.format(column="loss_val", dtypes="'fp64'", condition=condition))
     rows = [r for r in rows if _number(r["gap"])]
     if not rows:
@@ -159,7 +160,7 @@ def statistics_once(store: Store) -> Evidence | Missing:
 
 def workers_agree(store: Store) -> Evidence | Missing:
     """Claim 18."""
-    condition = "a.workers > 1 AND b.workers = 1 AND a.strategy = b.strategy AND a.strategy = 'reverse'"
+    condition = f"a.workers > 1 AND b.workers = 1 AND a.strategy = b.strategy AND a.strategy = '{REVERSE}'"
     query = _TWINS.format(column="loss_train", dtypes="'fp64', 'fp32'", condition=condition)
     rows = [r for r in select(store, query + " AND a.family = 'revvit'") if _number(r["gap"])]
     if not rows:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from analysis.claims.model import Claim, Evidence, Missing, evidence, select
+from analysis.claims.claim import Claim, Evidence, Missing, evidence, select
 from analysis.store.store import Store
+from analysis.strategies import REVERSE, STORE
 
 ORDER_OF_MAGNITUDE = 10.0
 PAIRS = (("resnet32", "revnet38"), ("resnet110", "revnet110"), ("resnet164", "revnet164"))
@@ -24,7 +25,7 @@ PARAMETER_GAP = 0.05
 
 def saving(store: Store) -> Evidence | Missing:
     """Claim 4."""
-    rows = select(store, _pairs_query("a.strategy = 'reverse' AND b.strategy = 'store'"))
+    rows = select(store, _pairs_query(f"a.strategy = '{REVERSE}' AND b.strategy = '{STORE}'"))
     rows = [r for r in rows if r["bytes"] > 0 and r["twin_bytes"] > 0]
     deep = [r for r in rows if r["model"] != "revnet38"]
     if not deep:

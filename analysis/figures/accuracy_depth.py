@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import accuracy_column
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import estimate, finite, group_by, settings_key
 from analysis.store.store import Store
-from analysis.theme import base_layout, family_symbol, strategy_color
+from analysis.strategies import strategy_color
+from analysis.theme import base_layout, family_symbol
 from analysis.wording import count_text
 
 
@@ -18,7 +18,6 @@ from analysis.wording import count_text
 class AccuracyDepthInfo:
     """Mean accuracy in percent by depth, one line per group that differs in depth and seed alone."""
 
-    metric: str
     series: tuple[Series, ...]
     depths: tuple[int, ...]
     notes: tuple[str, ...]
@@ -27,11 +26,10 @@ class AccuracyDepthInfo:
 def info(store: Store) -> AccuracyDepthInfo:
     """Averages seeds, keeps their intervals, and joins equal settings over depth."""
     trials = store.rows("trials")
-    column = accuracy_column(trials)
-    rows = [r for r in trials if r["outcome"] == "ok" and finite(r[column]) and finite(r["depth"])]
+    rows = [r for r in trials if r["outcome"] == "ok" and finite(r["accuracy_val"]) and finite(r["depth"])]
     depths = tuple(sorted({r["depth"] for r in rows}))
     if len(depths) < 2:
-        return AccuracyDepthInfo(metric="", series=(), depths=depths, notes=())
+        return AccuracyDepthInfo(series=(), depths=depths, notes=())
     series = []
     looks = sorted(group_by(rows, lambda r: (r["strategy"] or "", r["family"] or "")).items())
     for number, ((strategy, family), look) in enumerate(looks):
@@ -41,7 +39,7 @@ def info(store: Store) -> AccuracyDepthInfo:
         for group in group_by(look, lambda r: settings_key(r, "depth", "seed")).values():
             line = []
             for depth, same in sorted(group_by(group, lambda r: r["depth"]).items()):
-                mean = estimate(r[column] for r in same)
+                mean = estimate(r["accuracy_val"] for r in same)
                 if mean is not None:
                     line.append(
                         Point(
@@ -61,7 +59,7 @@ def info(store: Store) -> AccuracyDepthInfo:
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),
                 role="mean",
-                column=column,
+                column="accuracy_val",
                 scale=100,
                 mode="lines+markers",
                 opacity=0.8,
@@ -73,7 +71,6 @@ def info(store: Store) -> AccuracyDepthInfo:
         "lines join trials that differ in depth and seed alone. Depths stand at equal distances.",
     )
     return AccuracyDepthInfo(
-        metric="test" if column == "accuracy_test" else "validation",
         series=tuple(series),
         depths=depths,
         notes=notes,
@@ -84,13 +81,11 @@ def figure(info: AccuracyDepthInfo) -> go.Figure | None:
     """Draws it; None with fewer than two depths."""
     if not info.series:
         return None
-    layout = base_layout(title="Accuracy against depth", x="depth / layers", y=f"{info.metric} accuracy / %")
+    layout = base_layout(title="Accuracy against depth", x="depth / layers", y="validation accuracy / %")
     layout.xaxis.update(
         tickmode="array",
         tickvals=list(range(len(info.depths))),
         ticktext=[str(depth) for depth in info.depths],
         range=[-0.5, len(info.depths) - 0.5],
     )
-    return draw(
-        traces(info.series, x="at this depth", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy"), layout
-    )
+    return draw(traces(info.series, x="at this depth", y="<b>%{y:.2f} %</b> validation accuracy"), layout)

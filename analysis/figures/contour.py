@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from analysis.answers.importance import importance, numeric_settings
 from analysis.figures.search_history import searched
-from analysis.figures.series import describe, sample
-from analysis.stats import finite
+from analysis.figures.series import describe
+from analysis.stats import finite, sample
 from analysis.store.store import Store
 from analysis.theme import base_layout, safe
 from analysis.wording import count_text

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Series, draw, line_series, sample, traces
-from analysis.stats import group_by
+from analysis.figures.series import MAX_LINES, Series, draw, line_series, traces
+from analysis.stats import group_by, sample
 from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, count_axis, log_ticks
 from analysis.wording import count_text
@@ -29,7 +29,7 @@ def info(store: Store) -> CurvesInfo:
     """Collects the curves of a bounded number of trials, spread evenly over the store."""
     with_epochs = set(store.table("epochs")["trial_id"].unique().to_pylist())
     trials = [r for r in store.rows("trials") if r["trial_id"] in with_epochs]
-    chosen = sample(trials)
+    chosen = sample(trials, MAX_LINES)
     by_trial = group_by(store.rows_of("epochs", (r["trial_id"] for r in chosen)), lambda r: r["trial_id"])
     series: list[Series] = []
     for panel, (column, scale) in enumerate(PANELS, start=1):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.figures.error_depth import set_error_axis, zero_place
-from analysis.figures.series import Series, draw, line_series, sample, traces
-from analysis.stats import finite, group_by
+from analysis.figures.series import MAX_LINES, Series, draw, line_series, traces
+from analysis.stats import finite, group_by, sample
 from analysis.store.store import Store
 from analysis.theme import base_layout, count_axis
 from analysis.wording import count_text
@@ -30,7 +30,7 @@ def info(store: Store) -> ErrorBlockInfo:
     )
     probed = set(some["trial_id"].to_pylist())
     trials = [r for r in store.rows("trials") if r["trial_id"] in probed]
-    chosen = sample(trials)
+    chosen = sample(trials, MAX_LINES)
     rows = store.rows_of("blocks", (r["trial_id"] for r in chosen))
     probes = [r for r in rows if finite(r["reconstruction_rel_error"]) and finite(r["block"])]
     by_trial = group_by(probes, lambda r: r["trial_id"])

@@ -10,12 +10,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.labels import precision_label
 from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, precision_look
-from analysis.wording import count_text
+from analysis.wording import count_text, precision_label
 
 PANELS = (
     ("reconstruction_rel_error", "reconstruction error / relative"),

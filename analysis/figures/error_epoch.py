@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.figures.error_depth import set_error_axis, zero_place
-from analysis.figures.series import Series, draw, line_series, sample, traces
-from analysis.stats import Row, finite, group_by
+from analysis.figures.series import MAX_LINES, Series, draw, line_series, traces
+from analysis.stats import Row, finite, group_by, sample
 from analysis.store.store import Store
 from analysis.theme import base_layout, count_axis
 from analysis.wording import count_text
@@ -31,7 +31,7 @@ def info(store: Store) -> ErrorEpochInfo:
     )
     probed = set(often["trial_id"].to_pylist())
     trials = [r for r in store.rows("trials") if r["trial_id"] in probed]
-    chosen = sample(trials)
+    chosen = sample(trials, MAX_LINES)
     rows = store.rows_of("epochs", (r["trial_id"] for r in chosen))
     rows = [*_at_initialization(store, {r["trial_id"] for r in chosen}), *rows]
     by_trial = group_by(

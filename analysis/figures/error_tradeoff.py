@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 from analysis.answers.recommend import GRADIENT_ERROR_LIMIT
 from analysis.figures.error_depth import set_error_axis, zero_place
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
-from analysis.labels import precision_label, precision_rank
 from analysis.pareto import pareto_mask
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store.store import Store
-from analysis.theme import NEUTRAL, base_layout, log_ticks, precision_look, strategy_color
-from analysis.wording import MB, count_text
+from analysis.strategies import NEUTRAL, is_exact, strategy_color
+from analysis.theme import base_layout, log_ticks, precision_look
+from analysis.wording import MB, count_text, precision_label, precision_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,6 @@ class _Mark:
     ids: tuple[str, ...]
 
 
-_EXACT = ("store", "checkpoint")
-
-
 def info(store: Store) -> ErrorTradeoffInfo:
     """Collects the trials that ended ok; there must be one that reverses and was probed."""
     ok = [
@@ -54,11 +51,11 @@ def info(store: Store) -> ErrorTradeoffInfo:
         for r in store.rows("trials")
         if r["outcome"] == "ok" and finite(r["memory_peak_bytes"]) and r["memory_peak_bytes"] > 0
     ]
-    exact = [r for r in ok if r["strategy"] in _EXACT]
+    exact = [r for r in ok if is_exact(r["strategy"])]
     probed = [
         r
         for r in ok
-        if r["strategy"] not in _EXACT and finite(r["gradient_rel_error"]) and r["gradient_rel_error"] >= 0
+        if not is_exact(r["strategy"]) and finite(r["gradient_rel_error"]) and r["gradient_rel_error"] >= 0
     ]
     if not probed:
         return ErrorTradeoffInfo(series=(), on_front=frozenset(), floor=1e-17, notes=())
@@ -77,11 +74,11 @@ def info(store: Store) -> ErrorTradeoffInfo:
         fronts.append(tuple(Point(x=p.row["memory_peak_bytes"] / MB, y=p.error, ids=p.ids) for p in front))
     series = []
     looks = group_by(points, lambda p: _look(p.row))
-    for label in sorted(looks, key=lambda label: (label in _EXACT, precision_rank(label))):
+    for label in sorted(looks, key=lambda label: (is_exact(label), precision_rank(label))):
         row = looks[label][0].row
         look = precision_look(row)
         keys: tuple[tuple[str, str], ...] = (("precision", label), ("strategy", row["strategy"] or ""))
-        if label in _EXACT:
+        if is_exact(label):
             look = {"color": strategy_color(label), "symbol": "square", "dash": "solid"}
             keys = (("strategy", label),)
         drawn = tuple(_point(p, floor) for p in looks[label])
@@ -134,7 +131,7 @@ def figure(info: ErrorTradeoffInfo) -> go.Figure | None:
 
 
 def _look(row: Row) -> str:
-    return row["strategy"] if row["strategy"] in _EXACT else precision_label(row)
+    return row["strategy"] if is_exact(row["strategy"]) else precision_label(row)
 
 
 def _point(mark: _Mark, floor: float) -> Point:
@@ -144,5 +141,5 @@ def _point(mark: _Mark, floor: float) -> Point:
         y=mark.error,
         ids=mark.ids,
         text=describe([mark.row]),
-        value_text="nothing rebuilt" if _look(mark.row) in _EXACT else zero,
+        value_text="nothing rebuilt" if is_exact(mark.row["strategy"]) else zero,
     )

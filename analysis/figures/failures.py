@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
-from analysis.theme import NEUTRAL, OUTCOME_COLORS, base_layout, count_axis, safe
+from analysis.strategies import NEUTRAL
+from analysis.theme import OUTCOME_COLORS, base_layout, count_axis, safe
 from analysis.wording import count_text
 
 

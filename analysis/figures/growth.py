@@ -10,12 +10,12 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.labels import precision_label, width_text
 from analysis.laws.growth import Fit, fit_power
 from analysis.stats import Row, finite, group_by, settings_key
 from analysis.store.store import Store
-from analysis.theme import base_layout, family_symbol, log_ticks, strategy_color
-from analysis.wording import MB, count_text
+from analysis.strategies import strategy_color
+from analysis.theme import base_layout, family_symbol, log_ticks
+from analysis.wording import MB, count_text, precision_label, width_text
 
 FURTHER = 2
 """Extrapolated lines end at so many times the depth, or width, of the largest trial."""

@@ -11,7 +11,8 @@ from analysis.answers.findings import SAME_MACHINE
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import Pair, Row, finite, group_by, pairs, ratio
 from analysis.store.store import Store
-from analysis.theme import NEUTRAL, base_layout, family_symbol, strategy_color
+from analysis.strategies import NEUTRAL, is_rival, is_stored, strategy_color
+from analysis.theme import base_layout, family_symbol
 from analysis.wording import factor_text, ratio_text
 
 THEORY = 4 / 3
@@ -78,8 +79,8 @@ def _stored_pairs(trials: Iterable[Row]) -> list[Pair]:
     return pairs(
         rows,
         "strategy",
-        treatment=lambda r: r["strategy"] in ("reverse", "checkpoint", "recursive", "compile"),
-        control=lambda r: r["strategy"] == "store",
+        treatment=lambda r: is_rival(r["strategy"]),
+        control=lambda r: is_stored(r["strategy"]),
         same=SAME_MACHINE,
     )
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import accuracy_column
-from analysis.figures.series import Point, Series, describe, draw, sample, traces
-from analysis.labels import precision_label, precision_rank
+from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.pareto import pareto_mask
-from analysis.stats import Row, finite, group_by
+from analysis.stats import Row, finite, group_by, sample
 from analysis.store.store import Store
-from analysis.theme import GRID, base_layout, safe, strategy_color
-from analysis.wording import MB, count_text, error_text
+from analysis.strategies import strategy_color
+from analysis.theme import GRID, base_layout, safe
+from analysis.wording import MB, count_text, error_text, precision_label, precision_rank
 
 MAX_LINES = 240
 
@@ -70,19 +69,16 @@ _SCALES = (
 
 def info(store: Store) -> ParallelInfo:
     """Collects the trials that ended ok with an accuracy and a peak of memory."""
-    column = accuracy_column(store.rows("trials"))
     rows = [
         r
         for r in store.rows("trials")
-        if r["outcome"] == "ok" and finite(r[column]) and finite(r["memory_peak_bytes"])
+        if r["outcome"] == "ok" and finite(r["accuracy_val"]) and finite(r["memory_peak_bytes"])
     ]
-    last = _Scale(
-        column=column, title=f"{'test' if column.endswith('test') else 'validation'}<br>accuracy %", scale=100
-    )
+    last = _Scale(column="accuracy_val", title="validation<br>accuracy %", scale=100)
     placed = [(axis, places) for s in (*_SCALES, last) if (made := _axis(s, rows)) for axis, places in [made]]
-    if not any(axis.column == column for axis, _ in placed) or len(placed) < 3:
+    if not any(axis.column == last.column for axis, _ in placed) or len(placed) < 3:
         return ParallelInfo(axes=(), series=(), shown=0, trials=len(rows), notes=())
-    mask = pareto_mask([(r[column], r["memory_peak_bytes"]) for r in rows], ("max", "min"))
+    mask = pareto_mask([(r["accuracy_val"], r["memory_peak_bytes"]) for r in rows], ("max", "min"))
     front = [r for r, on in zip(rows, mask, strict=True) if on]
     on_front = {r["trial_id"] for r in front}
     chosen = front[:MAX_LINES] + sample(

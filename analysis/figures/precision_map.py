@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import accuracy_column
-from analysis.labels import precision_label, precision_rank
 from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, safe
-from analysis.wording import count_text
+from analysis.wording import count_text, precision_label, precision_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +49,10 @@ class PrecisionMapInfo:
 
 def info(store: Store) -> PrecisionMapInfo:
     """Collects the trials that ended ok, by precision and depth."""
-    accuracy = accuracy_column(store.rows("trials"))
     rows = [r for r in store.rows("trials") if r["outcome"] == "ok" and finite(r["depth"])]
-    name = "test" if accuracy.endswith("test") else "validation"
     wanted = (
         ("gradient_rel_error", "gradient error of reversing / relative", True, 1.0),
-        (accuracy, f"{name} accuracy / %", False, 100.0),
+        ("accuracy_val", "validation accuracy / %", False, 100.0),
     )
     rows = [r for r in rows if any(finite(r[column]) for column, *_ in wanted)]
     precisions = sorted({precision_label(r) for r in rows}, key=precision_rank)

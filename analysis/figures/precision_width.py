@@ -6,20 +6,17 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import accuracy_column
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.labels import precision_label
 from analysis.stats import estimate, finite, group_by, settings_key
 from analysis.store.store import Store
 from analysis.theme import base_layout, family_symbol, precision_look
-from analysis.wording import count_text
+from analysis.wording import count_text, precision_label
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionWidthInfo:
     """Mean accuracy in percent by width, one line per comparable group; `widths` are the ticks."""
 
-    metric: str
     series: tuple[Series, ...]
     widths: tuple[float, ...]
     notes: tuple[str, ...]
@@ -28,8 +25,7 @@ class PrecisionWidthInfo:
 def info(store: Store) -> PrecisionWidthInfo:
     """Averages seeds, keeps their intervals, and joins equal settings over width."""
     trials = store.rows("trials")
-    column = accuracy_column(trials)
-    rows = [r for r in trials if r["outcome"] == "ok" and finite(r[column]) and finite(r["width"])]
+    rows = [r for r in trials if r["outcome"] == "ok" and finite(r["accuracy_val"]) and finite(r["width"])]
     widths = sorted({r["width"] for r in rows})
     labels = sorted({precision_label(r) for r in rows})
     series = []
@@ -42,7 +38,7 @@ def info(store: Store) -> PrecisionWidthInfo:
         for group in group_by(look, lambda r: settings_key(r, "width", "seed")).values():
             line = []
             for width, same in sorted(group_by(group, lambda r: r["width"]).items()):
-                mean = estimate(r[column] for r in same)
+                mean = estimate(r["accuracy_val"] for r in same)
                 if mean is None:
                     continue
                 line.append(
@@ -65,7 +61,7 @@ def info(store: Store) -> PrecisionWidthInfo:
                 symbol=family_symbol(family),
                 dash=look_of["dash"],
                 role="mean",
-                column=column,
+                column="accuracy_val",
                 scale=100,
                 mode="lines+markers",
                 opacity=0.85,
@@ -79,7 +75,6 @@ def info(store: Store) -> PrecisionWidthInfo:
             "lines join trials that differ in width and seed alone."
         )
     return PrecisionWidthInfo(
-        metric="test" if column == "accuracy_test" else "validation",
         series=tuple(series),
         widths=tuple(widths),
         notes=tuple(notes),
@@ -93,7 +88,7 @@ def figure(info: PrecisionWidthInfo) -> go.Figure | None:
     layout = base_layout(
         title="Accuracy by precision and width",
         x="width / multiple of the preset's channels",
-        y=f"{info.metric} accuracy / %",
+        y="validation accuracy / %",
     )
     layout.xaxis.update(
         tickmode="array",
@@ -101,6 +96,4 @@ def figure(info: PrecisionWidthInfo) -> go.Figure | None:
         ticktext=[f"{width:g}" for width in info.widths],
         range=[-0.5, len(info.widths) - 0.5],
     )
-    return draw(
-        traces(info.series, x="at this width", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy"), layout
-    )
+    return draw(traces(info.series, x="at this width", y="<b>%{y:.2f} %</b> validation accuracy"), layout)

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import Pair, Row, finite, group_by, ratio, settings_key
 from analysis.store.store import Store
-from analysis.theme import NEUTRAL, base_layout
+from analysis.strategies import NEUTRAL
+from analysis.theme import base_layout
 from analysis.wording import ratio_text
 
 _KINDS = (

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
-from analysis.theme import INK, NEUTRAL, OUTCOME_COLORS, base_layout, count_axis
+from analysis.strategies import NEUTRAL
+from analysis.theme import INK, OUTCOME_COLORS, base_layout, count_axis
 from analysis.wording import count_text, percent_text
 
 _SYMBOLS = {"ok": "circle", "pruned": "triangle-down-open"}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseTraceType
 
-from analysis.labels import precision_label
 from analysis.stats import Row, finite, group_by
 from analysis.theme import precision_look, safe
+from analysis.wording import precision_label
 
 MAX_LINES = 120
 """Learning curves and probes drawn at most; the caption says when this is a sample."""
@@ -241,14 +241,6 @@ def line_series(
 def significant(value: float, digits: int = 6) -> float:
     """The value to so many significant digits: what a screen can show, in a third of the bytes."""
     return float(f"{value:.{digits}g}") if math.isfinite(value) else value
-
-
-def sample(rows: Sequence[Row], at_most: int = MAX_LINES) -> list[Row]:
-    """At most so many rows, spread evenly over the list, always the same ones."""
-    if len(rows) <= at_most:
-        return list(rows)
-    step = len(rows) / at_most
-    return [rows[int(i * step)] for i in range(at_most)]
 
 
 def _reach(point: Point | None, *, up: bool) -> float | None:

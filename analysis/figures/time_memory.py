@@ -10,7 +10,8 @@ from analysis.figures.overhead import stored_pairs
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.stats import Pair, finite, group_by, ratio
 from analysis.store.store import Store
-from analysis.theme import NEUTRAL, base_layout, family_symbol, log_ticks, strategy_color
+from analysis.strategies import NEUTRAL, strategy_color
+from analysis.theme import base_layout, family_symbol, log_ticks
 from analysis.wording import count_text, ratio_text
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import accuracy_column, configurations_of
+from analysis.answers.recommend import configurations_of
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
 from analysis.stats import Row, group_by
 from analysis.store.store import Store
-from analysis.theme import NEUTRAL, base_layout, family_symbol, log_ticks, strategy_color
+from analysis.strategies import NEUTRAL, strategy_color
+from analysis.theme import base_layout, family_symbol, log_ticks
 from analysis.wording import MB, count_text
 
 
@@ -20,14 +21,12 @@ class TradeoffInfo:
     """Configurations as (peak memory in MB, accuracy in percent), and which of them no other beats.
 
     Attributes:
-        metric: ``test`` or ``validation``.
         series: the points by strategy and family, then the front.
         on_front: trial ids of every configuration on a front.
         left_out: trials that cannot be drawn, as they did not end ok or lack a finite value.
 
     """
 
-    metric: str
     series: tuple[Series, ...]
     on_front: frozenset[str]
     left_out: int
@@ -37,7 +36,6 @@ class TradeoffInfo:
 def info(store: Store) -> TradeoffInfo:
     """Collects the configurations of a store; seeds are averaged, and their interval kept."""
     rows = store.rows("trials")
-    column = accuracy_column(rows)
     points = configurations_of(store)
 
     def comparable(row: Row) -> tuple[str, str]:
@@ -75,7 +73,7 @@ def info(store: Store) -> TradeoffInfo:
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),
                 role="mean",
-                column=column,
+                column="accuracy_val",
                 scale=100,
                 size=9,
                 keys=(("strategy", strategy), ("family", family)),
@@ -97,7 +95,6 @@ def info(store: Store) -> TradeoffInfo:
             f"{count_text(left_out, 'trial')} not drawn: not ended ok, or without accuracy or memory."
         )
     return TradeoffInfo(
-        metric="test" if column == "accuracy_test" else "validation",
         series=tuple(series),
         on_front=frozenset(on_front),
         left_out=left_out,
@@ -112,13 +109,13 @@ def figure(info: TradeoffInfo) -> go.Figure | None:
     layout = base_layout(
         title="Accuracy against peak memory",
         x="peak memory of a training step / MB",
-        y=f"{info.metric} accuracy / %",
+        y="validation accuracy / %",
         height=480,
     )
     layout.xaxis.type = "log"
     layout.xaxis.update(log_ticks(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
     layout.dragmode = "select"
-    drawn = traces(info.series, x="%{x:.3g} MB peak", y=f"<b>%{{y:.2f}} %</b> {info.metric} accuracy")
+    drawn = traces(info.series, x="%{x:.3g} MB peak", y="<b>%{y:.2f} %</b> validation accuracy")
     for trace in drawn:
         if trace.meta["role"] == "mean":
             trace.marker.opacity = [

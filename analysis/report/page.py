@@ -20,7 +20,7 @@ from analysis.answers.precision import precision_answer, precision_verdicts
 from analysis.answers.recommend import configurations_of, recommend
 from analysis.answers.recommendation_text import answer, enough
 from analysis.answers.verdict import near_text, nearest, verdict
-from analysis.claims.model import NOT_MEASURED, judge, measured_text
+from analysis.claims.judge import NOT_MEASURED, judge, measured_text
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.series import describe

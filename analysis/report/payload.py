@@ -17,9 +17,9 @@ from typing import Any
 from markupsafe import Markup
 
 from analysis.figures.series import significant
-from analysis.labels import precision_label
 from analysis.schema import TRIALS
 from analysis.stats import Row, flat_config
+from analysis.wording import precision_label
 
 _NAME = re.compile(r"\w+", re.ASCII)
 TEMPLATES = Path(__file__).parent / "templates"

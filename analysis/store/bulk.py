@@ -28,6 +28,7 @@ from analysis.store.reading import (
     check_version,
     conform,
     empty,
+    in_threads,
     read_files,
     with_keys,
 )
@@ -187,8 +188,7 @@ def _one_by_one(
         return read_files(storage, table, [path], columns=columns)
 
     def read() -> Read:
-        with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(read_one, paths))
+        results = in_threads(read_one, paths)
         parts = [empty(table, columns), *(part for part, _ in results)]
         return pa.concat_tables(parts), [file for _, bad in results for file in bad]
 

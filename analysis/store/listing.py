@@ -132,7 +132,10 @@ class _Draft:
         found: dict[str, dict[str, int]] = {}
         for table in TABLES:
             found[table] = {}
-            for item in self.storage.items(f"{folder.path}/{table}"):
+            items = self.storage.items(f"{folder.path}/{table}")
+            if not items and (own := self.storage.look(f"{folder.path}/{table}")).kind in ("file", "other"):
+                self._leave_out(table, own.path, "not a folder, as a table of a store must be")
+            for item in items:
                 if item.name.startswith(".") or not item.name.endswith(".parquet"):
                     continue
                 if item.kind != "file":

@@ -12,9 +12,12 @@ These rules hold for every reader of a store, however it reads:
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +31,10 @@ from analysis.store.storage import Storage
 KEY = ("trial_id", "study", "attempt")
 """The columns that every row of every table must have."""
 
+READERS = 8
+"""Threads that read files side by side, where that is worth it."""
+
+T = TypeVar("T")
 _MAGIC = b"PAR1"
 _VERSION = re.compile(r"[0-9]{1,4}")
 
@@ -70,6 +77,16 @@ def read_files(
         if reason:
             skipped.append(SkippedFile(path=path, reason=reason))
     return pa.concat_tables(parts), skipped
+
+
+def in_threads(read: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    """What `read` makes of each path, in their order; where there are many, several threads share them."""
+    if len(paths) <= 2 * READERS:
+        return [read(path) for path in paths]
+    size = math.ceil(len(paths) / READERS)
+    shares = [paths[start : start + size] for start in range(0, len(paths), size)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return [found for share in pool.map(lambda few: [read(p) for p in few], shares) for found in share]
 
 
 def read_file(

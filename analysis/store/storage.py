@@ -119,7 +119,7 @@ class Storage:
         try:
             with os.scandir(folder) as entries:
                 return [_local_item(entry.name, f"{folder}/{entry.name}", entry) for entry in entries]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     @contextlib.contextmanager

@@ -12,9 +12,7 @@ file that a report leaves out is left out here, too.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +31,7 @@ from analysis.store.listing import (
     may_hold,
 )
 from analysis.store.manifest import MERGED, read_manifest
-from analysis.store.reading import Read, empty, read_files
+from analysis.store.reading import Read, empty, in_threads, read_files
 from analysis.store.storage import Item, Storage, open_storage
 
 T = TypeVar("T")
@@ -45,7 +43,6 @@ ATTEMPTS_PROBED = 8
 """Names of attempts that are looked for beyond the last one found, where files are found by name alone."""
 
 _CHOICE = ("trial_id", "study", "attempt", "outcome", "finished_at")
-_READERS = 8
 
 
 class TrialTable:
@@ -246,10 +243,7 @@ def _read_paths(
             return more, [*skipped, *bad]
         return part, skipped
 
-    size = math.ceil(len(paths) / _READERS) or 1
-    shares = [paths[start : start + size] for start in range(0, len(paths), size)]
-    with ThreadPoolExecutor(_READERS) as pool:
-        results = [found for share in pool.map(lambda ps: [read(p) for p in ps], shares) for found in share]
+    results = in_threads(read, paths)
     parts = [empty(TRIALS, columns), *(part for part, _ in results)]
     return pa.concat_tables(parts), [file for _, bad in results for file in bad]
 

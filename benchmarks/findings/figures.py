@@ -6,7 +6,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from analysis.theme import INK, PRECISION_COLORS, strategy_color
+from analysis.strategies import strategy_color
+from analysis.theme import INK, PRECISION_COLORS
 from benchmarks.findings.rows import STRATEGIES, Rows, by_depth, rounds_by_subject
 from benchmarks.speed import ratio
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.claims.model import counts, judge
+from analysis.claims.judge import counts, judge
 from benchmarks.findings.rows import Rows, error_text
 from benchmarks.results_file import table
 

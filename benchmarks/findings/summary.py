@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from analysis.claims.model import counts, judge
+from analysis.claims.judge import counts, judge
 from benchmarks.findings.rows import Rows, by_depth, error_text, megabytes, rounds_by_subject
 from benchmarks.speed import ratio
 

@@ -186,7 +186,7 @@ def claims(
     as_json: JsonOption = False,
 ) -> None:
     """Judge the claims of the RevNet paper by the rows of the store."""
-    from analysis.claims.model import claims_text, counts, judge
+    from analysis.claims.judge import claims_text, counts, judge
     from analysis.store.store import open_store
 
     verdicts = judge(open_store(store, study_name(study)))

@@ -6,7 +6,7 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.claims.model import NOT_MEASURED, judge
+from analysis.claims.judge import NOT_MEASURED, judge
 from benchmarks import prediction
 from benchmarks.findings import summary
 from benchmarks.findings.__main__ import FIGURES, PAGE, README, page

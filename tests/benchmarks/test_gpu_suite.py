@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from analysis.claims.model import judge
+from analysis.claims.judge import judge
 from analysis.store.store import open_store
 from benchmarks.gpu import cifar, common, conformance, memory, speed, to_store
 

@@ -2,12 +2,14 @@ import re
 
 import pytest
 
-from analysis.answers.findings import findings
+from analysis.answers.findings import accuracy_finding, findings
 from analysis.answers.recommend import configurations, recommend, round_up
-from analysis.labels import precision_label
+from analysis.answers.recommendation_text import answer
+from analysis.figures import tradeoff
+from analysis.queries import run_query
 from analysis.stats import Estimate
 from analysis.store.store import open_store
-from analysis.wording import bytes_text, error_text, factor_text, points_text, seconds_text
+from analysis.wording import bytes_text, error_text, factor_text, points_text, precision_label, seconds_text
 
 
 def test_the_three_findings_carry_their_numbers_and_n(demo):
@@ -101,7 +103,7 @@ def test_a_recommendation_fits_its_budget_and_is_the_best_that_does(demo):
             key = (r["family"], r["depth"], r["width"], r["strategy"], r["compute_dtype"])
             by_settings.setdefault(key, []).append(r["accuracy_val"])
         assert pick.candidates == len(by_settings)
-        assert pick.choice.accuracy_val == pytest.approx(max(sum(v) / len(v) for v in by_settings.values()))
+        assert pick.choice.accuracy.mean == pytest.approx(max(sum(v) / len(v) for v in by_settings.values()))
     budgets = [pick.budget_bytes for pick in picks]
     assert budgets == sorted(budgets)
 
@@ -117,14 +119,29 @@ def test_nothing_finished_recommends_nothing(new_trial):
     assert recommend([new_trial(accuracy_test=float("nan"), accuracy_val=float("nan"))]) == []
 
 
+def test_validation_chooses_and_the_test_accuracy_is_shown_for_what_it_chose(tmp_path, new_trial, write):
+    """Trials that are better in the test and worse in validation are on no front and not recommended."""
+    chosen = new_trial(seed=1, depth=14, accuracy_val=0.8, accuracy_test=0.6, memory_peak_bytes=1_000_000)
+    lucky = new_trial(seed=2, depth=26, accuracy_val=0.7, accuracy_test=0.9, memory_peak_bytes=1_000_000)
+    blind = new_trial(seed=3, depth=38, accuracy_val=None, accuracy_test=0.99, memory_peak_bytes=900_000)
+    store = open_store(write(tmp_path, [chosen, lucky, blind]))
+    (pick,) = recommend(store.rows("trials"))
+    assert pick.choice.ids == (chosen["trial_id"],)
+    told = answer(pick, {chosen["trial_id"]: 0})
+    assert (told["metric"], told["accuracy"], told["validation"]) == ("test", "60.0 %", "80.0 %")
+    assert tradeoff.info(store).on_front == {chosen["trial_id"]}
+    assert run_query(store, "pareto")["trial_id"].to_pylist() == [chosen["trial_id"]]
+    assert "reaches 60.0 % in test" in accuracy_finding(store.rows("trials"))
+
+
 def test_storing_under_the_same_budget_stands_beside_a_recommendation(demo):
     stored = [c for c in configurations(demo.rows("trials")) if c.rows[0]["strategy"] == "store"]
     for pick in recommend(demo.rows("trials")):
-        fits = [c.accuracy_val for c in stored if c.peak_bytes <= pick.budget_bytes]
+        fits = [c.accuracy.mean for c in stored if c.peak_bytes <= pick.budget_bytes]
         if pick.choice.rows[0]["strategy"] == "store" or not fits:
             assert pick.stored is None
         else:
-            assert pick.stored.accuracy_val == max(fits)
+            assert pick.stored.accuracy.mean == max(fits)
 
 
 def test_numbers_read_well():

@@ -69,13 +69,13 @@ def test_trials_cut_short_are_left_out_and_counted(tmp_path, new_trial, write):
 def test_the_smallest_that_comes_near_is_named_by_strategy(demo):
     points = configurations(demo.rows("trials"))
     (near,) = nearest(points)
-    assert near.best == max(c.accuracy_val for c in points)
+    assert near.best == max(c.accuracy.mean for c in points)
     for need in near.needs:
         strategy = need.rows[0]["strategy"]
         rivals = [
             c.peak_bytes
             for c in points
-            if c.rows[0]["strategy"] == strategy and c.accuracy_val >= near.best - 0.01 and not c.unfaithful
+            if c.rows[0]["strategy"] == strategy and c.accuracy.mean >= near.best - 0.01 and not c.unfaithful
         ]
         assert need.peak_bytes == min(rivals)
     text = near_text(near)

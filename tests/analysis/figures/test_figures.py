@@ -33,7 +33,8 @@ from analysis.figures import (
 from analysis.figures.series import MAX_LINES
 from analysis.schema import TABLES
 from analysis.store.store import open_store
-from analysis.theme import OUTCOME_COLORS, PRECISION_COLORS, STRATEGY_COLORS, precision_look
+from analysis.strategies import STRATEGIES
+from analysis.theme import OUTCOME_COLORS, PRECISION_COLORS, precision_look
 
 
 def write_one_file(store, rows):
@@ -128,7 +129,10 @@ def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searc
 
 
 def test_colors_are_those_that_can_be_told_apart():
-    for colors in (STRATEGY_COLORS, PRECISION_COLORS, OUTCOME_COLORS):
+    strategies = {name: strategy.color for name, strategy in STRATEGIES.items()}
+    assert len(set(strategies.values())) == len(strategies)
+    assert set(strategies.values()) > OKABE_ITO  # ten strategies: all eight colors, and two grays
+    for colors in (PRECISION_COLORS, OUTCOME_COLORS):
         assert len(set(colors.values())) == len(colors)
         assert len(set(colors.values()) - OKABE_ITO) <= 1  # one neutral gray
 
@@ -358,7 +362,7 @@ def test_parallel_axes_place_every_value_between_the_ends(demo):
     info = parallel.info(demo)
     assert [axis.column for axis in info.axes] == [
         *("depth", "width", "precision", "memory_peak_bytes", "step_time_s", "gradient_rel_error"),
-        "accuracy_test",
+        "accuracy_val",
     ]
     assert info.trials == info.shown == 90
     rows = {r["trial_id"]: r for r in demo.rows("trials")}
@@ -387,7 +391,7 @@ def test_parallel_axes_give_exactly_zero_a_place_of_its_own(tmp_path, new_trial,
 
 def test_parallel_axes_of_a_large_store_keep_the_front(tmp_path, new_trial):
     rows = [new_trial(seed=i, depth=14 + 12 * (i % 3), memory_peak_bytes=10_000_000 + i) for i in range(400)]
-    rows[7] |= {"accuracy_test": 0.999, "memory_peak_bytes": 1_000_000}
+    rows[7] |= {"accuracy_val": 0.999, "memory_peak_bytes": 1_000_000}
     write_one_file(tmp_path, rows)
     info = parallel.info(open_store(tmp_path))
     assert (info.shown, info.trials) == (parallel.MAX_LINES, 400)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.claims.model import HOLDS, NOT_MEASURED, judge
+from analysis.claims.judge import HOLDS, NOT_MEASURED, judge
 from analysis.store.store import open_store
 from study.plan.expand import make_plan
 from study.spec.load import load_study

@@ -1,4 +1,4 @@
-"""The testable claims of the RevNet paper, each judged from the rows of a store.
+"""Judges every claim by the rows of a store, and tells the verdicts in words.
 
 Gomez, Ren, Urtasun and Grosse, "The Reversible Residual Network" (NIPS 2017). A claim is a statement with its
 place in the paper, a metric, what to expect, and a rule. The rule reads the store's views with SQL and gives
@@ -7,72 +7,15 @@ evidence, or says what rows are missing; the verdict is computed from that and f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.stats import Estimate, estimate
+from analysis.claims import accuracy, cost, fidelity, pairs
+from analysis.claims.claim import Claim, Evidence, Missing
 from analysis.store.store import Store
 
 HOLDS, FAILS, NOT_MEASURED = "holds", "does not hold", "not measured"
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the rows say of a claim.
-
-    Attributes:
-        holds: whether they meet the claim's expectation.
-        figure: the measured figure in words, with what it was measured on.
-        value: the figure as a number, in the unit of the claim's metric, with its interval and n.
-        trials: ids of the trials behind it.
-        hardware: names of the devices they ran on.
-
-    """
-
-    holds: bool
-    figure: str
-    value: Estimate | None
-    trials: tuple[str, ...]
-    hardware: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """Why a claim has no verdict: which rows it takes. `figure` may tell what smaller-scale rows show."""
-
-    needs: str
-    figure: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One claim of the paper.
-
-    Attributes:
-        number: its place in the list.
-        name: a few words.
-        statement: what is claimed.
-        source: section, figure or table of the paper, or who else claims it.
-        metric: what is measured, with its unit.
-        expected: what a true claim gives.
-        method: how the rows are turned into the figure, and the limit of the verdict.
-        study: the built-in study whose rows fill it, as `revstudy run` takes it.
-        rule: gives the evidence.
-
-    """
-
-    number: int
-    name: str
-    statement: str
-    source: str
-    metric: str
-    expected: str
-    method: str
-    study: str
-    rule: Callable[[Store], Evidence | Missing]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +50,8 @@ class Verdict:
 
 def all_claims() -> tuple[Claim, ...]:
     """Every claim in order."""
-    from analysis.claims.accuracy import CLAIMS as accuracy
-    from analysis.claims.cost import CLAIMS as cost
-    from analysis.claims.fidelity import CLAIMS as fidelity
-    from analysis.claims.pairs import CLAIMS as pairs
-
-    return tuple(sorted((*fidelity, *cost, *pairs, *accuracy), key=lambda claim: claim.number))
+    claims = (*fidelity.CLAIMS, *cost.CLAIMS, *pairs.CLAIMS, *accuracy.CLAIMS)
+    return tuple(sorted(claims, key=lambda claim: claim.number))
 
 
 def judge(store: Store) -> list[Verdict]:
@@ -142,23 +81,6 @@ def _verdict(claim: Claim, found: Evidence | Missing) -> Verdict:
 
 
 _SHARED = ("number", "name", "statement", "source", "metric", "expected", "method", "study")
-
-
-def select(store: Store, query: str) -> list[Row]:
-    """The rows of one SELECT over the views."""
-    return store.sql(query).to_pylist()
-
-
-def evidence(holds: bool, figure: str, values: Iterable[float], rows: Sequence[Row]) -> Evidence:
-    """Evidence from rows with ``trial_id`` and ``device``, and of pairs ``twin_id``."""
-    ids = {row[key] for row in rows for key in ("trial_id", "twin_id") if row.get(key)}
-    return Evidence(
-        holds=holds,
-        figure=figure,
-        value=estimate(values),
-        trials=tuple(sorted(ids)),
-        hardware=tuple(sorted({row["device"] for row in rows if row.get("device")})),
-    )
 
 
 def counts(verdicts: Iterable[Verdict]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.claims.model import FAILS, HOLDS, NOT_MEASURED, all_claims, claims_text, counts, judge
+from analysis.claims.judge import FAILS, HOLDS, NOT_MEASURED, all_claims, claims_text, counts, judge
 from analysis.report.page import render_report
 from analysis.store.store import open_store
 from tests.analysis.conftest import block_rows, epoch_rows, trial_row, write_rows, write_trials
