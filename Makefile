@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: chaos demo test check docs bench bench-conformance claims clean help
+.PHONY: chaos demo test check docs bench bench-conformance soak claims clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make chaos   random faults against small studies; FAULTS, SEED and PLACE (folder, s3) may be set"
 	@echo "make bench   benchmarks that fit a CPU"
 	@echo "make bench-conformance   which guarantees this package and its peers keep"
+	@echo "make soak    an hour of generated networks and uses against their stored twins"
 	@echo "make claims  run the studies of the paper that fit a CPU and judge its claims"
 	@echo "make clean   remove .venv, caches and results"
 
@@ -51,6 +52,10 @@ chaos: $(READY)
 bench-conformance: $(READY)
 	$(INSTALL) '.[bench]'
 	$(BIN)/python -m benchmarks.conformance
+
+# Generated networks and uses against their stored twins. MINUTES and SEED choose how many and which.
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),0)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,144 @@
+"""Judges a case against its stored twin: equal, refused by name, or wrong."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revmodels.errors import RevModelsError
+from tests.revmodels.generated.case import Case
+from tests.revmodels.generated.program import Entry, Program
+
+TOLERANCE = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-3, "bfloat16": 0.3}
+FLOOR = 1e-3
+"""A tensor is judged against its own norm or, if that is smaller, this share of the largest of its kind."""
+DISTURBANCE = 1e-15
+MARGIN = 1e3
+"""What a rounding error in the input may become in the twin, and how many times that is allowed."""
+
+EQUAL, REFUSED, TWIN_FAILS, SENSITIVE, WRONG, RAW = (
+    "equal",
+    "refused by name",
+    "twin fails",
+    "sensitive",
+    "wrong",
+    "raw error",
+)
+FINDINGS = (WRONG, RAW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a case has shown.
+
+    Attributes:
+        outcome: ``equal``; ``refused by name``: an error of this package; ``twin fails``: the stored twin
+            raises an error as well, so nothing is asked; ``sensitive``: the twin itself answers a rounding
+            error in its input with as large a difference; ``wrong``: other numbers in silence; ``raw error``:
+            an error that is not this package's, where the twin works.
+        what: which error, or what differs.
+        error: largest relative error.
+    """
+
+    outcome: str
+    what: str = ""
+    error: float = 0.0
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether a promise is broken."""
+        return self.outcome in FINDINGS
+
+
+def judge(case: Case) -> Verdict:
+    """Run `case` and its twin."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        twin = Program(case, stored=True).run()
+        tried = Program(case, stored=False).run()
+        what, error = difference(case, tried.log, twin.log, whole=tried.error is None and twin.error is None)
+        if error > TOLERANCE[case.dtype]:
+            return _differs(case, twin, what, error)
+    if twin.error is not None and tried.at >= twin.at:
+        return Verdict(outcome=TWIN_FAILS, what=_name(twin.error), error=error)
+    if tried.error is None:
+        return Verdict(outcome=EQUAL, error=error)
+    named = isinstance(tried.error, RevModelsError)
+    return Verdict(outcome=REFUSED if named else RAW, what=_name(tried.error), error=error)
+
+
+def _differs(case: Case, twin: Program, what: str, error: float) -> Verdict:
+    disturbed = Program(case, stored=True, disturbance=DISTURBANCE).run()
+    _, own = difference(case, disturbed.log, twin.log, whole=True)
+    if error < MARGIN * own and math.isfinite(error):
+        return Verdict(outcome=SENSITIVE, what=what, error=error)
+    return Verdict(outcome=WRONG, what=what, error=error)
+
+
+def difference(case: Case, found: list[Entry], exact: list[Entry], *, whole: bool) -> tuple[str, float]:
+    """The first difference beyond the tolerance, or else the largest.
+
+    Args:
+        case: gives the tolerance.
+        found: of the run under judgement.
+        exact: of the twin.
+        whole: whether neither run ended early, so that everything must be there.
+    """
+    pairs = [(name, value, *rest) for name, value, rest in _aligned(found, exact)]
+    scales: dict[str, float] = {}
+    for name, _, other in pairs:
+        if isinstance(other, Tensor) and (other.is_floating_point() or other.is_complex()):
+            kind = _kind(name)
+            size = other.norm().item()
+            scales[kind] = max(scales.get(kind, 0.0), size if math.isfinite(size) else 0.0)
+    worst = ("", 0.0)
+    for name, value, other in pairs:
+        error = _error(value, other, FLOOR * scales.get(_kind(name), 0.0))
+        if error > TOLERANCE[case.dtype]:
+            return name, error
+        worst = max(worst, (name, error), key=lambda item: item[1])
+    if whole and len(found) != len(exact):
+        names = [[n for n, _ in log] for log in (found, exact)]
+        odd = next((a or b for a, b in itertools.zip_longest(*names) if a != b), "length of the log")
+        return f"only one of both has: {odd}", math.inf
+    return worst
+
+
+def _aligned(found: list[Entry], exact: list[Entry]) -> list[tuple[str, Any, tuple[Any]]]:
+    expected: dict[str, list[Any]] = {}
+    for name, value in exact:
+        expected.setdefault(name, []).append(value)
+    aligned = []
+    for name, value in found:
+        if expected.get(name):
+            aligned.append((name, value, (expected[name].pop(0),)))
+    return aligned
+
+
+def _kind(name: str) -> str:
+    return next((k for k in ("gradient", "second derivative", "buffer") if k in name), "value")
+
+
+def _error(found: Any, exact: Any, floor: float) -> float:
+    if not isinstance(found, Tensor) or not isinstance(exact, Tensor):
+        return 0.0 if found is exact or (type(found) is type(exact) and found == exact) else math.inf
+    if found.shape != exact.shape or found.dtype != exact.dtype:
+        return math.inf
+    if not (exact.is_floating_point() or exact.is_complex()):
+        return 0.0 if torch.equal(found, exact) else math.inf
+    if torch.equal(found, exact) or not exact.isfinite().all():
+        return 0.0
+    size = max(exact.norm().item(), floor)
+    error = (found - exact).norm().item() / size if size else math.inf
+    return error if math.isfinite(error) else math.inf
+
+
+def _name(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:90]}"

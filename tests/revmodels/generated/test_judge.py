@@ -1,0 +1,113 @@
+"""The judge finds faults that are planted, and draws cases of every kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+
+from revmodels.engine import eager
+from tests.revmodels.generated.case import HOOKS, Case, cases
+from tests.revmodels.generated.judge import EQUAL, RAW, REFUSED, WRONG, judge
+from tests.revmodels.generated.shrink import shrink, text
+
+DEEP = Case(
+    residuals=(("linear", "tanh"), ("wide",)),
+    units=((0, 1), (1, 0)),
+    order=(0, 1),
+    events=(("call", "plain"), ("backward", 0, "weighted", True), ("backward", 0, "square", False)),
+)
+
+
+def test_an_ordinary_case_is_equal():
+    verdict = judge(DEEP)
+    assert verdict.outcome == EQUAL, verdict
+    assert verdict.error < 1e-14
+
+
+def _planted(monkeypatch: pytest.MonkeyPatch, change) -> None:
+    plain = eager._Unit.backward
+
+    def backward(ctx, *d):
+        return change(plain(ctx, *d))
+
+    monkeypatch.setattr(eager._Unit, "backward", staticmethod(backward))
+
+
+def test_a_gradient_that_is_off_by_one_part_in_a_billion_is_found(monkeypatch):
+    _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * (1 + 1e-9)))
+    verdict = judge(DEEP)
+    assert verdict.outcome == WRONG, verdict
+    assert "gradient of body.blocks" in verdict.what
+
+
+def test_a_lost_gradient_is_found(monkeypatch):
+    _planted(monkeypatch, lambda found: (*found[:-1], None))
+    assert judge(DEEP).outcome == WRONG
+
+
+def test_a_number_drawn_too_many_is_found(monkeypatch):
+    _planted(monkeypatch, lambda found: (torch.rand(1), found)[1])
+    verdict = judge(DEEP)
+    assert verdict.outcome == WRONG
+    assert "generator state" in verdict.what
+
+
+def test_an_error_of_pytorch_is_found(monkeypatch):
+    _planted(monkeypatch, lambda found: found[0].no_such_attribute)
+    assert judge(DEEP).outcome == RAW
+
+
+def test_a_named_error_is_no_finding():
+    case = Case(events=(("call", "plain"), ("double", 0, "square", False)))
+    assert judge(case).outcome == REFUSED
+
+
+def test_what_the_twin_cannot_do_is_not_asked():
+    case = Case(events=(*DEEP.events, ("backward", 0, "square", False)))
+    assert judge(case).outcome == "twin fails"
+
+
+def test_a_finding_becomes_plain(monkeypatch):
+    _planted(monkeypatch, lambda found: (*found[:-1], None))
+    case = Case(
+        kind="tokens",
+        batch=3,
+        layout="strided",
+        pair=True,
+        residuals=(("linear", ("in a row", ("tanh", "wide"))), ("RMS norm", "linear")),
+        units=((0, 1), (1, 0)),
+        order=(0, 1),
+        events=(("call", "plain"), ("change", "draw", 0), ("backward", 0, "square", False)),
+    )
+    plain = shrink(case, judge(case))
+    assert judge(plain).outcome == WRONG
+    assert len(text(plain)) < len(text(case)) / 2, text(plain)
+    assert eval(text(plain), {"Case": Case}) == plain
+
+
+def test_cases_of_every_kind_are_drawn():
+    drawn: list[Case] = []
+
+    @settings(
+        max_examples=1500,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases())
+    def draw(case: Case) -> None:
+        drawn.append(case)
+
+    draw()
+    count = Counter(value for case in drawn for value in (case.kind, case.dtype, case.layout, case.strategy))
+    count.update(name for case in drawn for name, _ in case.hooks)
+    count.update(str(event[0]) for case in drawn for event in case.events)
+    for name in ("single", "tokens", "map", "complex128", "bfloat16", "same memory", "budget", *HOOKS):
+        assert count[name] > 0, name
+    for name in ("call", "backward", "grad", "change", "switch", "copy", "thread", "double", "joint"):
+        assert count[name] > 10, name
