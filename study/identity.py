@@ -13,6 +13,8 @@ from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, get_type_hints
 
+from revmodels.strategies.registry import STRATEGIES, default_strategy, find_strategy
+from revmodels.strategies.strategy import Strategy
 from study.errors import StudyError, nearest
 from study.setting import IF_CHANGED, NEVER
 from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings, settings_of
@@ -39,19 +41,11 @@ def _resolved_parts(
     model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings
 ) -> tuple[ModelSettings, PrecisionSettings, MemorySettings]:
     depth, strategy = _resolved(model, memory.strategy)
-    if strategy == "recursive" and precision.coupling != "additive":
-        raise StudyError(
-            "memory.strategy",
-            value=strategy,
-            rule="recursive checkpointing inverts nothing, so it goes with additive coupling alone",
-            remedy="use reverse, or precision.coupling: additive",
-        )
-    anchor_every = memory.anchor_every if strategy == "reverse" else None
-    budget = (memory.activation_budget or 1.0) if strategy == "compile" else None
+    settings: dict[str, Any] = {k: v for k, v in asdict(memory).items() if k != "strategy"}
     return (
         replace(model, depth=depth),
         _resolved_precision(precision, model.name),
-        MemorySettings(strategy=strategy, anchor_every=anchor_every, activation_budget=budget),
+        MemorySettings(strategy=strategy, **find_strategy(strategy).resolved(settings)),
     )
 
 
@@ -100,7 +94,12 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
             raise StudyError(
                 "model.depth", value=model.depth, rule=rule.rstrip(";, "), remedy=remedy
             ) from None
-    if architecture.family == "resnet" and strategy == "reverse":
+    reversible = architecture.is_reversible
+    strategy = strategy or default_strategy(invertible=reversible)
+    if strategy not in STRATEGIES:
+        remedy = nearest(strategy, STRATEGIES)
+        raise StudyError("memory.strategy", value=strategy, rule="must be a known strategy", remedy=remedy)
+    if find_strategy(strategy).needs_inverse and not reversible:
         raise StudyError(
             "memory.strategy",
             value=strategy,
@@ -108,14 +107,16 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
             remedy="use store or checkpoint, or make space a list of mappings: one for the RevNets with "
             "reverse, one for the ResNets without",
         )
-    if strategy == "recursive" and architecture.family != "revnet":
-        raise StudyError(
-            "memory.strategy",
-            value=strategy,
-            rule=f"recursive checkpointing is offered for RevNets, and {model.name} is none",
-            remedy="use store or checkpoint, or make space a list of mappings",
-        )
-    return architecture.depth, strategy or ("store" if architecture.family == "resnet" else "reverse")
+    return architecture.depth, strategy
+
+
+def strategy_of(settings: TrialSettings) -> Strategy:
+    """The memory strategy of a trial, which is asked for what it needs and how it runs.
+
+    Raises:
+        StudyError: The settings cannot be resolved.
+    """
+    return find_strategy(resolve(settings).memory.strategy or "")
 
 
 def canonical(settings: TrialSettings) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
 
     settings = resolve(settings)
     scaling, probe = settings.scaling, settings.probe
-    probed = probe.enabled and settings.memory.strategy == "reverse"
+    probed = probe.enabled and strategy_of(settings).inverts
     return {
         **({} if probe.cost else {"cost": "false"}),
         "data": _fragment(settings.data, source=fingerprint(settings.data)),

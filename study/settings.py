@@ -18,7 +18,7 @@ from study.errors import nearest
 from study.setting import IF_CHANGED, NEVER, BrokenRule, Setting
 
 DATASETS = ("digits", "synthetic", "cifar10", "cifar100", "imagenet", "parquet:<dir>", "folder:<dir>")
-STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile")
+STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile", "budget")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")

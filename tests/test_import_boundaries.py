@@ -103,7 +103,8 @@ ROOMS: dict[str, Room] = {
         own="errors plan provenance settings spec store train", others="ray yaml", lazily="grpc pyarrow"
     ),
     "study.executors": Room(
-        own="cluster errors outcomes plan progress settings spec store train", others="optuna ray torch"
+        own="cluster errors identity outcomes plan progress settings spec store train",
+        others="optuna ray torch",
     ),
     "study.record": Room(own="errors provenance spec store"),
     "study.execution": Room(

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -138,7 +138,7 @@ class Strategy(ABC):
         """A context around the making and the training of a network, with this strategy's `settings`."""
         return nullcontext()
 
-    def resolved(self, settings: Mapping[str, object]) -> dict[str, object]:
+    def resolved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """`settings` as they count: None where they do not, and the default where None was given."""
         return {
             key: (value if value is not None else self.settings[key]) if key in self.settings else None

@@ -12,13 +12,13 @@ import torch
 
 from study import outcomes
 from study.errors import StoreError
+from study.identity import strategy_of
 from study.outcomes import AbandonedError
 from study.plan.cost import trial_cost
 from study.settings import Trial
 from study.store import checkpoints
 from study.store.rows import TrialResult
 from study.store.writer import AttemptTakenError, write_result
-from study.train.compiled import COMPILE
 from study.train.trial import train_trial
 
 SCORE = "score"
@@ -74,7 +74,7 @@ class Job:
         limits = [self.ends_at, None if self.time_s is None else time.time() + self.time_s]
         trial = self.trial
         # Of a sharded network there is no more than an estimate, of a compiled one a bound.
-        if scaling.parallel == "ddp" and trial.settings.memory.strategy != COMPILE:
+        if scaling.parallel == "ddp" and strategy_of(trial.settings).predicts_exactly:
             with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
                 trial = replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
         return train_trial(

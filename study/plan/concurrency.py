@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from study.errors import StudyError
+from study.identity import strategy_of
 from study.settings import ScalingSettings, TrialSettings
 
 
@@ -43,10 +44,10 @@ def check_scaling(settings: TrialSettings) -> None:
             rule=f"has one worker for a trial, not {scaling.workers}",
             remedy="use auto or train",
         )
-    if settings.memory.strategy == "compile" and scaling.workers > 1:
+    if strategy_of(settings).whole_network and scaling.workers > 1:
         raise StudyError(
             "memory.strategy",
-            value="compile",
+            value=settings.memory.strategy,
             rule=f"is offered for trials of one worker, not {scaling.workers}",
             remedy="use scaling.workers: 1, or another strategy",
         )

@@ -30,7 +30,7 @@ from functools import lru_cache
 from typing import Any
 
 from study.errors import StudyError
-from study.identity import canonical, resolve
+from study.identity import canonical, resolve, strategy_of
 from study.settings import (
     DataSettings,
     MemorySettings,
@@ -200,8 +200,8 @@ def work_per_example(settings: TrialSettings) -> float | None:
     from study.data.load import data_shape
 
     forward = _forward_work(settings.model, data_shape(settings.data))
-    rebuilds = resolve(settings).memory.strategy != "store"
-    return None if forward is None else forward * (4 if rebuilds else 3)
+    repeats = strategy_of(settings).saves_memory  # by running forward once more
+    return None if forward is None else forward * (4 if repeats else 3)
 
 
 @lru_cache(maxsize=1024)

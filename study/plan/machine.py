@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.identity import strategy_of
 from study.plan.concurrency import at_once
 from study.settings import ScalingSettings, Trial
 
@@ -112,8 +113,8 @@ def _misfit(group: list[Trial], cost: Cost, machine: Machine) -> Misfit | None:
     if available is None or needed <= available:
         return None
     ways = [fewer] if fewer else []
-    if strategy == "store" and _reversible(settings.model.name):
-        ways.append("set memory.strategy: reverse")
+    if not strategy_of(settings).saves_memory:
+        ways += [f"set memory.strategy: {name}" for name in _frugal(settings.model.name)]
     smaller = _smaller_batch(settings.train.batch_size, needed / available, scaling.workers)
     ways.append(
         f"lower train.batch_size to {smaller} or less" if smaller else "lower model.width or model.depth"
@@ -134,10 +135,13 @@ def _smaller_batch(batch: int, excess: float, workers: int) -> int:
     return int(batch / excess / workers) * workers
 
 
-def _reversible(model: str) -> bool:
+def _frugal(model: str) -> list[str]:
+    """The strategy that saves most memory without a setting of its own, if the network can use it."""
     from revmodels.models.architecture import PRESETS
+    from revmodels.strategies.registry import default_strategy, find_strategy
 
-    return PRESETS[model].family != "resnet"
+    name = default_strategy(invertible=PRESETS[model].is_reversible)
+    return [name] if find_strategy(name).saves_memory else []
 
 
 def _memory_bytes() -> int | None:

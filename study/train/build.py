@@ -24,22 +24,18 @@ def network_of(
 ) -> nn.Module:
     """The network of three sections of a trial's settings, on the default device."""
     import revmodels
-    from study.train.compiled import COMPILE
-    from study.train.recompute import RECURSIVE, recursive
 
-    stores = memory.strategy in (RECURSIVE, COMPILE)
-    network = revmodels.create_model(
+    return revmodels.create_model(
         model.name,
         num_classes=shape.num_classes,
         in_channels=shape.in_channels,
         width=model.width,
         depth=model.depth,
         stem=shape.stem,
-        strategy="store" if stores else memory.strategy,
+        strategy=memory.strategy,
         anchor_every=memory.anchor_every,
         precision=revmodels.Precision(**asdict(precision)),
     )
-    return recursive(network) if memory.strategy == RECURSIVE else network
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from revmodels import measure
+from study.identity import strategy_of
 from study.train.batches import batch, training_batches
-from study.train.compiled import COMPILE
 from study.train.session import Session
 
 
@@ -18,7 +18,7 @@ def measure_memory(session: Session) -> dict[str, Any]:
     """The memory columns of a trial's row: one training step on its first batch, which leaves no trace."""
     if session.sharded and session.device.type != "cuda":
         return {}  # shards come and go inside FSDP's storages, which the tracker does not see
-    model = session.network if session.settings.memory.strategy == COMPILE else session.model
+    model = session.network if strategy_of(session.settings).whole_network else session.model
     model.train()
     smoothing = session.settings.train.label_smoothing
     use = measure.peak_memory(
@@ -45,7 +45,7 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
     No figures for a model that rebuilds nothing.
     """
     settings = session.settings
-    if settings.memory.strategy != "reverse" or not settings.probe.enabled:
+    if not (strategy_of(settings).inverts and settings.probe.enabled):
         return {}, []
     session.model.train()
     index = torch.arange(min(settings.probe.examples, len(session.data.train)))

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,13 +20,12 @@ from torch import nn
 
 from study import outcomes
 from study.data.load import load_data
-from study.identity import resolve
+from study.identity import resolve, strategy_of
 from study.outcomes import DivergedError, StopError
 from study.provenance import provenance
 from study.settings import Trial
 from study.store.rows import TrialResult, full_row, settings_columns
 from study.train.build import build_model, matmul_precision
-from study.train.compiled import COMPILE, compiled, compiling
 from study.train.evaluate import evaluate
 from study.train.loop import train_epoch
 from study.train.measurements import measure_memory, probe
@@ -83,7 +82,8 @@ def train_trial(
             cuda = [torch.cuda.current_device()] if device.startswith("cuda") else []
             stack.enter_context(torch.random.fork_rng(devices=cuda))
             stack.enter_context(matmul_precision(trial.settings.precision.matmul))
-            stack.enter_context(compiling(trial.settings.memory))
+            memory = resolve(trial.settings).memory
+            stack.enter_context(strategy_of(trial.settings).session(**asdict(memory)))
             _run(progress, place, torch.device(device), deadline, resume, save, on_epoch)
     except Exception as error:
         progress.columns.update(outcomes.describe(_as_divergence(error, progress)))
@@ -157,7 +157,7 @@ def _open(
         settings=settings,
         data=data,
         model=model,
-        network=compiled(model) if settings.memory.strategy == COMPILE else model,
+        network=strategy_of(settings).prepare(model),
         optimizer=make_optimizer(model, settings.train),
         scaler=torch.amp.GradScaler(device.type, enabled=settings.precision.compute == "fp16"),
         device=device,
@@ -215,7 +215,7 @@ def _epoch(session: Session, progress: TrialProgress, epoch: int) -> dict[str, A
 def _probe(session: Session, progress: TrialProgress, epoch: int) -> dict[str, float]:
     """Probe on rank 0, while the others go on to wait for its next step."""
     settings = session.settings
-    if session.sharded and settings.memory.strategy == "reverse" and settings.probe.enabled:
+    if session.sharded and strategy_of(settings).inverts and settings.probe.enabled:
         session = _gathered(session)
     if session.place.rank != 0:
         return {}

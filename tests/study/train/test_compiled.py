@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from revmodels.strategies.registry import find_strategy
 from study.errors import StudyError
 from study.identity import canonical_json, resolve, trial_id
 from study.plan.concurrency import check_scaling
 from study.settings import MemorySettings, ModelSettings, ScalingSettings, TrialSettings
-from study.train.compiled import compiled, compiling
 from study.train.trial import train_trial
 
 BASE = TrialSettings(model=ModelSettings(name="revnet38", depth=14, width=0.25))
@@ -38,9 +38,9 @@ def test_the_budget_holds_for_the_trial_alone():
     from torch._functorch import config
 
     before = config.activation_memory_budget
-    with compiling(MemorySettings(strategy="compile", activation_budget=0.25)):
+    with find_strategy("compile").session(activation_budget=0.25):
         assert config.activation_memory_budget == 0.25
-    with compiling(MemorySettings(strategy="reverse", activation_budget=0.25)):
+    with find_strategy("reverse").session(activation_budget=0.25):
         assert config.activation_memory_budget == before
     assert config.activation_memory_budget == before
 
@@ -51,8 +51,8 @@ def test_a_network_that_cannot_be_one_graph_is_refused():
             print("here")
             return x
 
-    with pytest.raises(torch._dynamo.exc.Unsupported), compiling(MemorySettings(strategy="compile")):
-        compiled(Breaks())(torch.ones(1))
+    with pytest.raises(torch._dynamo.exc.Unsupported), find_strategy("compile").session():
+        find_strategy("compile").prepare(Breaks())(torch.ones(1))
 
 
 def test_a_budget_counts_only_where_something_is_compiled():

@@ -4,34 +4,43 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from revmodels import Precision, create_model
 from revmodels.measure import peak_memory, predict_memory
-from study.data.load import DataShape
-from study.errors import StudyError
-from study.identity import resolve
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
-from study.train.build import build_model
-
-SHAPE = DataShape(in_channels=3, image_size=8, num_classes=10)
 
 
-def network(strategy, depth=38, dtype="fp64"):
+def network(strategy, depth=38, dtype="fp64", name="revnet38", coupling="additive", width=0.25):
     torch.manual_seed(0)
-    settings = TrialSettings(
-        model=ModelSettings(name="revnet38", depth=depth, width=0.25),
-        memory=MemorySettings(strategy=strategy),
-        precision=PrecisionSettings(compute=dtype, stream=dtype),
+    precision = Precision(compute=dtype, stream=dtype, coupling=coupling)
+    return create_model(
+        name,
+        num_classes=10,
+        depth=depth,
+        width=width,
+        stem="cifar",
+        strategy=strategy,
+        precision=precision,
     )
-    return build_model(resolve(settings), SHAPE)
 
 
 def images(dtype=torch.float64):
     return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=dtype), torch.arange(4)
 
 
-@pytest.mark.parametrize("depth", [14, 26, 38])
-def test_gradients_and_statistics_are_the_stored_twin_s_to_the_bit(depth):
+KINDS = {
+    "revnet": {"depth": 38},
+    "even": {"depth": 26},
+    "one unit a stage": {"depth": 14},
+    "exact": {"depth": 26, "coupling": "exact"},
+    "resnet": {"name": "resnet32", "depth": 20, "width": 0.5},
+    "irevnet": {"name": "irevnet", "depth": 20, "width": 1.0},
+    "revvit": {"name": "revvit_small", "depth": 3},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_and_statistics_are_the_stored_twin_s_to_the_bit(kind):
     x, y = images()
-    models = [network(strategy, depth) for strategy in ("recursive", "store")]
+    models = [network(strategy, **KINDS[kind]) for strategy in ("recursive", "store")]
     for model in models:
         for _ in range(2):
             model.zero_grad()
@@ -56,15 +65,3 @@ def test_memory_grows_by_a_fixed_step_when_the_depth_doubles_and_is_predicted():
     assert grows[0] > 0
     assert grows[1] <= grows[0] + 1024
     assert bytes_at[98] < predict_memory(network("store", 98, "fp32"), batch).activation_bytes / 5
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"model": ModelSettings(name="resnet32")}, "is offered for RevNets, and resnet32 is none"),
-        ({"precision": PrecisionSettings(coupling="exact")}, "goes with additive coupling alone"),
-    ],
-)
-def test_where_it_is_not_offered(settings, message):
-    with pytest.raises(StudyError, match=message):
-        resolve(TrialSettings(memory=MemorySettings(strategy="recursive"), **settings))
