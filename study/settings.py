@@ -189,8 +189,8 @@ class MemorySettings(_Strict):
     """How the backward pass gets its activations.
 
     ``store`` keeps them, ``reverse`` rebuilds them from the block's output. ``checkpoint`` keeps the input of
-    every unit, ``recursive`` (RevNets alone) those of O(log L) of L units. ``compile`` has PyTorch's compiler
-    choose what is kept.
+    every unit, ``recursive`` those of O(log L) of L units. ``compile`` has PyTorch's compiler choose what is
+    kept, and ``budget`` does so unit by unit within a number of bytes.
     """
 
     strategy: Annotated[
@@ -219,6 +219,16 @@ class MemorySettings(_Strict):
             at_most=1,
             identity=IF_CHANGED,
             column="activation_budget",
+        ),
+    ] = None
+    memory_budget_bytes: Annotated[
+        int | None,
+        Setting(
+            "With budget, the most that activations may take at once; without it, what reverse takes.",
+            "bytes",
+            at_least=1,
+            identity=IF_CHANGED,
+            column="memory_budget_bytes",
         ),
     ] = None
 

@@ -41,6 +41,7 @@ def create_model(
     patch: int | None = None,
     strategy: str | None = None,
     anchor_every: int | None = None,
+    memory_budget_bytes: int | None = None,
     precision: Precision | None = None,
     batch_norm_momentum: float = 0.1,
 ) -> ResidualNetwork:
@@ -60,6 +61,8 @@ def create_model(
             cannot be reversed: ``store``.
         anchor_every: with ``reverse``, every so-many-th unit of a stage keeps its input too, and rounding
             errors grow no further than from one to the next; None keeps the entries' alone.
+        memory_budget_bytes: with ``budget``, the most bytes of activations and temporaries in a training
+            step; None is what ``reverse`` takes.
         precision: the precision policy; None is float32 throughout.
         batch_norm_momentum: PyTorch's convention. The paper's code uses 0.01; the default 0.1 follows the
             statistics fast enough for short trainings.
@@ -107,11 +110,13 @@ def create_model(
         ),
     )
     model.strategy = strategy or default_strategy(invertible=architecture.is_reversible)
-    if anchor_every is not None:
+    for setting, value in (("anchor_every", anchor_every), ("memory_budget_bytes", memory_budget_bytes)):
+        if value is None:
+            continue
         if not isinstance(model, ReversibleNetwork):
             raise StrategyError(
-                f"anchor_every: {name} rebuilds nothing, so it needs no anchors; received {anchor_every!r}. "
+                f"{setting}: {name} rebuilds nothing, so it has no use for it; received {value!r}. "
                 "Leave it out, or use a RevNet."
             )
-        model.anchor_every = anchor_every
+        setattr(model, setting, value)
     return model

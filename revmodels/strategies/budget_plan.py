@@ -201,7 +201,11 @@ class _Candidates:
                 f"a memory budget is planned for a sequence inside the network that is called; "
                 f"{type(model).__name__} does not hold it. Pass the network around it."
             )
-        self._inputs = tuple(described(x, "meta") for x in inputs)
+        self._needs_grad = [x.requires_grad for x in inputs]
+        if not any((*self._needs_grad, *(p.requires_grad for p in model.parameters()))):
+            # A step without a gradient holds less than one with the input's.
+            self._needs_grad = [x.is_floating_point() or x.is_complex() for x in inputs]
+        self._inputs = self._described(inputs, "meta")
         self._frugal = tuple("checkpoint" if keeps else "reverse" for keeps in sequence.keeps_input)
         self._costs = self._unit_costs(inputs)
         steps = [
@@ -244,12 +248,16 @@ class _Candidates:
                 for unit in {id(unit): unit for unit in units}.values()
             ]
             hooks.append(sequence.register_forward_pre_hook(lambda _, args: outer.append(args)))
-            twin(*(described(x, "cpu") for x in inputs))
+            twin(*self._described(inputs, "cpu"))
             for hook in hooks:
                 hook.remove()
             self.received = outer[0] if self._name else None
             # A unit that stands in several places is called once for each, and in the order of the places.
             return [_unit_cost(unit, pair) for unit, pair in zip(units, calls, strict=False)]
+
+    def _described(self, inputs: Sequence[Tensor], device: str) -> tuple[Tensor, ...]:
+        pairs = zip(inputs, self._needs_grad, strict=True)
+        return tuple(described(x, device).requires_grad_(needs) for x, needs in pairs)
 
     def _trying(self, model: nn.Module, modes: tuple[str, ...]) -> nn.Module:
         model.get_submodule(self._name or "").plans = Plans(tried=modes)  # type: ignore[assignment]

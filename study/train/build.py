@@ -34,6 +34,7 @@ def network_of(
         stem=shape.stem,
         strategy=memory.strategy,
         anchor_every=memory.anchor_every,
+        memory_budget_bytes=memory.memory_budget_bytes,
         precision=revmodels.Precision(**asdict(precision)),
     )
 

@@ -7,6 +7,7 @@ from torch import nn
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
 from revmodels.errors import BudgetError
 from revmodels.measure import peak_memory, predict_memory
+from revmodels.strategies.budget_plan import plan_memory
 from tests.revmodels.blocks import assert_equal_gradients, gradients
 
 FP64 = Precision(compute="fp64", stream="fp64")
@@ -120,3 +121,101 @@ def test_senseless_budget_is_refused(value):
         model(batch()[0])
     with pytest.raises(BudgetError, match="when it has seen the shape"):
         model.memory_plan()
+
+
+def test_a_plan_is_kept_for_shapes_and_not_for_their_product():
+    """A wide plan for many short rows is no plan for one long row, whose attention is quadratic in length."""
+
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.out((x @ x.transpose(-1, -2)).softmax(-1) @ x)
+
+    def make():
+        torch.manual_seed(0)
+        blocks = [ReversibleBlock(Mixing(), Mixing(), split_dim=-1) for _ in range(6)]
+        return ReversibleSequence(blocks, "budget", split_dim=-1)
+
+    short, long = torch.randn(16, 16, 16), torch.randn(1, 256, 16)
+    net, fresh = make(), make()
+    for module, inputs in ((net, short), (net, long), (fresh, long)):
+        module(inputs).sum().backward()
+    assert net.plan == fresh.plan
+    net(short)
+    assert net.plan.budget_bytes < fresh.plan.budget_bytes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.eval(),
+        lambda m: m.requires_grad_(False),
+        lambda m: setattr(m, "memory_budget_bytes", 10**9),
+        lambda m: setattr(m, "anchor_every", None) or m.float(),
+    ],
+    ids=["mode", "frozen", "budget", "dtype"],
+)
+def test_what_memory_depends_on_is_planned_for(change):
+    def make():
+        torch.manual_seed(0)
+        blocks = [ReversibleBlock(nn.Linear(32, 32), nn.Linear(32, 32)) for _ in range(4)]
+        return ReversibleSequence(blocks, "budget").double()
+
+    net = make()
+    net(torch.randn(8, 64, dtype=torch.float64))
+    assert len(net.plans.known) == 1
+    change(net)
+    net(torch.randn(8, 64, dtype=next(net.parameters()).dtype))
+    assert len(net.plans.known) == 2
+
+
+def test_the_gradient_of_the_loss_is_counted():
+    """The peak of a short network is where the loss's gradient arrives: a plan must leave room for it."""
+    torch.manual_seed(0)
+    blocks = [ReversibleBlock(nn.Linear(32, 32), nn.Linear(32, 32)) for _ in range(12)]
+    net = ReversibleSequence(blocks, "budget")
+    x = torch.randn(64, 64)
+    budget = int(0.8 * predict_memory(put(net, "store"), (x, torch.zeros(64, 64)), loss=mse).activation_bytes)
+    net.strategy, net.memory_budget_bytes = "budget", budget
+    assert peak_memory(net, (x, torch.zeros(64, 64)), loss=mse).activation_bytes <= budget
+
+
+def put(net, strategy):
+    net.strategy = strategy
+    return net
+
+
+def mse(out, target):
+    return nn.functional.mse_loss(out, target)
+
+
+def test_a_repeated_block_is_planned_and_right():
+    torch.manual_seed(0)
+    block = ReversibleBlock(nn.Linear(32, 32), nn.Linear(32, 32))
+    net = ReversibleSequence([block, block, block], "budget").double()
+    x = torch.randn(8, 64, dtype=torch.float64)
+    _, exact, _, _ = gradients(net, "store", x)
+    net.strategy = "budget"
+    _, found, _, _ = gradients(net, "budget", x)
+    assert len(net.plan.modes) == 3
+    assert_equal_gradients(exact, found, 1e-12)
+
+
+def test_a_network_around_the_sequence_is_planned_beforehand():
+    torch.manual_seed(0)
+    body = ReversibleSequence(
+        [ReversibleBlock(nn.Linear(32, 32), nn.Linear(32, 32)) for _ in range(4)], "budget"
+    )
+    net, x = nn.Sequential(nn.Linear(8, 64), body, nn.Linear(64, 2)), torch.randn(16, 8)
+    plan = plan_memory(net, x)
+    net(x).sum().backward()
+    assert body.plan is plan
+
+
+def test_what_is_predicted_of_a_budget_is_what_is_measured():
+    model = network("budget")
+    predicted = predict_memory(model, batch())
+    assert predicted.activation_bytes == peak_memory(model, batch()).activation_bytes
