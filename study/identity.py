@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, get_type_hints
 
-from revmodels.strategies.registry import STRATEGIES, default_strategy, find_strategy
+from revmodels.strategies.registry import STRATEGIES, default_strategy, find_strategy, is_strategy
 from revmodels.strategies.strategy import Strategy
 from study.errors import StudyError, nearest
 from study.setting import IF_CHANGED, NEVER
@@ -96,7 +96,7 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
             ) from None
     reversible = architecture.is_reversible
     strategy = strategy or default_strategy(invertible=reversible)
-    if strategy not in STRATEGIES:
+    if not is_strategy(strategy):
         remedy = nearest(strategy, STRATEGIES)
         raise StudyError("memory.strategy", value=strategy, rule="must be a known strategy", remedy=remedy)
     if find_strategy(strategy).needs_inverse and not reversible:

@@ -290,8 +290,8 @@ def _strategies_kept(sequences: Iterable[ReversibleSequence]) -> Iterator[None]:
     try:
         yield
     finally:
-        for sequence, strategy in kept:
-            sequence.strategy = strategy
+        for sequence, name in kept:
+            sequence.strategy = name
 
 
 def _joined(tensors) -> Tensor:

@@ -37,6 +37,11 @@ def find_strategy(name: str, allowed: Iterable[str] = STRATEGIES) -> Strategy:
     return _BY_NAME[name]
 
 
+def is_strategy(name: str) -> bool:
+    """Whether there is a strategy called `name`."""
+    return name in _BY_NAME
+
+
 def default_strategy(*, invertible: bool) -> str:
     """The name of the strategy of a network that was given none: ``reverse`` if it has inverses to use."""
     return (Reverse if invertible else Store).name

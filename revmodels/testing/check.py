@@ -149,7 +149,7 @@ def _subject(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype) 
     if isinstance(module, ReversibleBlock):
         blocks = [copy.deepcopy(module) for _ in range(REPEATS)]
         module = ReversibleSequence(blocks, split_dim=module.split_dim).train(module.training)
-    model, twin = (_prepared(module, dtype, strategy) for strategy in ("reverse", "store"))
+    model, twin = (_prepared(module, dtype, name) for name in ("reverse", "store"))
     units = []
     for prefix, sequence in _sequences(model):
         for i, unit in enumerate(sequence.units()):
