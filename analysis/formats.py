@@ -36,6 +36,9 @@ def render(table: pa.Table, format: str = "table", *, widest: int = 60) -> str |
         format: one of `FORMATS`.
         widest: characters of a cell in the format ``table``; what is longer is cut.
 
+    Returns:
+        The text; bytes in the format ``parquet``.
+
     Raises:
         QueryError: an unknown format, or a value that the format has no place for.
 

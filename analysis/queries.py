@@ -211,6 +211,9 @@ NAMED = {query.name: query for query in _QUERIES}
 def run_query(store: Store, text: str, *, limit: int | None = None) -> pa.Table:
     """Answers a named query or SQL, with at most `limit` rows.
 
+    Returns:
+        The answer as an Arrow table.
+
     Raises:
         QueryError: neither a known name nor a valid read-only statement.
 
@@ -231,7 +234,7 @@ def list_queries() -> pa.Table:
 
 
 def describe(table: str | None = None) -> pa.Table:
-    """Every column of the store, or of one table, with type, unit and meaning.
+    """Return every column of the store, or of one table, with type, unit and meaning.
 
     Raises:
         QueryError: there is no such table.

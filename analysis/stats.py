@@ -164,7 +164,7 @@ def _signs(bits: np.ndarray) -> np.ndarray:
 
 
 def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
-    """Everything that must agree for two trials to be comparable, apart from the `free` factors.
+    """Return everything that must agree for two trials to be comparable, apart from the `free` factors.
 
     Args:
         row: a row of the trials view.
@@ -223,6 +223,9 @@ def pairs(
         control: picks the controls.
         same: further columns that must agree.
 
+    Returns:
+        The pairs; a trial that has no partner is in none.
+
     """
     rows = list(rows)
     controls = {settings_key(row, factor, same=same): row for row in reversed(rows) if control(row)}
@@ -238,6 +241,9 @@ def family_twins(rows: Iterable[Row], *, tolerance: float = 0.25) -> list[Pair]:
 
     Width is multiplied onto the twins alike, so it must agree; the RevNet may use any strategy, and of a
     RevNet run under several the reversing one is taken. Each RevNet enters once per seed.
+
+    Returns:
+        The pairs, the RevNet as treatment and the ResNet as control.
     """
     free = ("model", "strategy")
     revnets = [r for r in rows if r["family"] == "revnet" and finite(r["parameters"])]
@@ -276,7 +282,7 @@ def ratio(paired: Iterable[Pair], column: str) -> Estimate | None:
 
 @functools.lru_cache(maxsize=131_072)
 def _config_without(text: str | None, roots: frozenset[str]) -> str:
-    """The settings of config_json that are none of `roots` and under none of them, as one text.
+    """Return the settings of config_json that are none of `roots` and under none of them, as one text.
 
     A text remembers its hash, and a large store asks for it a hundred thousand times.
     """

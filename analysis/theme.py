@@ -45,7 +45,7 @@ def precision_color(compute: str | None) -> str:
 
 
 def precision_look(row: Row) -> Look:
-    """Color, symbol and dash of a trial's arithmetic.
+    """Return color, symbol and dash of a trial's arithmetic.
 
     The color tells the compute dtype; symbol and dash tell streams, exact coupling and tf32 apart.
     """

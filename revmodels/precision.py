@@ -111,6 +111,9 @@ class Precision:
 
         A half-width stream enters a half-width `fn` as it is; every other input is first converted to the
         dtype of the parameters.
+
+        Returns:
+            What `fn` returns for `x`.
         """
         if not (self.autocasts and x.dtype in (torch.bfloat16, torch.float16)):
             x = x.to(self.parameter_dtype)

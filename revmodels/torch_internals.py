@@ -81,7 +81,8 @@ _run_backward: Any = _private(
 
 
 def without_dispatch_modes() -> AbstractContextManager:
-    """A context in which no dispatch mode sees anything; where none is in force, one that does nothing.
+    """Return a context in which no dispatch mode sees anything; where none is in force, one that does
+    nothing.
 
     Public: none. A mode could be told to look away, but not a mode of somebody else's.
     """
@@ -89,7 +90,7 @@ def without_dispatch_modes() -> AbstractContextManager:
 
 
 def graph_is_kept() -> bool:
-    """In a backward pass: whether it runs under ``retain_graph=True``.
+    """Return whether a backward pass runs under ``retain_graph=True``.
 
     Public: none; `torch.autograd.graph` has no question about the running pass.
     """
@@ -97,7 +98,7 @@ def graph_is_kept() -> bool:
 
 
 def has_global_hook() -> bool:
-    """Whether a hook is registered for every module.
+    """Return whether a hook is registered for every module.
 
     Public: none; `torch.nn.modules.module.register_module_forward_hook` and the like only add one.
     """
@@ -105,7 +106,7 @@ def has_global_hook() -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody has registered a forward or backward hook of any kind on `module`.
+    """Return whether somebody has registered a forward or backward hook of any kind on `module`.
 
     Public: none; `nn.Module` has methods that add a hook, and none that asks.
     """
@@ -123,7 +124,7 @@ def count_forward_hooks(module: nn.Module) -> int:
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
-    """The table in which `module` holds its own parameters, None for those it lacks.
+    """Return the table in which `module` holds its own parameters, None for those it lacks.
 
     Public: ``named_parameters(recurse=False)``, which takes four times as long and leaves out None and what
     occurs twice under two names. Every step asks this of every layer of every F and G.
@@ -142,7 +143,7 @@ def own_children(module: nn.Module) -> dict[str, nn.Module | None]:
 
 
 def version(tensor: Tensor) -> int:
-    """How often the numbers of `tensor` were written in place.
+    """Return how often the numbers of `tensor` were written in place.
 
     Public: none; autograd raises an error only for what it has saved itself.
     """
@@ -150,7 +151,7 @@ def version(tensor: Tensor) -> int:
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Equal for two living tensors only if they share their memory.
+    """Return what is equal for two living tensors only if they share their memory.
 
     Public: ``untyped_storage().data_ptr()``, which is 0 for every fake tensor and every empty one.
     """
@@ -186,7 +187,7 @@ def run_backward(roots: tuple, gradients: tuple[Tensor, ...], inputs: tuple[Tens
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether `module` is what `torch.compile` returns.
+    """Return whether `module` is what `torch.compile` returns.
 
     Public: none. The compiler takes a second to import, and whoever compiled something has imported it.
     """

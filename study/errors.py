@@ -124,7 +124,7 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 def nearest(word: object, choices: Iterable[object]) -> str:
-    """A remedy that names the closest valid choice by spelling, and the choices if there are few.
+    """Return a remedy that names the closest valid choice by spelling, and the choices if there are few.
 
     >>> nearest("reverze", ["store", "reverse"])
     "did you mean 'reverse'? Choices: store, reverse"

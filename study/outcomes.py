@@ -64,7 +64,7 @@ class AbandonedError(BaseException):
 
 
 def outcome_of(error: BaseException) -> str:
-    """The outcome that an exception stands for.
+    """Return the outcome that an exception stands for.
 
     >>> outcome_of(MemoryError())
     'oom'
@@ -90,7 +90,7 @@ def worth_retrying(error: BaseException) -> bool:
 
 
 def lost_a_peer(row: Mapping[str, Any]) -> bool:
-    """Whether a trial's row tells of a collective that failed because another worker was gone.
+    """Return whether a trial's row tells of a collective that failed because another worker was gone.
 
     >>> lost_a_peer({"outcome": "failed", "error_class": "RuntimeError", "error_message": "[gloo/pair.cc] x"})
     True

@@ -19,7 +19,7 @@ SHIPPED = "REVSTUDY_SHIPPED"
 
 
 def provenance(device: str | None = None) -> dict[str, Any]:
-    """The provenance columns of `analysis.schema.TRIALS`, without the two times.
+    """Return the provenance columns of `analysis.schema.TRIALS`, without the two times.
 
     Args:
         device: ``cpu`` or ``cuda``, as torch names it; None for a row written by a process that trained

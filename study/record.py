@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 
 def read_record(store: str | Path, name: str) -> Record | None:
-    """What the store remembers of a study; None where there is nothing, or a file that is damaged.
+    """Return what the store remembers of a study; None where there is nothing, or a file that is damaged.
 
     Raises:
         StoreError: The store cannot be read.
@@ -44,7 +44,7 @@ def read_record(store: str | Path, name: str) -> Record | None:
 
 
 def differences(record: Record, study: Study) -> list[tuple[str, Any, Any]]:
-    """Where a study says something else than what is remembered: dotted path, then and now.
+    """Return where a study says something else than what is remembered: dotted path, then and now.
 
     A setting that did not exist when the record was written counts as its default.
     """
@@ -57,7 +57,7 @@ def differences(record: Record, study: Study) -> list[tuple[str, Any, Any]]:
 
 
 def extended(record: Record | None, study: Study, store: str | Path, *, extend: bool) -> dict[str, Any]:
-    """What is to stand in the file beside the study: who writes it, and what it said before.
+    """Return what is to stand in the file beside the study: who writes it, and what it said before.
 
     Args:
         record: What the store remembers.

@@ -37,7 +37,7 @@ class Rerun:
 
 
 def find_trial(store: str | Path, wanted: str) -> Trial:
-    """The trial of a row, by its id or the start of it, with the settings that its row records.
+    """Return the trial of a row, by its id or the start of it, with the settings that its row records.
 
     Raises:
         StudyError: No trial, or more than one, has such an id; or its settings give another id now, because
@@ -66,6 +66,9 @@ def find_trial(store: str | Path, wanted: str) -> Trial:
 
 def rerun(store: str | Path, trial: Trial) -> Rerun:
     """Train the trial in this process; nothing is written.
+
+    Returns:
+        The numbers of the row beside those of now.
 
     Raises:
         StudyError: The trial used more than one worker.

@@ -59,7 +59,7 @@ class Setting:
     written: Mapping[str, Any] | None = None
 
     def validated(self, value: Any) -> Any:
-        """The value itself, whose type is right already. None stands for a setting that is left open.
+        """Return the value itself, whose type is right already. None stands for a setting that is left open.
 
         Raises:
             BrokenRule: The setting does not take it.

@@ -111,7 +111,8 @@ class Comparison:
 
 
 def open_side(text: str, store: str | Path) -> tuple[str, list[Row]]:
-    """The name and the trials of a side: a study of `store`, a study's folder, or another store's folder.
+    """Return the name and the trials of a side: a study of `store`, a study's folder, or another store's
+    folder.
 
     Raises:
         UnknownStudyError: it is none of these; the message names the nearest study.
@@ -143,6 +144,9 @@ def compare(a: Sequence[Row], b: Sequence[Row], *, names: tuple[str, str] = ("A"
         a: the trials of side A.
         b: the trials of side B.
         names: what to call the sides.
+
+    Returns:
+        The settings that differ, the pairs of equal trials, and the paired differences with their intervals.
 
     """
     settings = _changes(a, b)

@@ -35,7 +35,7 @@ MOST_STUDIES = 4
 
 
 def compare_studies(store: Store) -> list[dict[str, Any]]:
-    """The comparisons of a store's latest studies, each with the one before, as the report shows them.
+    """Return the comparisons of a store's latest studies, each with the one before, as the report shows them.
 
     Studies without a trial of their own, and pairs of studies that share nothing to compare, are left out.
     """

@@ -27,7 +27,8 @@ SAME_MACHINE = ("device", "hostname_hash", "cpu_threads", "memory_source")
 
 
 def findings(store: Store, study: str | None = None) -> list[str]:
-    """Three findings in plain sentences, each with its numbers and n; each says so where data is missing.
+    """Return three findings in plain sentences, each with its numbers and n; each says so where data is
+    missing.
 
     Args:
         store: an open store.

@@ -67,7 +67,7 @@ class PrecisionVerdict:
 
 
 def precision_verdicts(rows: Iterable[Row]) -> list[PrecisionVerdict]:
-    """One verdict for each precision, usual ones first.
+    """Return one verdict for each precision, usual ones first.
 
     Judged are finished trials that reverse without anchors; where they differ in more than precision, depth
     and seed, the set that does not and spans the most precisions and depths.

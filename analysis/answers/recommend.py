@@ -106,7 +106,7 @@ def configurations_of(store: Store) -> list[Configuration]:
 def recommend(
     rows: Iterable[Row], *, points: list[Configuration] | None = None, at_most: int = 4
 ) -> list[Recommendation]:
-    """The best configuration under each of a few memory budgets, per data set and memory source.
+    """Return the best configuration under each of a few memory budgets, per data set and memory source.
 
     A budget is a round number of bytes just above the footprint of a configuration on the front of
     validation accuracy against peak memory. Selection uses validation accuracy, so that the test accuracy

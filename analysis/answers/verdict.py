@@ -82,7 +82,7 @@ def twins(rows: Sequence[Row]) -> Twins:
 
 
 def nearest(points: Iterable[Configuration]) -> list[Near]:
-    """What comes near the best, per data set and memory source.
+    """Return what comes near the best, per data set and memory source.
 
     Args:
         points: configurations, as of `analysis.answers.recommend.configurations`.

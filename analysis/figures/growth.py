@@ -154,7 +154,7 @@ def _extrapolations(growth: list[Growth], rows: list[Row], factor: Factor) -> li
 
 
 def _band(law: Growth, sizes: list[float]) -> tuple[Point, ...]:
-    """The outline of what the 95 % interval of the power allows, from the largest trial on.
+    """Return the outline of what the 95 % interval of the power allows, from the largest trial on.
 
     The lines of both ends of the interval go through the mean of the points, as the fitted one does.
     """

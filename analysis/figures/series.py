@@ -184,7 +184,7 @@ def line_series(
     floor: float | None = None,
     positive: bool = False,
 ) -> list[Series]:
-    """One line per trial, a series per precision, from the trial's rows of another table.
+    """Return one line per trial, a series per precision, from the trial's rows of another table.
 
     Args:
         trials: the trials to draw.

@@ -61,7 +61,7 @@ BEND = 0.5
 
 
 def power_text(fit: Fit, bend: Bend | None = None) -> str:
-    """A power with its 95 % interval and n, and how it changes if one power law will not do.
+    """Return a power with its 95 % interval and n, and how it changes if one power law will not do.
 
     >>> power_text(Fit(slope=1.2, intercept=0.0, low=0.9, high=1.5, n=8, distinct=4))
     '1.20 (0.90 to 1.50, n = 8)'

@@ -36,7 +36,7 @@ class Rows:
 
 
 def starting_laws(rows: Rows) -> Array:
-    """Variable projection: (R, 5) the best starts over a grid of exponents, linear in E, A and B each.
+    """Return the best starts, (R, 5), by variable projection: on a grid of exponents, linear in E, A and B.
 
     A relative error of L is, to first order, an error of log L; so rows are weighted by 1/L.
     """

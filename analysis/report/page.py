@@ -83,7 +83,7 @@ def write_report(
 
 
 def render_report(store: Store, *, refresh_s: float | None = None, console: str | None = None) -> str:
-    """The report of an open store as HTML text.
+    """Return the report of an open store as HTML text.
 
     Args:
         store: an open store.

@@ -36,7 +36,8 @@ def hashed(script: str) -> str:
 
 
 def json_for_html(value: Any) -> str:
-    """JSON that may stand inside a script element: no character of it can end the element or open another.
+    """Return JSON that may stand inside a script element: no character of it can end the element or open
+    another.
 
     Numbers that are not finite become the strings ``NaN``, ``Infinity`` and ``-Infinity``.
     """
@@ -120,7 +121,7 @@ def _coded(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def columns(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows by column, texts as words and codes, so that ten thousand trials stay a small file.
+    """Return the rows by column, texts as words and codes, so that ten thousand trials stay a small file.
 
     The column config_json is left to `settings` where that can hold it.
     """

@@ -13,7 +13,8 @@ Signature = tuple[tuple[str, ...], ...]
 
 
 def signature(store: str | Path) -> Signature:
-    """What a store holds, by the names of its files: files are never changed, so other names mean other rows.
+    """Return what a store holds, by the names of its files: files are never changed, so other names mean
+    other rows.
 
     Raises:
         StoreError: the store cannot be read.

@@ -70,6 +70,9 @@ def table_reader(
         study: Only the files in this study's folder, and those of its `members` in other folders.
         members: Trial ids.
 
+    Returns:
+        What reads them when it is called.
+
     Raises:
         StoreError: A file was written under a newer schema version than this reader knows.
         VanishedError: A file is gone since it was listed. What is returned raises it, too.
@@ -97,7 +100,7 @@ def table_reader(
 def files_reader(
     listing: Listing, table: Table, paths: Sequence[str], *, columns: Collection[str] | None = None
 ) -> Callable[[], Read]:
-    """As `table_reader`, for these files of one table, and for some of its columns.
+    """Return what `table_reader` returns, for these files of one table, and for some of its columns.
 
     Raises:
         StoreError: A file was written under a newer schema version than this reader knows.
@@ -130,7 +133,7 @@ def files_reader(
 def singles_reader(
     storage: Storage, table: Table, paths: Sequence[str], *, columns: Collection[str] | None = None
 ) -> Callable[[], Read]:
-    """As `files_reader`, for files of single trials alone.
+    """Return what `files_reader` returns, for files of single trials alone.
 
     Raises:
         StoreError: A file was written under a newer schema version than this reader knows.
@@ -141,7 +144,7 @@ def singles_reader(
 
 
 def known_files(listing: Listing, table: Table, paths: Sequence[str]) -> list[str]:
-    """Those of these files that can be read and hold no column that this version does not know.
+    """Return those of these files that can be read and hold no column that this version does not know.
 
     Raises:
         VanishedError: A file is gone since it was listed.

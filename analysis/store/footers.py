@@ -41,6 +41,9 @@ class Layout:
 def by_layout(paths: Iterable[str]) -> tuple[dict[Layout, list[str]], list[SkippedFile]]:
     """Groups files by layout; sets aside those that are torn, not Parquet, or cannot be read.
 
+    Returns:
+        The files of each layout, and those that were set aside, each with the reason.
+
     Raises:
         VanishedError: A file is not there.
     """
@@ -90,7 +93,8 @@ def _agrees(footer: bytes, head: bytes, tail: bytes) -> bool:
 
 
 def _ends(footer: bytes, layout: Layout) -> tuple[bytes, bytes] | None:
-    """The bytes of a footer up to its last column's name, and from the Arrow schema in its metadata on.
+    """Return the bytes of a footer up to its last column's name, and from the Arrow schema in its metadata
+    on.
 
     The Arrow schema holds names, types and the schema version. None where there is no such schema.
     """

@@ -74,6 +74,9 @@ def list_files(location: str | Path | Storage, *, missing_ok: bool = False) -> L
         location: A local path, a URI that `pyarrow.fs` understands, or an open `Storage`.
         missing_ok: Take a store that does not exist for an empty one.
 
+    Returns:
+        The files by study and table.
+
     Raises:
         StoreError: Nothing is there, it is not a folder, or it may not be read.
     """

@@ -42,7 +42,7 @@ Manifest = dict[str, Entry]
 
 
 def read_manifest(storage: Storage, folder: str) -> Manifest:
-    """The manifest of a study's folder; empty where there is none.
+    """Return the manifest of a study's folder; empty where there is none.
 
     Raises:
         StoreError: It cannot be read, or a newer version wrote it. Going on would lose or double rows.

@@ -50,7 +50,8 @@ class Sources:
 
 
 def sources(listing: Listing, folder: str, table: Table) -> Sources:
-    """What there is to merge in a study's folder; files with columns this version does not know stay out.
+    """Return what there is to merge in a study's folder; files with columns this version does not know stay
+    out.
 
     Raises:
         StoreError: The earlier merged file cannot be read, or a newer version wrote it.

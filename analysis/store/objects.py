@@ -62,7 +62,7 @@ class Objects:
             self._store = _connect(address)
 
     def read(self, name: str) -> Stored | None:
-        """An object with its content and version; None if there is none of this name.
+        """Return an object with its content and version; None if there is none of this name.
 
         Raises:
             ObjectStoreError: The storage cannot be read.
@@ -123,7 +123,7 @@ class Objects:
             obstore.put(self._store, name, content)
 
     def list(self, folder: str) -> list[Stored]:
-        """The objects of a folder without their content.
+        """Return the objects of a folder without their content.
 
         Raises:
             ObjectStoreError: The storage cannot be read.
@@ -153,7 +153,8 @@ class Objects:
                 return
 
     def now(self, folder: str) -> datetime:
-        """The time by the clock of the storage: that of an object which is written to `folder` and removed.
+        """Return the time by the clock of the storage: that of an object which is written to `folder` and
+        removed.
 
         Raises:
             ObjectStoreError: The storage cannot be written.
@@ -191,7 +192,7 @@ class Objects:
 
 @lru_cache(maxsize=16)
 def objects_at(address: str) -> Objects:
-    """The objects below an address. A process connects once.
+    """Return the objects below an address. A process connects once.
 
     Raises:
         ObjectStoreError: As `Objects` says.

@@ -63,6 +63,9 @@ def read_files(
         columns: The columns to read; all without it.
         use_threads: Read several columns at a time: worth it for large files.
 
+    Returns:
+        The rows of all files that can be read, and the others with the reason.
+
     Raises:
         StoreError: A file was written under a newer schema version.
         VanishedError: A file is gone since it was listed.
@@ -171,7 +174,8 @@ def check_columns(names: Sequence[str]) -> None:
 
 
 def conform(part: pa.Table, table: Table, columns: Collection[str] | None = None) -> pa.Table:
-    """The columns of the table's schema, in its order and types; one that the part lacks reads as null.
+    """Return the columns of the table's schema, in its order and types; one that the part lacks reads as
+    null.
 
     Args:
         part: Rows as a file holds them.
@@ -202,7 +206,7 @@ def conform(part: pa.Table, table: Table, columns: Collection[str] | None = None
 
 
 def with_keys(part: pa.Table, *, merged: bool) -> tuple[pa.Table, str]:
-    """The rows with a trial id, a study and an attempt, and what is said of the others.
+    """Return the rows with a trial id, a study and an attempt, and what is said of the others.
 
     Raises:
         OddFileError: A row of a file of a single trial lacks one of them.

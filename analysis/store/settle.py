@@ -99,6 +99,9 @@ def settle(storage: Storage, study: str, progress: Progress) -> None:
 def count_keys(storage: Storage, path: str) -> Keys:
     """Counts the rows of each (trial, attempt) in a Parquet file, a batch at a time.
 
+    Returns:
+        How many rows each (trial, attempt) has.
+
     Raises:
         FileNotFoundError: The file is not there.
         OddFileError: It cannot be read to its end.
@@ -130,6 +133,9 @@ def _mended(place: _Place, entry: Entry) -> Entry | None:
 
     Returns:
         None where only files of single trials counted before.
+
+    Raises:
+        StoreError: Neither is there. Nothing was deleted.
     """
     if _held_by(place, entry) is not None:
         return entry

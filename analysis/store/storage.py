@@ -88,7 +88,7 @@ class Storage:
         return f"{self.root}/{name}"
 
     def look(self, path: str) -> Item:
-        """What is at a path. Links are followed.
+        """Return what is at a path. Links are followed.
 
         Raises:
             OSError: It cannot be looked at.
@@ -98,7 +98,7 @@ class Storage:
         return _item(self.filesystem.get_file_info(path))
 
     def look_at(self, paths: Sequence[str]) -> list[Item]:
-        """What is at each of these paths.
+        """Return what is at each of these paths.
 
         Raises:
             OSError: They cannot be looked at.
@@ -108,7 +108,7 @@ class Storage:
         return [_item(info) for info in self.filesystem.get_file_info(list(paths))] if paths else []
 
     def items(self, folder: str) -> list[Item]:
-        """What a folder holds, without what its folders hold; nothing where there is no such folder.
+        """Return what a folder holds, without what its folders hold; nothing where there is no such folder.
 
         Raises:
             OSError: The folder cannot be listed.
@@ -128,6 +128,9 @@ class Storage:
 
         An object is read whole first, and again where the connection broke. So what a parser says is about
         the file, and a connection that broke is never taken for a torn file.
+
+        Yields:
+            The open file.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -155,7 +158,7 @@ class Storage:
         return found.content
 
     def read(self, path: str) -> bytes:
-        """The content of a small file.
+        """Return the content of a small file.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -178,6 +181,9 @@ class Storage:
     @contextlib.contextmanager
     def new_file(self, path: str) -> Iterator[Any]:
         """A binary stream into a file that appears whole or not at all, and is on the disk at the end.
+
+        Yields:
+            The stream to write to.
 
         Raises:
             OSError: It cannot be written; nothing is left behind.
@@ -226,6 +232,7 @@ class Storage:
 
         Raises:
             OSError: It is not there, or cannot be synced.
+            FileNotFoundError: The object storage has no such object.
         """
         if self.local:
             handle = os.open(path, os.O_RDONLY)
@@ -242,7 +249,8 @@ class Storage:
 
 
 def open_storage(location: str | Path) -> Storage:
-    """The storage at a local path, or at a URI that `pyarrow.fs` understands, such as ``s3://bucket/x``.
+    """Return the storage at a local path, or at a URI that `pyarrow.fs` understands, such as
+    ``s3://bucket/x``.
 
     Raises:
         StoreError: The address cannot be understood.

@@ -73,7 +73,7 @@ class Store:
         return tuple(self._skipped)
 
     def table(self, name: str) -> pa.Table:
-        """One of the views as an Arrow table with the schema of `analysis.schema`.
+        """Return one of the views as an Arrow table with the schema of `analysis.schema`.
 
         Raises:
             QueryError: there is no such table.
@@ -168,6 +168,9 @@ class Store:
             query: the statement.
             limit: the most rows to return.
 
+        Returns:
+            The answer as an Arrow table.
+
         Raises:
             QueryError: the query is not valid (the message is DuckDB's) or not one read-only statement.
 
@@ -195,7 +198,7 @@ class Store:
 
 
 def _in_order(rows: pa.Table) -> pa.Table:
-    """The rows by study, start and trial.
+    """Return the rows by study, start and trial.
 
     The order is found from three columns. The others are moved only if a row changes its place, which in a
     merged file none does: in a large store that is most of the work.
@@ -212,6 +215,9 @@ def open_store(path: str | Path, study: str | None = None) -> Store:
     Args:
         path: the store.
         study: restrict the views to this study.
+
+    Returns:
+        The store, with views of its rows as they are now.
 
     Raises:
         StoreError: nothing is there, or it cannot be read.

@@ -71,7 +71,7 @@ class TrialTable:
     def attempts(
         self, columns: Collection[str] | None = None, trial_ids: Collection[str] | None = None
     ) -> pa.Table:
-        """One row per attempt, in no order.
+        """Return one row per attempt, in no order.
 
         Args:
             columns: The columns to read, in this order; all without it.
@@ -85,7 +85,7 @@ class TrialTable:
     def rows(
         self, columns: Collection[str] | None = None, trial_ids: Collection[str] | None = None
     ) -> pa.Table:
-        """One row per trial: of its attempts the last one that ended ``ok``, else the last one.
+        """Return one row per trial: of its attempts the last one that ended ``ok``, else the last one.
 
         Args:
             columns: The columns to read, in this order; all without it.
@@ -99,7 +99,7 @@ class TrialTable:
         return found if columns is None else found.select(list(columns))
 
     def latest(self, columns: Collection[str], at_most: int) -> pa.Table:
-        """The attempts in the files of single trials that were written last, and in all merged files.
+        """Return the attempts in the files of single trials that were written last, and in all merged files.
 
         Args:
             columns: The columns to read, in this order.
@@ -151,7 +151,8 @@ class TrialTable:
 def attempts_of(
     location: str | Path | Storage, trial_id: str, columns: Collection[str] | None = None
 ) -> pa.Table:
-    """The attempts of one trial, one row each, by attempt. It takes milliseconds in a store of any size.
+    """Return the attempts of one trial, one row each, by attempt. It takes milliseconds in a store of any
+    size.
 
     The files are found by their names, without listing a folder of trials; merged files are read too.
 

@@ -39,7 +39,7 @@ _LARGEST_SEED = 2**62
 
 @torch.library.custom_op("revmodels::generator_state", mutates_args=())
 def generator_state(seed: Tensor, device: torch.device, after: Tensor | None = None) -> Tensor:
-    """The state of a generator of `device` with this seed.
+    """Return the state of a generator of `device` with this seed.
 
     Args:
         seed: one integer.

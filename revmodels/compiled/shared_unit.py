@@ -91,7 +91,7 @@ _keys = count()
 def template_keys(
     blocks: nn.ModuleList, positions: tuple[int, ...], keeps: tuple[bool, ...]
 ) -> tuple[int, ...]:
-    """Keys of the templates of some of the units: units of equal structure have the same.
+    """Return keys of the templates of some of the units: units of equal structure have the same.
 
     Args:
         blocks: all units.

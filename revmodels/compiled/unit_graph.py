@@ -122,7 +122,7 @@ def _backward(
 
 @torch.library.custom_op("revmodels::late", mutates_args=())
 def late(x: Tensor, after: Tensor) -> Tensor:
-    """A copy of `x` in the backward pass.
+    """Return a copy of `x` in the backward pass.
 
     What depends on saved tensors alone, a compiler may compute in the forward pass, or take from there, and
     save instead. `after` keeps it from that: any tensor that only the backward pass has.

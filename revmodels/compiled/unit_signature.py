@@ -20,7 +20,7 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 
 
 def signature(module: nn.Module) -> Hashable:
-    """Equal for two modules only if they compute the same function of their input and tensors.
+    """Return what is equal for two modules only if they compute the same function of their input and tensors.
 
     Submodules and tensors that occur twice are recognized as the same one in the second place. Objects that
     are not plain values (functions, say) count as equal only if they are one object, so a signature means

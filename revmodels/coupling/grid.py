@@ -36,7 +36,7 @@ def grid_limit(bits: int, dtype: torch.dtype) -> float:
 
 
 def check_bits(bits: int | None, dtype: torch.dtype) -> int:
-    """The k of a stream of `dtype`: `bits`, or the default of that dtype.
+    """Return the k of a stream of `dtype`: `bits`, or the default of that dtype.
 
     Raises:
         PrecisionError: no grid fits the dtype, or not that one.
@@ -76,7 +76,7 @@ class _ToGrid(torch.autograd.Function):
 
 
 def to_grid(x: Tensor, bits: int, dtype: torch.dtype | None = None) -> Tensor:
-    """`x` in `dtype` rounded to multiples of 2^-`bits`, with the gradient of the identity.
+    """Return `x` in `dtype` rounded to multiples of 2^-`bits`, with the gradient of the identity.
 
     >>> to_grid(torch.tensor([0.3, 0.4]), bits=2)
     tensor([0.2500, 0.5000])
@@ -187,7 +187,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def one_grid(grids: Iterable[int | None]) -> int | None:
-    """The k that all units of a sequence share; None if they are additive.
+    """Return the k that all units of a sequence share; None if they are additive.
 
     Raises:
         PrecisionError: they differ.

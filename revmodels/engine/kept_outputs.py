@@ -20,7 +20,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def without_value(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """`module` without the numbers of its last layer: a tensor of the right shape with the right gradients.
+    """Return `module` without the numbers of its last layer: a tensor of the right shape with the right
+    gradients.
 
     None if that cannot be had: `module` is no `nn.Sequential` whose last layer is a plain convolution or
     linear layer, or somebody's hooks would miss a call. The naive twin is `module` itself.

@@ -49,6 +49,9 @@ def lipschitz(model: nn.Module, inputs: Tensor, *, iterations: int = 10) -> tupl
         inputs: what it is called with.
         iterations: products with the Jacobian and its transpose.
 
+    Returns:
+        One entry for each reversible unit, first to last; norms are pure numbers.
+
     Raises:
         NotReversibleError: `model` holds no reversible sequence.
     """

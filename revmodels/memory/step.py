@@ -108,7 +108,8 @@ def predict_memory(
     *,
     loss: Loss = F.cross_entropy,
 ) -> MemoryUse:
-    """What `peak_memory` would measure on a CPU, computed on fake tensors: no memory is allocated for them.
+    """Return what `peak_memory` would measure on a CPU, computed on fake tensors: no memory is allocated for
+    them.
 
     Args:
         model: a module, or a function that builds one, which is called under the ``meta`` device.

@@ -71,7 +71,7 @@ class Architecture:
         return (1,) + (2,) * (len(self.units) - 1)
 
     def channels(self, width: float) -> tuple[int, ...]:
-        """Channels of the stem and of each stage's output at a width multiplier, all even.
+        """Return channels of the stem and of each stage's output at a width multiplier, all even.
 
         Raises:
             WidthError: `width` is not a positive finite number.
@@ -82,7 +82,7 @@ class Architecture:
         return (scaled[0], *(factor * c for c in scaled[1:]))
 
     def with_depth(self, depth: int) -> Architecture:
-        """The same design at another depth.
+        """Return the same design at another depth.
 
         CIFAR networks have equally many units in each stage; ImageNet networks change their third stage, as
         the paper's do.
@@ -148,7 +148,7 @@ class IRevNetArchitecture(Architecture):
         return tuple(factors)
 
     def channels(self, width: float) -> tuple[int, ...]:
-        """Channels of one stream at the start and in each stage; channels times pixels is constant.
+        """Return channels of one stream at the start and in each stage; channels times pixels is constant.
 
         Raises:
             WidthError: `width` is not a positive finite number.
@@ -191,7 +191,7 @@ class RevViTArchitecture(Architecture):
         return max(1, PATCHES[self.stem][1] // self.patch_size)
 
     def channels(self, width: float) -> tuple[int, ...]:
-        """Channels of a stream before and after the blocks, in whole heads of 64 channels.
+        """Return channels of a stream before and after the blocks, in whole heads of 64 channels.
 
         Raises:
             WidthError: `width` is not a positive finite number.
@@ -201,7 +201,7 @@ class RevViTArchitecture(Architecture):
         return d, d
 
     def with_depth(self, depth: int) -> RevViTArchitecture:
-        """The same design with another number of blocks.
+        """Return the same design with another number of blocks.
 
         Raises:
             DepthError: `depth` is not a whole number of at least 1.
@@ -214,7 +214,7 @@ class RevViTArchitecture(Architecture):
         return replace(self, name=self.name if depth == self.depth else f"{size}-{depth}", units=(depth,))
 
     def with_patch(self, patch: int) -> RevViTArchitecture:
-        """The same design over patches of another size.
+        """Return the same design over patches of another size.
 
         Raises:
             ResolutionError: `patch` is not a whole number of at least 1.

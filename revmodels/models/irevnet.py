@@ -34,7 +34,7 @@ from revmodels.sequence import ReversibleSequence
 
 
 def space_to_depth(x: Tensor, factor: int) -> Tensor:
-    """(N, C, H, W) to (N, factor^2 C, H / factor, W / factor), without loss.
+    """Return images, (N, C, H, W), as (N, factor^2 C, H / factor, W / factor), without loss.
 
     The factor is a power of two, and the channels are ordered as after so many steps of factor 2: to go part
     of the way back leaves the picture as it was part of the way there.

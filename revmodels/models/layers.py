@@ -49,6 +49,9 @@ def truncated_normal_(weight: Tensor, *, std: float) -> Tensor:
     """Fill `weight` from a normal of standard deviation `std`, cut off at two of them, through its quantiles.
 
     `nn.init.trunc_normal_` rejects and redraws, which a fake tensor cannot do: it has no values to reject.
+
+    Returns:
+        `weight` itself.
     """
     tail = math.erf(math.sqrt(2.0))
     return weight.uniform_(-tail, tail).erfinv_().mul_(math.sqrt(2.0) * std)
@@ -57,7 +60,7 @@ def truncated_normal_(weight: Tensor, *, std: float) -> Tensor:
 def residual_function(
     channels_in: int, channels_out: int, stride: int, options: UnitOptions, *, activated: bool = False
 ) -> nn.Sequential:
-    """F or G of a unit: two 3x3 convolutions, or a bottleneck of three; the stride is in the first.
+    """Return F or G of a unit: two 3x3 convolutions, or a bottleneck of three; the stride is in the first.
 
     Args:
         channels_in: channels of the input.
@@ -103,7 +106,7 @@ def entry_shortcut(channels_in: int, channels_out: int, stride: int, options: Un
 
 
 def make_stem(name: str, channels_in: int, channels_out: int, options: UnitOptions) -> nn.Sequential:
-    """The layers before the first unit.
+    """Return the layers before the first unit.
 
     Args:
         name: ``cifar`` is a 3x3 convolution; ``imagenet`` a 7x7 of stride 2 followed by 3x3 max-pooling of

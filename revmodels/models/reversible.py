@@ -49,7 +49,7 @@ class ReversibleNetwork(ResidualNetwork):
         self.body.set_precision(precision)
 
     def memory_plan(self) -> MemoryPlan:
-        """What strategy ``budget`` has decided for the largest batch so far; it prints as two lines.
+        """Return what strategy ``budget`` has decided for the largest batch so far; it prints as two lines.
 
         Raises:
             BudgetError: nothing has been planned yet.

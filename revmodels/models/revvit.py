@@ -51,7 +51,7 @@ class PatchEmbedding(nn.Module):
         truncated_normal_(self.positions, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, T, d).
+        """Return the tokens, (N, T, d), of images, (N, C, H, W).
 
         Raises:
             ResolutionError: the patch does not divide height and width.

@@ -39,7 +39,7 @@ class Budget(Strategy):
         plan_if_needed(model, sequence, inputs)
 
     def modes(self, forward: ForwardPass) -> tuple[str, ...]:
-        """What has been planned.
+        """Return what has been planned.
 
         Raises:
             BudgetError: nothing has been.
@@ -57,6 +57,9 @@ class Budget(Strategy):
 
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
         """Apply the units in turn, each as planned; see `Strategy.run`.
+
+        Returns:
+            The streams that leave the last unit.
 
         Raises:
             BudgetError: nothing has been planned.

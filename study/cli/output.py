@@ -11,7 +11,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """A value that strict JSON can hold: no NaN or infinity, times in ISO 8601, the rest as text.
+    """Return a value that strict JSON can hold: no NaN or infinity, times in ISO 8601, the rest as text.
 
     >>> plain({"error": float("nan"), "depths": (26, 38)})
     {'error': None, 'depths': [26, 38]}
@@ -74,7 +74,7 @@ def megabytes(count: int | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Return seconds as people say them.
 
     >>> duration(125.4)
     '2 min 5 s'

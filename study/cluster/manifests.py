@@ -39,7 +39,7 @@ GIB_PER_CPU, MUCH_GIB_PER_CPU = 4, 8
 
 
 def kuberay_job(study: Study, store: str, size: Sizing, place: Place) -> str:
-    """A RayJob (ray.io/v1) that trains the study on a cluster of its own, as one YAML document.
+    """Return a RayJob (ray.io/v1) that trains the study on a cluster of its own, as one YAML document.
 
     The study travels as an annotation of the head's pod, which Kubernetes shows to the container as a file.
 
@@ -136,7 +136,7 @@ def kuberay_job(study: Study, store: str, size: Sizing, place: Place) -> str:
 
 
 def cluster_file(study: Study, store: str, size: Sizing, place: Place) -> str:
-    """A cluster file for `ray up` on AWS, for `submit` to send the study to.
+    """Return a cluster file for `ray up` on AWS, for `submit` to send the study to.
 
     Raises:
         StudyError: No instance type holds a worker node.

@@ -46,7 +46,8 @@ def judge(answers: Mapping[str, Mapping[str, Any]], store: str) -> None:
     """Raise what `check_nodes` raises for the answers of machines, by name.
 
     Raises:
-        ClusterError, StoreError: As `check_nodes` says.
+        ClusterError: As `check_nodes` says.
+        StoreError: As `check_nodes` says.
     """
     cluster_problems = [p for name, answer in answers.items() for p in _machine_problems(name, answer)]
     store_problems = [p for name, answer in answers.items() for p in _store_problems(name, answer, store)]

@@ -91,7 +91,7 @@ def size_of(
     memory_gb: float | None = None,
     max_nodes: int = DEFAULT_NODES,
 ) -> Sizing:
-    """The nodes that a plan's trials fill, at most `max_nodes`.
+    """Return the nodes that a plan's trials fill, at most `max_nodes`.
 
     Args:
         plan: The plan, with predicted costs.

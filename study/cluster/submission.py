@@ -103,7 +103,10 @@ class Submission:
         }
 
     def stage(self, where: Path) -> tuple[int, int]:
-        """Put what is to be sent into `where`; returns the number of files and their bytes.
+        """Put what is to be sent into `where`.
+
+        Returns:
+            The number of files and their bytes.
 
         Raises:
             StudyError: The folder is missing or too large; the largest of its files are named.
@@ -172,6 +175,9 @@ def files_of(folder: Path, exclude: Iterable[str] = ()) -> Iterator[tuple[str, P
 
     In a checkout of git those that it tracks or would (what `.gitignore` names is left out), elsewhere all of
     them; in both cases without `EXCLUDED` and `exclude`.
+
+    Yields:
+        The name below the folder, with slashes, and the path.
 
     Raises:
         StudyError: There is no such folder.

@@ -104,7 +104,7 @@ class ImageData:
 
 @lru_cache(maxsize=16)
 def data_shape(settings: DataSettings) -> DataShape:
-    """The shape of a data set, from a single image of it.
+    """Return the shape of a data set, from a single image of it.
 
     Raises:
         DataError: The data set is missing or has another layout.
@@ -116,7 +116,7 @@ def data_shape(settings: DataSettings) -> DataShape:
 
 @lru_cache(maxsize=16)
 def training_images(settings: DataSettings) -> int:
-    """How many images a trial on this data set trains on; of the images, none is read.
+    """Return how many images a trial on this data set trains on; of the images, none is read.
 
     Raises:
         DataError: The data set is missing, has another layout, or holds fewer images than asked for.
@@ -133,6 +133,9 @@ def load_data(settings: DataSettings, *, seed: int = 0) -> ImageData:
         settings: Which images, and how many.
         seed: Of the split, of subsets and of synthetic pixels. Not the trial's seed: trials share their test
             set.
+
+    Returns:
+        The images and labels of the three splits.
 
     Raises:
         DataError: The data set is missing, has another layout, or holds fewer images than asked for.
@@ -203,7 +206,7 @@ def _train_and_val(
 
 
 def stratified(labels_N: Tensor, count: int, generator: torch.Generator, path: str) -> Tensor:
-    """Indices of `count` images, with the classes in the proportions of `labels_N`.
+    """Return indices of `count` images, with the classes in the proportions of `labels_N`.
 
     Raises:
         DataError: `count` is larger than N.

@@ -68,6 +68,9 @@ class LostTrials:
         `epoch` is the last it reported. A process that died before its trial began did not lack the memory
         for that trial.
 
+        Returns:
+            How the trial ended, and whether it is to be tried again.
+
         Raises:
             StoreError: That is what ended the trial: the store cannot be written.
         """
@@ -119,7 +122,7 @@ class LostTrials:
                     result = result.as_attempt(result.trial["attempt"] + 1)
 
     def _within_budget(self, trial_id: str, epoch: int) -> bool:
-        """Whether a trial that was lost after an epoch may be tried again.
+        """Return whether a trial that was lost after an epoch may be tried again.
 
         A trial that goes on costs time alone, so only tries that did not get further count.
         """

@@ -231,7 +231,7 @@ class _Untried:
 
 
 def objective_values(row: Row, objectives: Iterable[str]) -> list[float] | None:
-    """The row's value for each objective, or None if the trial does not count.
+    """Return the row's value for each objective, or None if the trial does not count.
 
     A network that rebuilds nothing has no reconstruction error: its null counts as zero. Any other missing or
     non-finite value, and any outcome but ``ok``, makes the trial a failure to the sampler.

@@ -26,7 +26,7 @@ class Cost:
 
 
 def trial_cost(settings: TrialSettings) -> Cost:
-    """Parameters and predicted memory of a trial, on fake tensors; equal models are computed once.
+    """Return parameters and predicted memory of a trial, on fake tensors; equal models are computed once.
 
     Of a sharded network (`fsdp2`) it is an estimate: whole activations, and a worker's share of all else.
     Of a compiled one it is what the network takes that is not compiled, which is more.
@@ -76,7 +76,8 @@ def _cost(
 
 
 def count_parameters(settings: TrialSettings) -> int:
-    """Trainable parameters of a trial's network, which is built without memory; equal ones are built once.
+    """Return the trainable parameters of a trial's network, which is built without memory; equal ones are
+    built once.
 
     Raises:
         DataError: The data set is missing: its image size and classes are needed.

@@ -110,6 +110,9 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
         predict: Also build each distinct model on fake tensors and predict its memory, which takes about a
             second a model.
 
+    Returns:
+        The trials that need training, in order, and the searches that follow.
+
     Raises:
         StudyError: Points that are no trials; each broken rule is listed once.
     """

@@ -44,7 +44,7 @@ def known_points(
 
 
 def remaining(study: Study, search: PlannedSearch, rows: Mapping[str, Row]) -> PlannedSearch:
-    """The search with `trials` cut to the points it has still to propose.
+    """Return the search with `trials` cut to the points it has still to propose.
 
     Points that this study's search proposed in earlier runs count, however they ended. A finite space cannot
     yield more than its untried points.

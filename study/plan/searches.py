@@ -66,7 +66,7 @@ def check_search(study: Study, step: int) -> None:
 
 
 def trials_at(study: Study, search: PlannedSearch, point: Mapping[str, Any]) -> list[Trial]:
-    """The trials of a point, one per seed.
+    """Return the trials of a point, one per seed.
 
     Raises:
         StudyError: The point is no legal trial.
@@ -81,7 +81,7 @@ def trials_at(study: Study, search: PlannedSearch, point: Mapping[str, Any]) -> 
 
 
 def common_settings(study: Study, search: PlannedSearch) -> TrialSettings:
-    """The settings at the first point of a search, for what all of its points share.
+    """Return the settings at the first point of a search, for what all of its points share.
 
     Raises:
         StudyError: The search varies the resources of its trials, which run side by side and share one size.
@@ -99,7 +99,7 @@ def common_settings(study: Study, search: PlannedSearch) -> TrialSettings:
 
 
 def ends(study: Study, search: PlannedSearch) -> list[Trial]:
-    """Trials at the ends of a search's axes, up to `ENDS`: between them lies what it may propose.
+    """Return trials at the ends of a search's axes, up to `ENDS`: between them lies what it may propose.
 
     Combinations of ends that are no trials are left out.
     """

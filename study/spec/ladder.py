@@ -89,6 +89,9 @@ def rung(ladder: Ladder, *, parameters: int, examples: int) -> Rung:
     Rung(parameters=464890, batch_size=100, learning_rate=0.1, epochs=178, steps=80100)
     >>> rung(Ladder(), parameters=8 * 464_890, examples=45_000).batch_size
     400
+
+    Returns:
+        The network's size with the batch, learning rate, epochs and steps that follow from it.
     """
     size, multiple = parameters / ladder.base_parameters, ladder.batch_multiple
     batch = max(1, round(ladder.base_batch_size * size**ladder.batch_exponent / multiple)) * multiple

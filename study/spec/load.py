@@ -28,6 +28,9 @@ def load_study(file_or_builtin: str | Path, scale: str | None = None) -> Study:
 
     A Python file defines `study`, a `Study` or its plain values. A file without `name` is named after itself.
 
+    Returns:
+        The study, validated.
+
     Raises:
         StudyError: No such file, built-in study or scale, YAML that does not parse, or broken rules; all of
             them are listed.
@@ -62,6 +65,9 @@ def _read_python(path: Path) -> Any:
 
 def parse_study(values: Any, *, source: str = "") -> Study:
     """Validate the plain content of a study file.
+
+    Returns:
+        The study, validated.
 
     Raises:
         StudyError: Any broken rule; `problems` lists all of them.

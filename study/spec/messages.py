@@ -51,7 +51,7 @@ def problems_of(
 
 
 def dotted(location: Iterable[int | str]) -> str:
-    """A location as the path of a study file.
+    """Return a location as the path of a study file.
 
     >>> dotted(["space", "<one>", "model.depth", "grid", 2])
     'space.model.depth.grid[2]'

@@ -98,7 +98,7 @@ class Study(Section):
         return {name: scale.to_dict() for name, scale in scales.items()}
 
     def at_scale(self, name: str) -> Study:
-        """The study `<name>-<scale>` that one of this study's scales makes of it.
+        """Return the study `<name>-<scale>` that one of this study's scales makes of it.
 
         Raises:
             StudyError: There is no such scale.

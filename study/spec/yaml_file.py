@@ -35,7 +35,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain Python values of a YAML file.
+    """Return plain Python values of a YAML file.
 
     Raises:
         StudyError: The file cannot be read, or its text is not YAML; the message gives line and column.
@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, *, source: str = "") -> Any:
-    """Plain Python values of YAML text.
+    """Return plain Python values of YAML text.
 
     Raises:
         StudyError: The text is not YAML; the message gives line and column.

@@ -31,7 +31,7 @@ def save(store: str | Path, state: dict[str, Any]) -> None:
 
 
 def load(store: str | Path, trial_id: str) -> dict[str, Any] | None:
-    """The last saved state, on the CPU; None if there is none that this version can go on from.
+    """Return the last saved state, on the CPU; None if there is none that this version can go on from.
 
     A file that is torn or foreign, or that another version of PyTorch wrote, counts for nothing: the trial
     starts anew, because going on under other arithmetic would give numbers of neither version.

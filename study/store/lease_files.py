@@ -126,7 +126,7 @@ class LeaseFiles:
 
 
 def _content(path: Path) -> tuple[Lease | None, str]:
-    """The lease in a file and the file's token; no pipe, device, link or folder is opened.
+    """Return the lease in a file and the file's token; no pipe, device, link or folder is opened.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -55,7 +55,7 @@ class Hold:
             self._lease = replace(self._lease, epoch=epoch)
 
     def is_ours(self) -> bool:
-        """Whether the lease is ours at this moment. To be asked before a row is written.
+        """Return whether the lease is ours at this moment. To be asked before a row is written.
 
         A process that was stopped for a while, or whose machine slept, may have lost it since the last beat.
         Where the storage does not answer, the answer is yes: it will not take the row either.
@@ -138,7 +138,7 @@ def acquire(
 
 
 def read_leases(store: str | Path) -> dict[str, Lease]:
-    """The leases of a store that count, by trial id.
+    """Return the leases of a store that count, by trial id.
 
     Raises:
         StoreError: The store cannot be read.
@@ -151,7 +151,7 @@ def read_leases(store: str | Path) -> dict[str, Lease]:
 
 
 def damaged_leases(store: str | Path) -> list[str]:
-    """The files in the place of leases that are none; they count for nothing.
+    """Return the files in the place of leases that are none; they count for nothing.
 
     Raises:
         StoreError: The store cannot be read.

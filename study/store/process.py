@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def process_name(pid: int) -> str:
-    """``machine/process``, or an empty text where the system does not tell.
+    """Return ``machine/process``, or an empty text where the system does not tell.
 
     The machine is one boot of one kernel and one name space of process numbers. A process that is gone has
     no start time, and a zombie counts as gone.
@@ -27,8 +27,8 @@ def process_name(pid: int) -> str:
 
 
 def is_gone(name: str, pid: int) -> bool:
-    """Whether a process of this machine has ended; False for one of another machine, of which nothing is
-    known.
+    """Return whether a process of this machine has ended; False for one of another machine, of which nothing
+    is known.
     """
     machine, ours = name.rpartition("/")[0], process_name(os.getpid()).rpartition("/")[0]
     return bool(name) and machine == ours and name != process_name(pid)

@@ -48,7 +48,7 @@ class History:
             self._table = TrialTable(located(store))
 
     def done(self, trial_ids: Collection[str] | None = None) -> dict[str, str]:
-        """Those of `trial_ids`, or of all, that need no training, each with the study that trained it.
+        """Return those of `trial_ids`, or of all, that need no training, each with the study that trained it.
 
         Raises:
             StoreError: The store cannot be read, or is of a newer schema.
@@ -59,7 +59,7 @@ class History:
         return dict(zip(final["trial_id"].to_pylist(), final["study"].to_pylist(), strict=True))
 
     def rows(self, trial_ids: Collection[str] | None = None) -> dict[str, Row]:
-        """One row for each trial: its last attempt that ended ok, or else its last attempt.
+        """Return one row for each trial: its last attempt that ended ok, or else its last attempt.
 
         Raises:
             StoreError: The store cannot be read, or is of a newer schema.
@@ -69,7 +69,7 @@ class History:
         return {row["trial_id"]: row for row in found.to_pylist()}
 
     def attempts(self, trial_ids: Collection[str] | None = None) -> dict[str, int]:
-        """The number of the next attempt of every trial that the store has a row of.
+        """Return the number of the next attempt of every trial that the store has a row of.
 
         Raises:
             StoreError: The store cannot be read, or is of a newer schema.
@@ -78,7 +78,8 @@ class History:
             return next_attempts(self._table.attempts(("trial_id", "attempt"), trial_ids))
 
     def timed(self, trial_ids: Collection[str] = ()) -> list[Row]:
-        """Rows of trials that ended ok, with their times: the plan's own, merged ones, the newest others.
+        """Return rows of trials that ended ok, with their times: the plan's own, merged ones, the newest
+        others.
 
         At most twice `NEWEST` of each kind are taken, the last to finish.
 
@@ -105,7 +106,7 @@ class History:
 
 
 def read_rows(store: str | Path) -> dict[str, Row]:
-    """The row of every trial of a store; see `History.rows`.
+    """Return the row of every trial of a store; see `History.rows`.
 
     Raises:
         StoreError: The store cannot be read, or is of a newer schema.
@@ -114,7 +115,7 @@ def read_rows(store: str | Path) -> dict[str, Row]:
 
 
 def trial_rows(store: str | Path, trial_id: str) -> list[Row]:
-    """The rows of all attempts at one trial, in order. It takes milliseconds in a store of any size.
+    """Return the rows of all attempts at one trial, in order. It takes milliseconds in a store of any size.
 
     Raises:
         StoreError: The store cannot be read, or is of a newer schema.

@@ -38,6 +38,9 @@ class EpochResult:
 def train_epoch(session: Session, epoch: int) -> EpochResult:
     """Train for one epoch, counted from 1.
 
+    Returns:
+        The epoch's means, times and counts.
+
     Raises:
         DivergedError: A loss or a gradient is not finite, on any worker; with fp16, at a loss scale below 1.
         TimeUpError: The deadline passed.

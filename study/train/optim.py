@@ -15,7 +15,7 @@ from study.settings import TrainSettings
 def parameter_groups(
     model: nn.Module, weight_decay: float, parameters: Iterable[nn.Parameter] | None = None
 ) -> list[dict[str, object]]:
-    """Two groups: weights of convolutions and linear layers decay, all other parameters do not.
+    """Return two groups: weights of convolutions and linear layers decay, all other parameters do not.
 
     Source: the RevNet code decays the variables of convolution and fully connected weights alone.
 
@@ -48,7 +48,7 @@ def make_optimizer(
 
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of one step, counted from 0.
+    """Return the learning rate of one step, counted from 0.
 
     A linear warm-up over `warmup_epochs` reaches the peak, then: ``constant``; ``cosine`` to 0 at the end;
     ``step``, a tenth from half of all steps on and a hundredth from three quarters on (the RevNet paper's
