@@ -31,11 +31,12 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
         )
     rows = []
     for name in names:
-        counts: dict[int, int] = {}
-        for classes in (10, 100, 1000):
-            with torch.device("meta"):
-                model = create_model(name, num_classes=classes)
-            counts[classes] = sum(p.numel() for p in model.parameters())
+        with torch.device("meta"):
+            model = create_model(name, num_classes=1)
+        # A class more is a weight for each feature that is classified, and a bias.
+        *_, classifier = (part for part in model.head.modules() if isinstance(part, torch.nn.Linear))
+        without = sum(p.numel() for p in model.parameters()) - classifier.in_features - 1
+        counts = {classes: without + classes * (classifier.in_features + 1) for classes in (10, 100, 1000)}
         stem = model.architecture.stem
         rows.append(
             {
@@ -56,7 +57,7 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
 
 def dataset_rows() -> list[dict[str, Any]]:
     """One row per data set: what it is, whether it can be used now, and what to do if not."""
-    from study.data.sources import CIFAR_FOLDERS, cifar_parquet, data_root
+    from study.data.fingerprint import CIFAR_FOLDERS, cifar_parquet, data_root
 
     root = data_root(DataSettings())
     rows = [

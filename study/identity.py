@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from revmodels.strategies.registry import STRATEGIES, default_strategy, find_strategy, is_strategy
 from revmodels.strategies.strategy import Strategy
 from study.errors import StudyError, nearest
-from study.setting import IF_CHANGED, NEVER
+from study.setting import IF_CHANGED, NEVER, BrokenRule
 from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings, settings_of
 
 RECIPE = 2
@@ -50,6 +50,17 @@ def _resolved_parts(
 
 
 def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSettings:
+    # The rules that settings break together are those of `revmodels.Precision`, which needs PyTorch. These
+    # here break none, so that a plan of trials that are done starts without it.
+    if (settings.coupling, settings.matmul, settings.grid_bits) == ("additive", "ieee", None):
+        for name, setting in settings_of(PrecisionSettings).items():
+            try:
+                setting.validated(getattr(settings, name))
+            except BrokenRule as error:
+                path = f"precision.{name}"
+                value = getattr(settings, name)
+                raise StudyError(path, value=value, rule=error.rule, remedy=error.remedy) from None
+        return settings
     from revmodels import Precision
     from revmodels.coupling.grid import check_bits
     from revmodels.errors import PrecisionError
@@ -135,7 +146,7 @@ def canonical_json(settings: TrialSettings) -> str:
 
 def _fragments(settings: TrialSettings) -> dict[str, str]:
     """The canonical JSON of each part under its name, names sorted."""
-    from study.data.sources import fingerprint
+    from study.data.fingerprint import fingerprint
 
     settings = resolve(settings)
     scaling, probe = settings.scaling, settings.probe

@@ -5,7 +5,6 @@ Both tell labels without decoding images, so that a subset is chosen first and o
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -16,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from study.data.fingerprint import folder_files, parquet_files, torn
 from study.errors import DataError
 from study.settings import DataSettings
 
-_SPLIT_NAMES = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _MEMORY_SHARE = 0.5
 """Decoded images may fill this share of the machine's memory."""
 
@@ -85,7 +83,8 @@ class FolderImages:
 
     def __init__(self, folder: Path, settings: DataSettings, default_size: int | None = None) -> None:
         self._size = settings.image_size or default_size
-        self._files, self._labels, self.classes = folder_files(folder, settings.name)
+        self._files, labels, self.classes = folder_files(folder, settings.name)
+        self._labels = {split: torch.tensor(found) for split, found in labels.items()}
         self.num_classes = len(self.classes)
 
     def has(self, split: str) -> bool:
@@ -112,90 +111,6 @@ class FolderImages:
         return min(decode(first.read_bytes(), None, str(first)).shape[-2:])
 
 
-def parquet_files(folder: Path, name: str) -> dict[str, list[Path]]:
-    """The shards of each split, in the folder itself or in its ``data`` folder.
-
-    Raises:
-        DataError: There are no shards of the training or of the test split.
-    """
-    for place in (folder, folder / "data"):
-        files = {
-            split: sorted(f for stem in stems for f in place.glob(f"{stem}*.parquet"))
-            for split, stems in _SPLIT_NAMES.items()
-        }
-        found = {split: shards for split, shards in files.items() if shards}
-        if "train" in found and "test" in found:
-            return found
-    held = sorted(f.name for f in folder.iterdir())[:6]
-    raise DataError(
-        "data.name",
-        value=name,
-        rule="must hold train-*.parquet and test-*.parquet",
-        remedy=f"the folder holds {', '.join(held) or 'nothing'}",
-    )
-
-
-def folder_files(folder: Path, name: str) -> tuple[dict[str, list[Path]], dict[str, Tensor], list[str]]:
-    """Files and labels of each split, and the names of the classes.
-
-    Raises:
-        DataError: A split or its images are missing, or a test class is no training class.
-    """
-    places = {
-        split: next((folder / stem for stem in stems if (folder / stem).is_dir()), None)
-        for split, stems in _SPLIT_NAMES.items()
-    }
-    if places["test"] is None:  # ImageNet keeps its labeled held-out images in val/
-        places["test"], places["val"] = places["val"], None
-    rule = "must hold train/ and test/ (or val/), with one folder of images for each class"
-    if places["train"] is None or places["test"] is None:
-        held = sorted(f.name for f in folder.iterdir())[:6]
-        raise DataError("data.name", value=name, rule=rule, remedy=f"it holds {', '.join(held) or 'nothing'}")
-    classes = sorted(d.name for d in places["train"].iterdir() if d.is_dir())
-    files: dict[str, list[Path]] = {}
-    labels: dict[str, Tensor] = {}
-    for split, place in places.items():
-        if place is None:
-            continue
-        unknown = sorted({d.name for d in place.iterdir() if d.is_dir()} - set(classes))
-        if unknown:
-            remedy = "give the class training images, or remove it"
-            raise DataError(
-                "data.name",
-                value=f"{place.name}/{unknown[0]}",
-                rule="must be a training class too",
-                remedy=remedy,
-            )
-        found = [(f, label) for label, c in enumerate(classes) for f in _images_in(place / c)]
-        if not found:
-            raise DataError("data.name", value=name, rule=rule, remedy=f"{place.name}/ holds no images")
-        files[split] = [f for f, _ in found]
-        labels[split] = torch.tensor([label for _, label in found])
-    return files, labels, classes
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in _IMAGE_SUFFIXES)
-
-
-def files_digest(kind: str, folder: Path, name: str) -> str:
-    """A hash of the outline of a data set's files, the same wherever they lie.
-
-    Parquet shards count by name, size and footer (which holds row counts and statistics); image folders by
-    the relative names and sizes of their files.
-    """
-    digest = hashlib.sha256()
-    if kind == "parquet":
-        for split, files in sorted(parquet_files(folder, name).items()):
-            for file in files:
-                digest.update(f"{split}/{file.name}/{file.stat().st_size}/".encode() + _footer(file))
-    else:
-        for split, files in sorted(folder_files(folder, name)[0].items()):
-            for file in files:
-                digest.update(f"{split}/{file.relative_to(folder)}/{file.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     """An open `pyarrow.parquet.ParquetFile`."""
@@ -206,25 +121,7 @@ def _opened(file: Path) -> Iterator[Any]:
         with pq.ParquetFile(file) as parquet:
             yield parquet
     except (pa.ArrowException, OSError) as error:
-        raise _torn(file) from error
-
-
-def _torn(file: Path) -> DataError:
-    rule, remedy = "must be a whole Parquet file", "fetch the file again"
-    return DataError("data.name", value=file.name, rule=rule, remedy=remedy)
-
-
-def _footer(file: Path) -> bytes:
-    """The metadata at the end of a Parquet file."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        stream.seek(max(0, size - 8))
-        tail = stream.read(8)
-        length = int.from_bytes(tail[:4], "little")
-        if tail[4:] != b"PAR1" or length + 12 > size:
-            raise _torn(file)
-        stream.seek(size - 8 - length)
-        return stream.read()
+        raise torn(file) from error
 
 
 def decode(content: bytes | None, size: int | None, where: str) -> Tensor:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from study.data.images import FolderImages, ParquetImages, files_digest
-from study.errors import DataError, nearest
+from study.data.fingerprint import SYNTHETIC_SIZES, cifar_parquet, data_root, folder_of, imagenet_folder
+from study.data.images import FolderImages, ParquetImages
+from study.errors import DataError
 from study.settings import DataSettings
-
-SYNTHETIC_SIZES = "3x32x32x10"
-"""C, H, W and classes of plain ``synthetic``."""
-CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
-"""Where torchvision unpacks them."""
 
 
 class Source(Protocol):
@@ -53,14 +46,14 @@ def open_source(settings: DataSettings) -> Source:
     if kind == "synthetic":
         return Synthetic(settings, rest)
     if kind == "parquet":
-        return ParquetImages(_folder(settings), settings)
+        return ParquetImages(folder_of(settings), settings)
     if kind == "folder":
-        return FolderImages(_folder(settings), settings)
+        return FolderImages(folder_of(settings), settings)
     if kind in ("cifar10", "cifar100"):
         folder = cifar_parquet(settings)
         return Cifar(settings) if folder is None else ParquetImages(folder, settings)
     if kind == "imagenet":
-        return FolderImages(_imagenet_folder(settings), settings, default_size=224)
+        return FolderImages(imagenet_folder(settings), settings, default_size=224)
     raise DataError(
         "data.name", value=settings.name, rule="must be a known data set", remedy="see `datasets`"
     )
@@ -162,68 +155,3 @@ class Cifar:
     def images(self, split: str, index: Tensor) -> Tensor:
         """Images of shape (len(index), 3, 32, 32)."""
         return self._parts[split][0][index].contiguous()
-
-
-def cifar_parquet(settings: DataSettings) -> Path | None:
-    """Hugging Face's Parquet copy of CIFAR, in the data root under its name; None beside torchvision's."""
-    root = data_root(settings)
-    if (root / CIFAR_FOLDERS[settings.name]).is_dir():
-        return None
-    folder = root / settings.name
-    return folder if any(any(f.glob("train*.parquet")) for f in (folder, folder / "data")) else None
-
-
-def data_root(settings: DataSettings) -> Path:
-    """Where torchvision's data sets are: data.root, or REVSTUDY_DATA, or ``data``."""
-    return Path(settings.root or os.environ.get("REVSTUDY_DATA") or "data").expanduser()
-
-
-def _imagenet_folder(settings: DataSettings) -> Path:
-    root = data_root(settings)
-    for folder in (root / "imagenet", root):
-        if (folder / "train").is_dir() and (folder / "val").is_dir():
-            return folder
-    raise DataError(
-        "data.name",
-        value=settings.name,
-        rule=f"train/ and val/ must be under {root} or {root / 'imagenet'}, one folder for each class",
-        remedy="ImageNet needs an account at image-net.org; unpack it as torchvision.datasets.ImageNet does "
-        "and set data.root (or REVSTUDY_DATA)",
-    )
-
-
-def _folder(settings: DataSettings) -> Path:
-    """The folder after the colon; a relative one is below data.root, or else the working directory."""
-    folder = Path(settings.root or ".") / Path(settings.name.partition(":")[2]).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            "data.name",
-            value=settings.name,
-            rule="must name an existing folder",
-            remedy=_nearest_folder(folder),
-        )
-    return folder
-
-
-def _nearest_folder(folder: Path) -> str:
-    parent = folder.parent
-    names = sorted(p.name for p in parent.iterdir() if p.is_dir())[:20] if parent.is_dir() else []
-    return nearest(folder.name, names) if names else f"there is no such folder in {folder.parent}"
-
-
-@lru_cache(maxsize=16)
-def fingerprint(settings: DataSettings) -> str:
-    """A data set's identity: its name, or for files a hash of their outline, whatever the path.
-
-    Raises:
-        DataError: The folder is missing or of another layout.
-    """
-    kind, _, rest = settings.name.partition(":")
-    if kind == "synthetic":
-        return f"synthetic:{rest or SYNTHETIC_SIZES}"
-    if kind in ("parquet", "folder"):
-        return f"{kind}:{files_digest(kind, _folder(settings), settings.name)}"
-    if kind in CIFAR_FOLDERS and (folder := cifar_parquet(settings)) is not None:
-        # Some copies are compressed again: their pixels are not those of the original.
-        return f"parquet:{files_digest('parquet', folder, settings.name)}"
-    return settings.name

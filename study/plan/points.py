@@ -136,7 +136,7 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
     """
     resolved = resolve(settings)
     check_scaling(resolved)
-    from study.data.sources import fingerprint
+    from study.data.fingerprint import fingerprint
 
     fingerprint(settings.data)
     return resolved

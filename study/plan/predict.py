@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from study.plan.cost import trial_cost
 from study.plan.durations import Clock, calibrate
 from study.plan.expand import Plan
 from study.plan.forecast import forecast
@@ -25,6 +24,8 @@ def forecast_plan(
 ) -> Plan:
     """The plan with the forecast of its trials, from the store's past and, if asked for, a calibration.
 
+    A plan with nothing left to train has nothing to forecast, and needs no PyTorch to say so.
+
     Raises:
         StudyError: The calibration went wrong.
         StoreError: The store cannot be read.
@@ -34,8 +35,12 @@ def forecast_plan(
     searches = [(search, ends(study, search)) for search in plan.searches if search.count]
     searches = [(search, trials) for search, trials in searches if trials]
     asked = [*plan.trials, *(trial for _, trials in searches for trial in trials)]
-    rows = History(store).timed(ids) if asked else []
-    calibration = calibrate(asked) if calibrate_now and asked else None
+    if not asked:
+        return plan
+    from study.plan.cost import trial_cost
+
+    rows = History(store).timed(ids)
+    calibration = calibrate(asked) if calibrate_now else None
     machine, clock = this_machine(memory_bytes=memory_bytes), Clock(rows, calibrated=calibration)
     costs = {trial.trial_id: plan.costs.get(trial.trial_id) or trial_cost(trial.settings) for trial in asked}
     return replace(plan, forecast=forecast(plan.trials, costs, clock, machine, calibration, searches))

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from study.data.augment import Augmentation, Draws, augment, draw
+from study.data.fingerprint import fingerprint
 from study.data.load import data_shape, load_data
-from study.data.sources import fingerprint
 from study.errors import DataError
 from study.settings import DataSettings
 
