@@ -162,7 +162,21 @@ def events(draw: st.DrawFn) -> tuple[Event, ...]:
         )
     else:
         found.append((way, draw(st.integers(0, calls - 1)), draw(st.sampled_from(LOSSES)), False))
-    return tuple(found)
+    return _retaining(found)
+
+
+def _retaining(events: list[Event]) -> tuple[Event, ...]:
+    """The events with each graph kept that is differentiated again: without, PyTorch promises nothing."""
+    used: set[int] = set()
+    joint = any(event[0] == "joint" for event in events)
+    found: list[Event] = []
+    for event in reversed(events):
+        if event[0] in ("backward", "grad", "thread", "anomaly", "double") and isinstance(event[1], int):
+            again = event[1] in used or (joint and event[0] != "joint")
+            used.add(event[1])
+            event = (*event[:-1], bool(event[-1]) or again)
+        found.append(event)
+    return tuple(reversed(found))
 
 
 @st.composite

@@ -27,7 +27,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.outputs: dict[str, list[Tensor]] = defaultdict(list)
-        self.gradients: dict[str, list[Tensor | None]] = defaultdict(list)
+        self.gradients: dict[str, list[Tensor]] = defaultdict(list)
         self.supervised: list[Tensor] = []
         self.in_call = False
 
@@ -37,8 +37,8 @@ class Seen:
             self.outputs[name] += [t for t in tensors if isinstance(t, Tensor)]
 
     def grads(self, name: str, *tensors: Any) -> None:
-        """Keep gradients, which a hook sees in the backward pass."""
-        self.gradients[name] += [t for t in tensors if t is None or isinstance(t, Tensor)]
+        """Keep gradients that a hook sees in the backward pass; a zero is as good as none."""
+        self.gradients[name] += [t for t in tensors if isinstance(t, Tensor) and t.any()]
 
 
 def put_on(case: Case, network: Network, seen: Seen, stack: ExitStack) -> None:
@@ -59,8 +59,11 @@ def _tensors(value: Any) -> tuple:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _backward(name: str, module: nn.Module, seen: Seen) -> None:
-    module.register_full_backward_hook(lambda m, d_in, d_out: seen.grads(name, *d_in, *d_out))
+def _backward(name: str, module: nn.Module, seen: Seen, *, both: bool = False) -> None:
+    # F's input needs a gradient in a replay, even where nobody asks for it.
+    module.register_full_backward_hook(
+        lambda m, d_in, d_out: seen.grads(name, *(d_in if both else ()), *d_out)
+    )
 
 
 def _supervise(module: nn.Module, seen: Seen) -> None:
@@ -142,7 +145,7 @@ _REGISTER: dict[str, Callable[[str, Network, Any, Any, Any, Seen, ExitStack], ob
     ),
     "backward of F": lambda name, n, u, f, i, seen, _: _backward(name, f, seen),
     "backward of layer": lambda name, n, u, f, i, seen, _: _backward(name, i, seen),
-    "backward of unit": lambda name, n, u, f, i, seen, _: _backward(name, u, seen),
+    "backward of unit": lambda name, n, u, f, i, seen, _: _backward(name, u, seen, both=True),
     "halve gradient of F": lambda name, n, u, f, i, seen, _: f.register_full_backward_hook(
         lambda m, d_in, d_out: tuple(None if d is None else d * 0.5 for d in d_in)
     ),

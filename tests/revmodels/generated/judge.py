@@ -61,7 +61,7 @@ def judge(case: Case) -> Verdict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         twin = Program(case, stored=True).run()
-        tried = Program(case, stored=False).run()
+        tried = Program(case, stored=False, compiled=case.compiled).run()
         what, error = difference(case, tried.log, twin.log, whole=tried.error is None and twin.error is None)
         if error > TOLERANCE[case.dtype]:
             return _differs(case, twin, what, error)
@@ -69,8 +69,20 @@ def judge(case: Case) -> Verdict:
         return Verdict(outcome=TWIN_FAILS, what=_name(twin.error), error=error)
     if tried.error is None:
         return Verdict(outcome=EQUAL, error=error)
-    named = isinstance(tried.error, RevModelsError)
-    return Verdict(outcome=REFUSED if named else RAW, what=_name(tried.error), error=error)
+    if is_named(tried.error):
+        return Verdict(outcome=REFUSED, what=_name(tried.error), error=error)
+    if case.compiled and Program(case, stored=True, compiled=True).run().error is not None:
+        return Verdict(outcome=TWIN_FAILS, what=_name(tried.error), error=error)
+    return Verdict(outcome=RAW, what=_name(tried.error), error=error)
+
+
+def is_named(error: BaseException | None) -> bool:
+    """Whether this package raised it; the compiler may have wrapped it in an error of its own."""
+    while error is not None:
+        if isinstance(error, RevModelsError):
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__
+    return False
 
 
 def _differs(case: Case, twin: Program, what: str, error: float) -> Verdict:

@@ -45,6 +45,7 @@ class Program:
     Args:
         case: network and events.
         stored: whether it is the twin, which stores whatever the case says.
+        compiled: whether it is compiled.
         disturbance: relative size of a disturbance of the inputs, to see how it grows.
 
     Attributes:
@@ -53,8 +54,11 @@ class Program:
         at: number of the event that ended it.
     """
 
-    def __init__(self, case: Case, *, stored: bool, disturbance: float = 0.0) -> None:
+    def __init__(
+        self, case: Case, *, stored: bool, compiled: bool = False, disturbance: float = 0.0
+    ) -> None:
         self.case, self.stored, self.disturbance = case, stored, disturbance
+        self.is_compiled = compiled
         self.log: list[Entry] = []
         self.error: Exception | None = None
         self.at = -1
@@ -86,7 +90,7 @@ class Program:
         random.seed(self.case.seed)
         torch.manual_seed(self.case.seed + 1)
         self.draws = torch.Generator().manual_seed(self.case.seed)
-        if self.case.compiled and not self.stored:
+        if self.is_compiled:
             self.compiled = torch.compile(self.network, backend="aot_eager")
 
     def _do(self, event: Event) -> None:
