@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from analysis.errors import QueryError
 from analysis.schema import TABLES
+from analysis.store.statement import Stop
 from analysis.store.store import Store
 
 
@@ -208,24 +209,31 @@ ORDER BY ALL""",
 NAMED = {query.name: query for query in _QUERIES}
 
 
-def run_query(store: Store, text: str, *, limit: int | None = None) -> pa.Table:
-    """Answers a named query or SQL, with at most `limit` rows.
+def run_query(
+    store: Store,
+    text: str,
+    *,
+    limit: int | None = None,
+    most_bytes: int | None = None,
+    stop: Stop | None = None,
+) -> pa.Table:
+    """Answers a named query or SQL; the limits are those of `analysis.store.store.Store.sql`.
 
     Returns:
         The answer as an Arrow table.
 
     Raises:
-        QueryError: neither a known name nor a valid read-only statement.
+        QueryError: neither a known name nor a valid read-only statement, or beyond a limit.
 
     """
     name = text.strip()
     if name in NAMED:
-        return store.sql(NAMED[name].sql, limit=limit)
-    if name.isidentifier():
+        text = NAMED[name].sql
+    elif name.isidentifier():
         near = difflib.get_close_matches(name, NAMED, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMED)}; anything else is SQL"
         raise QueryError(f"no named query {name!r}: {hint}")
-    return store.sql(text, limit=limit)
+    return store.sql(text, limit=limit, most_bytes=most_bytes, stop=stop)
 
 
 def list_queries() -> pa.Table:

@@ -1,136 +1,247 @@
 """Serves the report of a store to this machine's browser, beside a read-only SQL console.
 
-It listens on the loopback address alone, answers requests that name this machine as their host alone (so
-that no web page can reach it by a name that resolves here), and takes queries as JSON alone, which a page of
-another origin may not send without being asked first. The statements pass `analysis.store.store.Store.sql`.
+It listens on the loopback address alone; `analysis.report.access` says whom it answers. It takes queries as
+JSON alone, which a page of another origin may not send without being asked first. Each query runs in a thread
+of its own and within limits of time, memory and size; it ends when the browser that asked has gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from analysis.errors import AnalysisError, QueryError
 from analysis.formats import cells
 from analysis.queries import NAMED, run_query
+from analysis.report.access import HEADERS, HOST, Handler, new_token, this_machine_only, token_only
 from analysis.report.page import render_report
 from analysis.report.payload import hashed, inline
 from analysis.report.watch import Signature, signature
 from analysis.schema import TABLES
+from analysis.store.statement import Stop
 from analysis.store.store import Store, open_store
 
-HOST = "127.0.0.1"
+T = TypeVar("T")
+
 MOST_ROWS = 1_000
+MOST_ANSWER_BYTES = 20_000_000
+MOST_QUERIES = 4
+"""Queries that run at a time; others wait for their turn."""
 TIME_LIMIT_S = 30.0
+_GRACE_S = 1.0
+"""Seconds that a query has to end once it is told to; an answer is sent then, whatever the query does."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST_QUERY = 100_000
 
 
-class Site:
-    """The pages of one store. A request after the store changed gets the new rows."""
+class BadRequestError(Exception):
+    """A request that breaks a rule, told by the text."""
 
-    def __init__(self, store: str | Path, study: str | None = None, *, time_limit_s: float = TIME_LIMIT_S):
+    def __init__(self, status: int, rule: str):
+        self.status = status
+        super().__init__(rule)
+
+
+class Site:
+    """The pages of one store. A request after the store changed gets the new rows.
+
+    Args:
+        store: the store.
+        study: only this study.
+        token: what a request must know; None lets in every user of this machine.
+        time_limit_s: the most seconds that a query may take.
+        memory_bytes: the most memory that all queries may take together, as in `open_store`.
+
+    """
+
+    def __init__(
+        self,
+        store: str | Path,
+        study: str | None = None,
+        *,
+        token: str | None,
+        time_limit_s: float = TIME_LIMIT_S,
+        memory_bytes: int | None = None,
+    ):
         self._path = store
         self._study = study
+        self._token = token
         self._time_limit = time_limit_s
-        self._lock = asyncio.Lock()
+        self._memory = memory_bytes
+        self._slots = asyncio.Semaphore(MOST_QUERIES)
+        self._running: set[Stop] = set()
+        self._opening = threading.Lock()
         self._seen: Signature | None = None
         self._store: Store | None = None
-        self._report: str | None = None
+        self._report: tuple[Store, str] | None = None
+        self._building: asyncio.Task[str] | None = None
 
-    def application(self) -> web.Application:
-        """The web application."""
-        app = web.Application(middlewares=[_this_machine_only], client_max_size=2 * _LARGEST_QUERY)
+    def runner(self) -> web.AppRunner:
+        """What serves the site; a handler is cancelled when the browser that asked has gone."""
+        middlewares: list[Middleware] = [_in_one_line, this_machine_only]
+        if self._token is not None:
+            middlewares.append(token_only(self._token))
+        app = web.Application(middlewares=middlewares, client_max_size=2 * _LARGEST_QUERY)
         app.router.add_get("/", self.report)
         app.router.add_get("/sql", self.console)
         app.router.add_post("/query", self.query)
-        return app
+        app.on_shutdown.append(self._end_queries)
+        return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_S)
 
     async def report(self, request: web.Request) -> web.Response:
-        """The report, built anew where the store changed."""
-        async with self._lock:
-            try:
-                page = await asyncio.to_thread(self._built)
-            except AnalysisError as error:
-                return web.Response(status=500, text=str(error))
-        return web.Response(text=page, content_type="text/html", headers=_HEADERS)
+        """The report, built anew where the store changed; who asks while it is built waits for the same."""
+        if self._building is None or self._building.done():
+            self._building = asyncio.create_task(_in_thread(self._built))
+        page = await asyncio.shield(self._building)
+        return web.Response(text=page, content_type="text/html", headers=HEADERS)
 
     async def console(self, request: web.Request) -> web.Response:
         """The page that asks for SQL."""
-        return web.Response(text=console_page(), content_type="text/html", headers=_HEADERS)
+        return web.Response(text=console_page(), content_type="text/html", headers=HEADERS)
 
     async def query(self, request: web.Request) -> web.Response:
         """Answers ``{"sql": ...}`` with columns and rows as text, or with an error and its reason."""
-        if request.content_type != "application/json":
-            return web.json_response({"error": "send the query as application/json"}, status=415)
+        text = await _statement(request)
+        stop = Stop(self._time_limit)
+        async with self._turn(stop) as begin:
+            answer = begin(lambda: self._answer(text, stop))
+            done, _ = await asyncio.wait({answer}, timeout=self._time_limit + _GRACE_S)
+            if not done:
+                raise QueryError(f"the query took longer than {self._time_limit:g} s and was told to end")
+            return web.json_response(answer.result(), headers=HEADERS)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, stop: Stop) -> AsyncIterator[Callable[[Callable[[], T]], asyncio.Future[T]]]:
+        """A turn to run a query. It is over when its thread has ended, which may be after its request."""
+        await self._slots.acquire()
+        self._running.add(stop)
+        threads: list[asyncio.Future[Any]] = []
+
+        def over(thread: asyncio.Future[Any] | None) -> None:
+            if thread is not None and not thread.cancelled():
+                thread.exception()  # nobody else may be there to ask for it
+            self._running.discard(stop)
+            self._slots.release()
+
+        def begin(work: Callable[[], T]) -> asyncio.Future[T]:
+            thread = asyncio.ensure_future(_in_thread(work))
+            thread.add_done_callback(over)
+            threads.append(thread)
+            return thread
+
         try:
-            sent = await request.json()
-        except json.JSONDecodeError:
-            return web.json_response({"error": "the request is not JSON"}, status=400)
-        text = sent.get("sql") if isinstance(sent, dict) else None
-        if not isinstance(text, str) or len(text) > _LARGEST_QUERY:
-            return web.json_response({"error": "send one statement as a text under 'sql'"}, status=400)
-        async with self._lock:
-            try:
-                store = await asyncio.to_thread(self._opened)
-                task = asyncio.create_task(asyncio.to_thread(run_query, store, text, limit=MOST_ROWS + 1))
-                done, _ = await asyncio.wait({task}, timeout=self._time_limit)
-                if not done:
-                    store.interrupt()
-                answer = await task
-            except QueryError as error:
-                reason = str(error)
-                if "INTERRUPT" in reason:
-                    reason = f"the query took longer than {self._time_limit:g} s and was ended"
-                return web.json_response({"error": reason}, status=400)
-            except AnalysisError as error:
-                return web.json_response({"error": str(error)}, status=500)
+            yield begin
+        finally:
+            stop.end("the browser that asked has gone")
+            if not threads:
+                over(None)
+
+    def _answer(self, text: str, stop: Stop) -> dict[str, Any]:
+        answer = run_query(self._opened(), text, limit=MOST_ROWS + 1, most_bytes=MOST_ANSWER_BYTES, stop=stop)
         shown = answer.slice(0, MOST_ROWS)
-        return web.json_response(
-            {
-                "columns": shown.column_names,
-                "rows": cells(shown),
-                "more": answer.num_rows > MOST_ROWS,
-            }
-        )
+        try:
+            rows = cells(shown)
+        except Exception as error:  # Python has no value for some of DuckDB's
+            raise QueryError(
+                f"the answer cannot be shown as text ({error}): cast it, as in x::varchar"
+            ) from None
+        return {"columns": shown.column_names, "rows": rows, "more": answer.num_rows > MOST_ROWS}
+
+    async def _end_queries(self, app: web.Application) -> None:
+        for stop in tuple(self._running):
+            stop.end("the server was stopped")
 
     def _opened(self) -> Store:
-        now = signature(self._path)
-        if self._store is None or now != self._seen:
-            self._store, self._seen, self._report = open_store(self._path, self._study), now, None
-        return self._store
+        with self._opening:
+            now = signature(self._path)
+            if self._store is None or now != self._seen:
+                self._store = open_store(self._path, self._study, memory_bytes=self._memory)
+                self._seen = now
+            return self._store
 
     def _built(self) -> str:
         store = self._opened()
-        if self._report is None:
-            self._report = render_report(store, refresh_s=5.0, console="/sql")
-        return self._report
+        if self._report is None or self._report[0] is not store:
+            self._report = store, render_report(store, refresh_s=5.0, console="/sql")
+        return self._report[1]
 
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+async def _in_thread(work: Callable[[], T]) -> T:
+    """As `asyncio.to_thread`, in a thread that does not keep the program from ending."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def tell(how: Callable[[Any], None], what: Any) -> None:
+        if not answer.done():
+            how(what)
+
+    def run() -> None:
+        how: Callable[[Any], None]
+        try:
+            how, what = answer.set_result, work()
+        except Exception as error:
+            how, what = answer.set_exception, error  # type: ignore[assignment]
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(tell, how, what)
+
+    threading.Thread(target=run, name="serve", daemon=True).start()
+    return await answer
+
+
+async def _statement(request: web.Request) -> str:
+    """The statement that a request holds.
+
+    Raises:
+        BadRequestError: it is not what `Site.query` asks for.
+
+    """
+    if request.content_type != "application/json":
+        raise BadRequestError(415, "send the query as application/json")
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise BadRequestError(413, f"a request may have {2 * _LARGEST_QUERY:,} bytes at most") from None
+    except web.RequestPayloadError as error:
+        raise BadRequestError(400, f"the request cannot be read: {error}") from None
+    try:
+        sent = json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadRequestError(400, "the request is not text in UTF-8") from None
+    except (ValueError, RecursionError):
+        raise BadRequestError(400, "the request is not JSON that can be read") from None
+    if not isinstance(sent, dict) or not isinstance(sent.get("sql"), str):
+        raise BadRequestError(400, "send an object with one statement as a text under 'sql'")
+    text: str = sent["sql"]
+    if len(text) > _LARGEST_QUERY:
+        raise BadRequestError(413, f"a statement may have {_LARGEST_QUERY:,} characters at most")
+    return text
 
 
 @web.middleware
-async def _this_machine_only(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    name = request.host.rpartition(":")[0] or request.host
-    if name not in (HOST, "localhost"):
-        return web.Response(status=403, text="This server answers to 127.0.0.1 and localhost alone.")
-    origin = request.headers.get("Origin")
-    if origin is not None and origin != f"http://{request.host}":
-        return web.Response(status=403, text="This server answers its own pages alone.")
-    return await handler(request)
+async def _in_one_line(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers with the reason, as JSON, what would else be a traceback here and a riddle there."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except BadRequestError as error:
+        status, reason = error.status, str(error)
+    except QueryError as error:
+        status, reason = 400, str(error)
+    except AnalysisError as error:
+        status, reason = 503, str(error)
+    except ConnectionError:
+        status, reason = 400, "the connection was closed"
+    return web.json_response({"error": reason}, status=status, headers=HEADERS)
 
 
 def console_page() -> str:
@@ -154,6 +265,9 @@ def serve(
     study: str | None = None,
     *,
     port: int = 8321,
+    with_token: bool = True,
+    time_limit_s: float = TIME_LIMIT_S,
+    memory_bytes: int | None = None,
     on_ready: Callable[[str], Any] = lambda url: None,
 ) -> None:
     """Serves until interrupted.
@@ -162,18 +276,23 @@ def serve(
         store: the store.
         study: only this study.
         port: a port of the loopback address; 0 takes a free one.
-        on_ready: told the address once it answers.
+        with_token: answer those alone who know the token, which is drawn anew each time.
+        time_limit_s: the most seconds that a query may take.
+        memory_bytes: the most memory that all queries may take together, as in `open_store`.
+        on_ready: told the address, with the token as its query, once the server answers.
 
     Raises:
         AnalysisError: the store cannot be read, or the port is taken.
 
     """
     open_store(store, study)
-    asyncio.run(_serve(Site(store, study), port, on_ready))
+    token = new_token() if with_token else None
+    site = Site(store, study, token=token, time_limit_s=time_limit_s, memory_bytes=memory_bytes)
+    asyncio.run(_serve(site, port, lambda url: on_ready(url if token is None else f"{url}?token={token}")))
 
 
 async def _serve(site: Site, port: int, on_ready: Callable[[str], Any]) -> None:
-    runner = web.AppRunner(site.application(), access_log=None)
+    runner = site.runner()
     await runner.setup()
     try:
         try:

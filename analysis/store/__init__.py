@@ -10,6 +10,7 @@
 ``bulk``       all files of a table, in batches by DuckDB
 ``trials``     what a run asks: which trials are done, which attempts there were
 ``store``      the views of trials, epochs and blocks, read with SQL and as Arrow tables
+``statement``  one statement of SQL, within limits of memory, size and time
 ``merging``    many files into one; ``settle`` proves and deletes; ``compact`` is both, a study at a time
 =============  ====================================================================================
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from analysis.schema import TABLES
 from analysis.store.bulk import connect, table_reader
 from analysis.store.listing import Listing, SkippedFile, VanishedError, list_files
 from analysis.store.reading import Read
+from analysis.store.statement import Stop, answer, check_statement, new_database
 from analysis.store.trials import one_per_trial
 
 T = TypeVar("T")
@@ -45,7 +46,14 @@ class Store:
 
     """
 
-    def __init__(self, path: str | Path, listing: Listing, *, study: str | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        listing: Listing,
+        *,
+        study: str | None = None,
+        memory_bytes: int | None = None,
+    ):
         self.path = str(path)
         self.study = study
         self.studies = listing.studies
@@ -56,14 +64,8 @@ class Store:
         self._derived: dict[Hashable, Any] = {}
         self._ahead: dict[str, Future[Read]] = {}
         self._skipped: list[SkippedFile] = []
-        self._views = connect()
-        self._views.execute(
-            "SET temp_directory=''; SET python_enable_replacements=false; "
-            "SET autoinstall_known_extensions=false; SET autoload_known_extensions=false"
-        )
-        for name, table in TABLES.items():
-            self._views.register(name, table.arrow.empty_table())
-        self._views.execute("SET enable_external_access=false; SET lock_configuration=true")
+        self._reading = threading.RLock()
+        self._database, self._memory = new_database(memory_bytes)
 
     @property
     def skipped(self) -> tuple[SkippedFile, ...]:
@@ -84,6 +86,10 @@ class Store:
             near = difflib.get_close_matches(name, TABLES, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise QueryError(f"no table {name!r}: a store has {', '.join(TABLES)}{hint}")
+        with self._reading:
+            return self._table(name)
+
+    def _table(self, name: str) -> pa.Table:
         if name not in self._tables:
             ahead = self._ahead.pop(name, None)
             read, skipped = self._read(name) if ahead is None else ahead.result()
@@ -97,7 +103,6 @@ class Store:
                 query = _OF_THAT_ATTEMPT.format(block=", rows.block, rows.name" if name == "blocks" else "")
                 result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
             self._tables[name] = result
-            self._views.register(name, result)
         return self._tables[name]
 
     def read_ahead(self, *names: str) -> None:
@@ -154,47 +159,43 @@ class Store:
         wanted = pa.array(sorted(set(trial_ids)), pa.string())
         return table.filter(pc.is_in(table["trial_id"], wanted)).to_pylist()
 
-    def interrupt(self) -> None:
-        """Ends a query that another thread is running, with a `QueryError` there."""
-        self._views.interrupt()
-
-    def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
+    def sql(
+        self,
+        query: str,
+        *,
+        limit: int | None = None,
+        most_bytes: int | None = None,
+        stop: Stop | None = None,
+    ) -> pa.Table:
         """Answers one SELECT, WITH, FROM, DESCRIBE, SHOW or SUMMARIZE statement over the views.
 
-        The connection can reach no file, no network and no setting, and every other kind of statement
-        is refused before it runs.
+        The statement can reach no file, no network and no setting, and every other kind of statement is
+        refused before it runs. Several threads may ask at once.
 
         Args:
             query: the statement.
             limit: the most rows to return.
+            most_bytes: the most bytes of the answer; by default as many as the statement may take.
+            stop: ends the statement from another thread, or after some time.
 
         Returns:
             The answer as an Arrow table.
 
         Raises:
-            QueryError: the query is not valid (the message is DuckDB's) or not one read-only statement.
+            EndedError: `stop` ended it.
+            QueryError: the query is not valid (the message is DuckDB's), not one read-only statement, or
+                takes more memory than it may.
 
         """
-        try:
-            statements = self._views.extract_statements(query)
-            kinds = [statement.type.name for statement in statements]
-            if len(kinds) != 1 or kinds[0] != "SELECT":
-                got = f"{len(kinds)} statements" if len(kinds) != 1 else f"a statement of kind {kinds[0]}"
-                raise QueryError(
-                    "a query must be one read-only statement (SELECT, WITH, DESCRIBE, SHOW or SUMMARIZE); "
-                    f"got {got}"
-                )
-            text = query.lower()
-            for name in TABLES:
-                if name in text or any(word in text for word in _DYNAMIC):
-                    self.table(name)
-            answer = self._views.sql(query)
-            return (answer if limit is None else answer.limit(limit)).to_arrow_table()
-        except duckdb.Error as error:
-            message = str(error)
-            if isinstance(error, duckdb.PermissionException):
-                message += f". A query reads the store's views alone: {', '.join(TABLES)}"
-            raise QueryError(message) from None
+        check_statement(self._database, query)
+        text = query.lower()
+        every = any(word in text for word in _DYNAMIC)
+        views = {
+            name: self.table(name) if every or name in text else table.arrow.empty_table()
+            for name, table in TABLES.items()
+        }
+        most = self._memory if most_bytes is None else most_bytes
+        return answer(self._database, query, views, limit=limit, most_bytes=most, stop=stop)
 
 
 def _in_order(rows: pa.Table) -> pa.Table:
@@ -209,12 +210,14 @@ def _in_order(rows: pa.Table) -> pa.Table:
     return rows.take(order) if moved else rows
 
 
-def open_store(path: str | Path, study: str | None = None) -> Store:
+def open_store(path: str | Path, study: str | None = None, *, memory_bytes: int | None = None) -> Store:
     """Opens the store at `path` (a folder, or a URI for object storage) for reading.
 
     Args:
         path: the store.
         study: restrict the views to this study.
+        memory_bytes: what statements of SQL may take together, beside the rows; see
+            `analysis.store.statement.new_database`.
 
     Returns:
         The store, with views of its rows as they are now.
@@ -234,4 +237,4 @@ def open_store(path: str | Path, study: str | None = None) -> Store:
         else:
             hint = f"it holds none yet; `revstudy run {study} --store {path}` would start it"
         raise UnknownStudyError(f"the store {str(path)!r} has no study {study!r}: {hint}")
-    return Store(path, listing, study=study)
+    return Store(path, listing, study=study, memory_bytes=memory_bytes)

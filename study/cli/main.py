@@ -1,7 +1,7 @@
 """The command line: one verb, one function. Results go to standard output, progress and errors to the other.
 
 Exit codes: 0 done, 1 some trials failed, 2 bad usage or study file, 3 store unreadable or not writable,
-4 cluster unreachable, 130 interrupted. Heavy packages are imported by the verbs that need them.
+4 cluster unreachable, 124 ended by --timeout, 130 interrupted. Heavy packages are imported by the verbs that need them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from study.cli import interrupts
 from study.cli import plan as cli_plan
 from study.cli import status as cli_status
 from study.cli import submit as cli_submit
@@ -73,7 +74,7 @@ def run(
     from study.spec.load import load_study
 
     loaded = load_study(study, scale)
-    with terminal_progress() as progress:
+    with interrupts.own_time(), terminal_progress() as progress:
         summary = run_study(
             loaded,
             store,

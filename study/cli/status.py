@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from study.cli import interrupts
 from study.cli.options import STORE, JsonOption, StoreOption, study_name
 from study.cli.output import duration, print_json, print_rows, say, tell
 
@@ -45,7 +46,8 @@ def status(
         print_json(found.to_json()) if as_json else _say(found)
         return
     try:
-        _watch(lambda: store_status(store, name, check_files=False), every, as_json)
+        with interrupts.own_time():
+            _watch(lambda: store_status(store, name, check_files=False), every, as_json)
     except KeyboardInterrupt:
         tell("stopped; the study goes on")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from study.cli import interrupts
 from study.cli.options import STORE, JsonOption, StoreOption, StudyArgument
 from study.cli.output import print_json, say, tell
 from study.cluster.sizing import CLAIM, DEFAULT_NODES, Place
@@ -263,7 +264,8 @@ def _follow(jobs: Jobs, submission: Submission, started: Started, command: str, 
         stream.flush()
 
     try:
-        details = jobs.follow(started.id, write)
+        with interrupts.own_time():
+            details = jobs.follow(started.id, write)
     except KeyboardInterrupt:
         tell(f"\nLet go of {started.id}, which runs on.\nfollow it: {command}\nstop it:   {command} --stop")
         return INTERRUPTED

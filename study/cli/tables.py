@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from study.cli import interrupts
 from study.cli.options import STORE, JsonOption, StoreOption, study_name
 from study.cli.output import print_json, print_rows, say, tell
 
@@ -19,6 +20,18 @@ FORMAT_HELP = "table, json, csv, parquet, markdown or latex."
 FormatOption = Annotated[str, typer.Option("--format", metavar="FORMAT", help=FORMAT_HELP)]
 OfStudy = Annotated[
     str | None, typer.Argument(metavar="[STUDY]", help="A study of the store; without it, all.")
+]
+
+
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        min=0.001,
+        metavar="GB",
+        help="Memory that queries may take together, and the most that an answer may hold, beside the rows "
+        "of the store. Default: 4, or half of what DuckDB would take of this machine if that is less.",
+    ),
 ]
 
 
@@ -47,6 +60,16 @@ def query(
     store: StoreOption = STORE,
     format: FormatOption = "table",
     listed: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0.1,
+            metavar="SECONDS",
+            help="Give up after so long, with exit code 124. Without it there is no limit.",
+        ),
+    ] = None,
+    memory_gb: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer SQL over the store, read-only. Without a query, list the named queries."""
@@ -55,8 +78,10 @@ def query(
 
     if sql is None or listed:
         _write(list_queries(), format, as_json, widest=WHOLE)
-    else:
-        _write(run_query(open_store(store), sql), format, as_json)
+        return
+    with interrupts.time_limit(timeout):
+        answer = run_query(open_store(store, memory_bytes=_bytes_of(memory_gb)), sql)
+    _write(answer, format, as_json)
 
 
 def describe(
@@ -108,7 +133,8 @@ def report(
         tell(f"written in {seconds:.1f} s; watching {store} (Ctrl+C ends it)")
 
     try:
-        watch_report(store, name, target, every=every, on_write=written)
+        with interrupts.own_time():
+            watch_report(store, name, target, every=every, on_write=written)
     except KeyboardInterrupt:
         tell("stopped; the report stays")
 
@@ -119,22 +145,44 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
     ] = 8321,
+    token: Annotated[
+        bool,
+        typer.Option(
+            help="Answer those alone who open the address with its token; without it every user of this "
+            "machine can read the store."
+        ),
+    ] = True,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="The most that a query may take.")
+    ] = 30.0,
+    memory_gb: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve the report and a read-only SQL console to this machine's browser, until interrupted."""
     from analysis.report.serve import serve as serve_store
 
     def ready(url: str) -> None:
+        console = url.replace("/?", "/sql?") if token else f"{url}sql"
         if as_json:
-            print_json({"url": url, "console": f"{url}sql"})
+            print_json({"url": url, "console": console})
         else:
-            say(f"Report: {url}   SQL: {url}sql   (Ctrl+C ends it)")
+            say(f"Report: {url}   SQL: {console}   (Ctrl+C ends it)")
         sys.stdout.flush()
 
     try:
-        serve_store(store, study_name(study), port=port, on_ready=ready)
+        with interrupts.own_time():
+            serve_store(
+                store,
+                study_name(study),
+                port=port,
+                with_token=token,
+                time_limit_s=timeout,
+                memory_bytes=_bytes_of(memory_gb),
+                on_ready=ready,
+            )
     except KeyboardInterrupt:
         tell("stopped")
+        interrupts.leave(0)
 
 
 def figures(
@@ -276,6 +324,10 @@ def rerun(
             [{"": n, "recorded": str(result.recorded[n]), "now": str(result.now[n])} for n in COMPARED]
         )
         say("Accuracies and losses are the same to the last bit." if result.same else "The results differ.")
+
+
+def _bytes_of(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else round(gigabytes * 1e9)
 
 
 def _advise(store: str) -> None:
