@@ -198,7 +198,10 @@ async def _in_thread(work: Callable[[], T]) -> T:
 
 
 async def _statement(request: web.Request) -> str:
-    """The statement that a request holds.
+    """Reads the statement that a request holds.
+
+    Returns:
+        The statement; nothing is known of it but that it is text.
 
     Raises:
         BadRequestError: it is not what `Site.query` asks for.

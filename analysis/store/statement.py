@@ -51,6 +51,7 @@ class Stop:
 
         Raises:
             EndedError: It was ended.
+            duckdb.Error: It failed of itself.
 
         """
         done = threading.Event()
@@ -143,6 +144,9 @@ def answer(
         limit: The most rows to return.
         most_bytes: The most bytes of the answer; DuckDB's limit of memory does not count it.
         stop: What may end it.
+
+    Returns:
+        The answer's rows.
 
     Raises:
         EndedError: It was ended.

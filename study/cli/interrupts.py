@@ -100,7 +100,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 def leave(code: int) -> NoReturn:
     """End now with this exit code, without waiting for what other threads are doing.
 
-    In a process that others share, such as that of a test, threads are waited for as ever.
+    Raises:
+        SystemExit: The process is shared with others, such as tests; threads are waited for as ever.
     """
     if _Guard.installed:
         sys.stdout.flush()

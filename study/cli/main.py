@@ -1,7 +1,8 @@
 """The command line: one verb, one function. Results go to standard output, progress and errors to the other.
 
 Exit codes: 0 done, 1 some trials failed, 2 bad usage or study file, 3 store unreadable or not writable,
-4 cluster unreachable, 124 ended by --timeout, 130 interrupted. Heavy packages are imported by the verbs that need them.
+4 cluster unreachable, 124 ended by --timeout, 130 interrupted. Heavy packages are imported by the verbs that
+need them.
 """
 
 from __future__ import annotations

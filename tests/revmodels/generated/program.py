@@ -54,9 +54,7 @@ class Program:
         at: number of the event that ended it.
     """
 
-    def __init__(
-        self, case: Case, *, stored: bool, compiled: bool = False, disturbance: float = 0.0
-    ) -> None:
+    def __init__(self, case: Case, *, stored: bool, compiled: bool = False, disturbance: float = 0.0) -> None:
         self.case, self.stored, self.disturbance = case, stored, disturbance
         self.is_compiled = compiled
         self.log: list[Entry] = []
