@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from study.ray_internals import installed, untested
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -44,7 +46,17 @@ class Check:
 
 def run_checks(store: str) -> list[Check]:
     """Every check of this machine, and of the store a study would write to. Nothing is left behind."""
-    return [*_versions(), _ray(), _torch(), _devices(), _threads(), _memory(), _disk(store), _store(store)]
+    return [
+        *_versions(),
+        _ray_version(),
+        _ray(),
+        _torch(),
+        _devices(),
+        _threads(),
+        _memory(),
+        _disk(store),
+        _store(store),
+    ]
 
 
 def _versions() -> Iterator[Check]:
@@ -69,6 +81,12 @@ def _attempt(name: str, action: Callable[[], str], remedy: str) -> Check:
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         return Check(name=name, ok=False, found=f"{type(error).__name__}: {lines[0]}", remedy=remedy)
+
+
+def _ray_version() -> Check:
+    warning = untested()
+    found = warning.partition(";")[0] or f"a version that was tested: {installed()}"
+    return Check(name="ray version", ok=not warning, found=found, remedy=warning.partition("; ")[2])
 
 
 def _ray() -> Check:

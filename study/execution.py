@@ -13,10 +13,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from study import outcomes
+from study.executors.progress import Progress
 from study.plan.expand import Plan
 from study.plan.search_progress import complete, known_points
 from study.plan.searches import PlannedSearch, common_settings, search_space, trials_at
-from study.progress import Progress
+from study.ray_internals import missing, untested
 from study.settings import Trial
 from study.spec.study import Study
 from study.store.leases import HEARTBEAT_S, STALE_S, read_leases
@@ -105,6 +106,7 @@ class Execution:
             from study.executors.lost import LostTrials
             from study.executors.tune import concurrency, run_batch
 
+            self._say_what_is_untested()
             if cluster.joined:
                 check_nodes(self._store)
             for size in sizes:
@@ -118,6 +120,13 @@ class Execution:
                 for trials in _by_size(job.trial for job in freed):
                     batch = self._grid_batch(trials, cluster)
                     elsewhere += run_batch(batch, cluster=cluster, progress=self._progress, lost=lost)
+
+    def _say_what_is_untested(self) -> None:
+        """Tell the user where the installed Ray is not one that was tested, or lacks what a run relies on."""
+        if warning := untested():
+            self._progress.note(warning)
+        for internal in missing():
+            self._progress.note(f"this Ray has no {internal.name}, so a run lacks this: {internal.purpose}")
 
     def _freed(self, jobs: list[Job]) -> list[Job]:
         """Those jobs that nobody trains any more, or has trained.

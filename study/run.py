@@ -14,10 +14,10 @@ from pathlib import Path
 from analysis.schema import OUTCOMES
 from study import outcomes
 from study.execution import Execution
+from study.executors.progress import ELSEWHERE, FAILURES, FOUND, Progress
 from study.plan.expand import Plan, make_plan
 from study.plan.search_progress import remaining
 from study.plan.searches import common_settings
-from study.progress import ELSEWHERE, FAILURES, FOUND, Progress
 from study.record import extended, read_record
 from study.spec.study import Study
 from study.store.files import located

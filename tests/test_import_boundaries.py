@@ -79,8 +79,8 @@ ROOMS: dict[str, Room] = {
     "study.settings": Room(own="errors setting"),
     "study.outcomes": Room(),
     "study.provenance": Room(lazily="torch"),
-    "study.progress": Room(others="rich"),
-    "study.doctor": Room(others="revmodels", lazily="torch"),
+    "study.ray_internals": Room(lazily="ray"),
+    "study.doctor": Room(own="ray_internals", others="revmodels", lazily="torch"),
     "study.data": Room(own="errors settings", others="torch", lazily="PIL numpy pyarrow sklearn torchvision"),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
     "study.identity": Room(own="data errors setting settings", others="revmodels"),
@@ -100,23 +100,25 @@ ROOMS: dict[str, Room] = {
         lazily="torch",
     ),
     "study.cluster": Room(
-        own="errors plan provenance settings spec store train", others="ray yaml", lazily="grpc pyarrow"
+        own="errors plan provenance ray_internals settings spec store train",
+        others="ray yaml",
+        lazily="grpc pyarrow",
     ),
     "study.executors": Room(
-        own="cluster errors identity outcomes plan progress settings spec store train",
+        own="cluster errors identity outcomes plan ray_internals settings spec store train",
         others="optuna ray torch",
     ),
     "study.record": Room(own="errors provenance spec store"),
     "study.execution": Room(
-        own="cluster errors executors outcomes plan progress settings spec store",
+        own="cluster errors executors outcomes plan ray_internals settings spec store",
         others="analysis.schema analysis.store",
     ),
     "study.run": Room(
-        own="cluster execution errors executors outcomes plan progress record settings spec store",
+        own="cluster errors execution executors outcomes plan record settings spec store",
         others="analysis.schema analysis.store",
     ),
     "study.cli": Room(
-        own="catalog cluster data doctor errors outcomes plan progress rerun run settings spec status store",
+        own="catalog cluster data doctor errors executors outcomes plan rerun run settings spec status store",
         others="analysis rich typer",
     ),
 }
@@ -126,7 +128,6 @@ MENDING: dict[str, str] = {
     "revmodels.errors": "coupling",
     "revmodels.precision": "coupling",
     "revmodels.coupling": "engine",
-    "study.cluster": "cli",
 }
 KNOWN = {
     "files": [
@@ -134,7 +135,6 @@ KNOWN = {
     ],
     "rooms": [
         ["revmodels.coupling", "revmodels.engine", "revmodels.errors", "revmodels.precision"],
-        ["study.cli", "study.cluster", "study.execution", "study.executors", "study.run"],
     ],
 }
 

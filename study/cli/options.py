@@ -22,6 +22,21 @@ StoreOption = Annotated[
     str, typer.Option("--store", metavar="DIR", envvar="REVSTUDY_STORE", help="The results store.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
+FORMAT_HELP = "table, json, csv, parquet, markdown or latex."
+FormatOption = Annotated[str, typer.Option("--format", metavar="FORMAT", help=FORMAT_HELP)]
+OfStudy = Annotated[
+    str | None, typer.Argument(metavar="[STUDY]", help="A study of the store; without it, all.")
+]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-gb",
+        min=0.001,
+        metavar="GB",
+        help="Memory that queries may take together, and the most that an answer may hold, beside the rows "
+        "of the store. Default: 4, or half of what DuckDB would take of this machine if that is less.",
+    ),
+]
 STORE = "results"
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.cluster.reach import ClusterError, agree, ask_http
 from study.cluster.submission import ENTRYPOINT, Submission
+from study.ray_internals import job_client
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -72,18 +73,8 @@ class Jobs:
         agree(self.url, wanted=wanted, accepted=lambda shown: ask_http(self.url, shown) == 200)
         # Ray lets the environment win over what it is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.url
-        from ray.job_submission import JobSubmissionClient
-
-        for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # else they tell of every package
-
-        class Client(JobSubmissionClient):
-            """With an end to waiting: Ray's own would wait for ever for a dashboard that hangs."""
-
-            def _do_request(self, method: str, endpoint: str, **how: Any) -> Any:
-                return super()._do_request(method, endpoint, **{"timeout": REQUEST_TIMEOUT_S, **how})
-
-        self._client = _asked(lambda: Client(self.url), self.url)
+        logging.getLogger("ray").setLevel(logging.ERROR)  # else Ray tells of every package that it sends
+        self._client = _asked(lambda: job_client(self.url, timeout_s=REQUEST_TIMEOUT_S), self.url)
 
     def attempts(self, base: str) -> list[JobDetails]:
         """The jobs of one study and store, oldest first."""

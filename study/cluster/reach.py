@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from study.cli.output import tell
+from study.ray_internals import read_token_mode_again
 
 TIMEOUT_S = 5.0
 MODE = "RAY_AUTH_MODE"
@@ -85,8 +85,8 @@ def agree(address: str, *, wanted: bool, accepted: Callable[[str], bool]) -> Non
                 f"the cluster at {address!r} asks for no token, and {MODE}=token is set: start the cluster "
                 f"with {MODE}=token and the same token on every node, or unset {MODE}"
             )
-        tell(
-            f"revstudy: the cluster at {address} asks for no token, so whoever reaches it can run code on "
+        _warn(
+            f"the cluster at {address} asks for no token, so whoever reaches it can run code on "
             f"it; `ray get-auth-token --generate`, then start it with {MODE}=token"
         )
         return
@@ -105,10 +105,12 @@ def agree(address: str, *, wanted: bool, accepted: Callable[[str], bool]) -> Non
         )
     if mode != "token":
         os.environ[MODE] = "token"
-        if "ray" in sys.modules:  # which has read the mode already
-            from ray._raylet import Config  # type: ignore[attr-defined]
+        read_token_mode_again()
 
-            Config.initialize("")
+
+def _warn(text: str) -> None:
+    """Tell the user at once: the commands that reach a cluster may then be silent for a while."""
+    print(f"revstudy: {text}", file=sys.stderr, flush=True)
 
 
 def ask_http(url: str, shown: str | None = None, timeout_s: float = TIMEOUT_S) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from study.cluster.reach import ClusterError, check_cluster
+from study.ray_internals import dead_processes
 
 __all__ = ["Cluster", "ClusterError", "ClusterLostError", "ray_session"]
 
@@ -31,6 +32,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # The default of 2 s is added to the start and end of every distributed trial.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A relative path in a study file, such as that of its images, is meant from where the command was given.
@@ -82,10 +84,10 @@ class Cluster:
         return int(min(self.cpus / cpus if cpus else self.cpus, self.gpus / gpus if gpus else self.cpus))
 
     def slots(self, *, cpus: float, gpus: float) -> int:
-        """The same, but at least one.
+        """How many groups of `cpus` and `gpus` fit at once, which must be one at least.
 
         Raises:
-            ClusterError: Not even one does.
+            ClusterError: Not even one group fits.
         """
         fit = self.room(cpus=cpus, gpus=gpus)
         if fit < 1:
@@ -181,9 +183,8 @@ class _Watch:
         if time.monotonic() - self._looked < WATCH_S:
             return ""
         self._looked = time.monotonic()
-        node = ray._private.worker._global_node
         # Asking also reaps the dead, without which Ray's workers take their dead parent for alive.
-        gone: set[str] = {kind for kind, _ in node.dead_processes()} & set(ESSENTIAL) if node else set()
+        gone = dead_processes() & set(ESSENTIAL)
         if not gone and not any(n["NodeID"] == self._node_id and n["Alive"] for n in ray.nodes()):
             gone = {"the raylet of this machine"}
         return ", ".join(sorted(gone))

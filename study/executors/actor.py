@@ -16,8 +16,8 @@ from ray import tune
 
 from study import outcomes
 from study.executors.job import Job, Watch, numbers_of, report_of
+from study.executors.progress import ELSEWHERE, FOUND
 from study.outcomes import AbandonedError
-from study.progress import ELSEWHERE, FOUND
 from study.store import checkpoints
 from study.store.lease import Lease
 from study.store.leases import Hold, acquire

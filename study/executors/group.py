@@ -127,9 +127,11 @@ class GroupActor(TrialActor):
 
 
 def _fit(job: Job, mailbox: Any) -> None:
-    from ray.train.torch import TorchConfig
-    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.torch.torch_trainer import TorchTrainer
+    # Of the second version of Ray Train, which has no types of its own under these names.
+    from ray import train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    v2: Any = train
 
     scaling = job.trial.settings.scaling
     per_worker: dict[str, float] = {"CPU": scaling.cpus_per_worker}
@@ -141,7 +143,7 @@ def _fit(job: Job, mailbox: Any) -> None:
             train_rank,
             train_loop_config={"job": job, "mailbox": mailbox},
             torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-            scaling_config=ScalingConfig(
+            scaling_config=v2.ScalingConfig(
                 num_workers=(scaling.min_workers or 1, scaling.workers)
                 if scaling.elastic
                 else scaling.workers,
@@ -149,12 +151,12 @@ def _fit(job: Job, mailbox: Any) -> None:
                 use_gpu=scaling.gpus_per_worker > 0,
                 resources_per_worker=per_worker,
             ),
-            run_config=RunConfig(
+            run_config=v2.RunConfig(
                 # Ray resumes a run of the same name and folder, finished or not: both are new each time.
                 name=f"{job.trial.trial_id}-a{job.attempt}",
                 storage_path=str(scratch),
                 # The trial is tried again as a whole, from its own checkpoint and within one budget.
-                failure_config=FailureConfig(
+                failure_config=v2.FailureConfig(
                     max_failures=0, controller_failure_limit=1, max_preemption_failures=0
                 ),
             ),

@@ -18,10 +18,10 @@ from study.executors.group import DRIVER_RESOURCES, GroupActor
 from study.executors.job import Job
 from study.executors.job_queue import JobQueue
 from study.executors.lost import LostTrials
-from study.executors.tune_patches import mend_tune
+from study.executors.progress import ELSEWHERE, FOUND, Progress
 from study.outcomes import ProcessLostError
 from study.plan.concurrency import at_once
-from study.progress import ELSEWHERE, FOUND, Progress
+from study.ray_internals import mend_tune
 from study.settings import ScalingSettings, Trial
 
 

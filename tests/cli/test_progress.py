@@ -6,7 +6,8 @@ import io
 
 from rich.console import Console
 
-from study.progress import BarProgress, LineProgress, Progress
+from study.cli.bars import BarProgress, LineProgress
+from study.executors.progress import Progress
 
 
 def run_four(progress: Progress) -> None:

@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from study.cli import tables as cli_tables
+from study.cli import run as cli_run
 from study.store.leases import acquire
 from tests.cli.conftest import start
 
@@ -90,7 +90,7 @@ def test_a_run_merges_the_files_of_a_study_that_has_very_many(revstudy, smoke, t
     shutil.copytree(smoke[1], store)
     sql = "select * from epochs order by all"
     before = revstudy("query", sql, "--store", store, "--json").out
-    monkeypatch.setattr(cli_tables, "MANY_FILES", 5)
+    monkeypatch.setattr(cli_run, "MANY_FILES", 5)
 
     def epochs():
         return [file.name for file in (store / "study=smoke" / "epochs").glob("*.parquet")]

@@ -115,14 +115,14 @@ def test_an_actor_that_ray_ended_for_memory_is_a_lost_trial_and_not_the_end_of_t
     from ray.air.execution._internal.actor_manager import RayActorManager
     from ray.exceptions import OutOfMemoryError, RayActorError
 
-    from study.executors.tune_patches import deaths_for_memory
+    from study.ray_internals import mend_tune
 
     told = []
     actor = SimpleNamespace(actor_id=7, _on_error=lambda actor, error: told.append(error))
     task = SimpleNamespace(_tracked_actor=actor, _on_error=None)
     manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
-    deaths_for_memory()
-    deaths_for_memory()
+    mend_tune()
+    mend_tune()
     # By name, as Ray calls it.
     RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=OutOfMemoryError(MONITOR))
     (error,) = told

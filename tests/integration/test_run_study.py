@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from study.progress import Progress
+from study.executors.progress import Progress
 from study.run import plan_run, run_study
 from study.store.leases import Hold, acquire
 from study.store.reader import read_rows

@@ -1,0 +1,97 @@
+"""The verbs that show rows and columns: query, describe, schema."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from study.cli import interrupts
+from study.cli.options import STORE, FormatOption, JsonOption, MemoryOption, StoreOption, bytes_of
+from study.cli.output import print_json, say
+
+WHOLE = 1_000
+"""Characters of a cell where the words are the answer."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the program."""
+    sql = "select model, max(accuracy_test) from trials group by all"
+    for verb, example in (
+        (query, f'`revstudy query "{sql}"`, `revstudy query pareto --format latex`'),
+        (describe, "`revstudy describe epochs`"),
+        (schema, "`revstudy schema > study.schema.json`"),
+    ):
+        app.command(epilog=f"Example: {example}")(verb)
+
+
+def query(
+    sql: Annotated[
+        str | None,
+        typer.Argument(help="One SELECT over the views trials, epochs and blocks, or a named query."),
+    ] = None,
+    store: StoreOption = STORE,
+    format: FormatOption = "table",
+    listed: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0.1,
+            metavar="SECONDS",
+            help="Give up after so long, with exit code 124. Without it there is no limit.",
+        ),
+    ] = None,
+    memory_gb: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer SQL over the store, read-only. Without a query, list the named queries."""
+    from analysis.queries import list_queries, run_query
+    from analysis.store.store import open_store
+
+    if sql is None or listed:
+        _write(list_queries(), format, as_json=as_json, widest=WHOLE)
+        return
+    with interrupts.time_limit(timeout):
+        answer = run_query(open_store(store, memory_bytes=bytes_of(memory_gb)), sql)
+    _write(answer, format, as_json=as_json)
+
+
+def describe(
+    table: Annotated[str | None, typer.Argument(help="trials, epochs or blocks; without it, all.")] = None,
+    format: FormatOption = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Describe every table and column of a store: type, unit and meaning."""
+    from analysis.queries import describe as columns_of
+
+    _write(columns_of(table), format, as_json, widest=WHOLE)
+
+
+def schema(
+    what: Annotated[
+        str, typer.Argument(help="study, or a table of the store: trials, epochs, blocks.")
+    ] = "study",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the JSON Schema of study files, or the columns of a table with units and meanings."""
+    if what == "study":
+        from study.spec.study import Study
+
+        print_json(Study.json_schema())
+        return
+    from analysis.formats import render
+    from analysis.queries import describe
+
+    say(str(render(describe(what), "json" if as_json else "markdown")))
+
+
+def _write(table: object, format: str, as_json: bool, *, widest: int = 60) -> None:
+    from analysis.formats import render
+
+    answer = render(table, "json" if as_json else format, widest=widest)
+    if isinstance(answer, bytes):
+        sys.stdout.buffer.write(answer)
+    else:
+        say(answer.removesuffix("\n"))
