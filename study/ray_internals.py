@@ -180,6 +180,9 @@ def job_client(url: str, *, timeout_s: float) -> Any:
     Args:
         url: The dashboard.
         timeout_s: Time for one request.
+
+    Returns:
+        The client.
     """
     from ray.job_submission import JobSubmissionClient
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -47,3 +51,52 @@ def study_name(study: str | None) -> str | None:
     from study.spec.load import load_study
 
     return load_study(study).name
+
+
+def bytes_of(gigabytes: float | None) -> int | None:
+    """Gigabytes of an option as bytes."""
+    return None if gigabytes is None else round(gigabytes * 1e9)
+
+
+def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Let a verb take options in groups.
+
+    A parameter whose type is a dataclass is replaced by that class's fields, each annotated as an option of
+    typer's with its default. The verb gets an object of the class with what the user gave.
+
+    Returns:
+        The verb with one keyword parameter for each option, for `typer` to read.
+    """
+    hints = get_type_hints(verb, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(verb).parameters.values():
+        if parameter.name not in groups:
+            kept = parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters.append(kept)
+            continue
+        group = groups[parameter.name]
+        inner = get_type_hints(group, include_extras=True)
+        for field in fields(group):
+            assert field.default is not MISSING, f"the option {field.name} has no default"
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=inner[field.name],
+                )
+            )
+
+    @functools.wraps(verb)
+    def called(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        verb(**given, **made)
+
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del called.__wrapped__
+    return called

@@ -66,7 +66,7 @@ def describe(
     """Describe every table and column of a store: type, unit and meaning."""
     from analysis.queries import describe as columns_of
 
-    _write(columns_of(table), format, as_json, widest=WHOLE)
+    _write(columns_of(table), format, as_json=as_json, widest=WHOLE)
 
 
 def schema(
@@ -87,7 +87,7 @@ def schema(
     say(str(render(describe(what), "json" if as_json else "markdown")))
 
 
-def _write(table: object, format: str, as_json: bool, *, widest: int = 60) -> None:
+def _write(table: object, format: str, *, as_json: bool, widest: int = 60) -> None:
     from analysis.formats import render
 
     answer = render(table, "json" if as_json else format, widest=widest)

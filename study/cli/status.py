@@ -47,12 +47,12 @@ def status(
         return
     try:
         with interrupts.own_time():
-            _watch(lambda: store_status(store, name, check_files=False), every, as_json)
+            _watch(lambda: store_status(store, name, check_files=False), every, as_json=as_json)
     except KeyboardInterrupt:
         tell("stopped; the study goes on")
 
 
-def _watch(look: Any, every: float, as_json: bool) -> None:
+def _watch(look: Any, every: float, *, as_json: bool) -> None:
     """A table that is drawn anew in place on a terminal; else one, or a JSON document, for each change."""
     if sys.stdout.isatty() and not as_json:
         from rich.live import Live

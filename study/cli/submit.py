@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from study.cli import interrupts
-from study.cli.options import STORE, JsonOption, StoreOption, StudyArgument
+from study.cli.options import STORE, JsonOption, StoreOption, StudyArgument, with_options
 from study.cli.output import print_json, say, tell
 from study.cluster.sizing import CLAIM, DEFAULT_NODES, Place
 
@@ -31,9 +32,10 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=f"Example: {example}")(submit)
 
 
-def submit(
-    study: StudyArgument,
-    store: StoreOption = STORE,
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Where the study runs, and what of it is waited for."""
+
     address: Annotated[
         str | None,
         typer.Option(
@@ -42,13 +44,13 @@ def submit(
             help="The cluster's dashboard, which takes jobs; http://127.0.0.1:8265 if not given.",
             rich_help_panel=CLUSTER,
         ),
-    ] = None,
+    ] = None
     wait: Annotated[
         bool,
         typer.Option(
             help="Follow the log to the end; --no-wait returns once the job is sent.", rich_help_panel=CLUSTER
         ),
-    ] = True,
+    ] = True
     stop: Annotated[
         bool,
         typer.Option(
@@ -56,7 +58,7 @@ def submit(
             help="Interrupt the study if it runs there; what is done is kept.",
             rich_help_panel=CLUSTER,
         ),
-    ] = False,
+    ] = False
     python: Annotated[
         str | None,
         typer.Option(
@@ -64,7 +66,21 @@ def submit(
             help="The driver's interpreter on the head node; found if not given.",
             rich_help_panel=CLUSTER,
         ),
-    ] = None,
+    ] = None
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend",
+            help="Add to the study of this name in the store, although it has other content.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadOptions:
+    """What is sent beside the study."""
+
     working_dir: Annotated[
         Path | None,
         typer.Option(
@@ -72,16 +88,22 @@ def submit(
             help="Send this folder too, as the job's working directory (for data with relative paths).",
             rich_help_panel=UPLOAD,
         ),
-    ] = None,
+    ] = None
     exclude: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN", help="Leave these files or folders of it out.", rich_help_panel=UPLOAD
         ),
-    ] = None,
+    ] = None
     max_upload_mb: Annotated[
         float, typer.Option(min=0, metavar="MB", help="Refuse to send more.", rich_help_panel=UPLOAD)
-    ] = MAX_UPLOAD_MB,
+    ] = MAX_UPLOAD_MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestOptions:
+    """Files that make a cluster, instead of a job on one that runs."""
+
     kuberay: Annotated[
         bool,
         typer.Option(
@@ -89,7 +111,7 @@ def submit(
             help="Print a RayJob (ray.io/v1) for `kubectl apply` instead.",
             rich_help_panel=MANIFEST,
         ),
-    ] = False,
+    ] = False
     cluster_yaml: Annotated[
         bool,
         typer.Option(
@@ -97,34 +119,39 @@ def submit(
             help="Print a cluster file for `ray up` (AWS) instead.",
             rich_help_panel=MANIFEST,
         ),
-    ] = False,
+    ] = False
     image: Annotated[
         str | None,
         typer.Option(metavar="IMAGE", help="Container image with revstudy.", rich_help_panel=MANIFEST),
-    ] = None,
+    ] = None
     cpus_per_node: Annotated[
         int | None,
-        typer.Option(min=1, help="8, or what a worker needs, if not given.", rich_help_panel=MANIFEST),
-    ] = None,
+        typer.Option(
+            min=1, help="CPUs of a node; 8, or what a worker needs, if not given.", rich_help_panel=MANIFEST
+        ),
+    ] = None
     gpus_per_node: Annotated[
         int | None,
-        typer.Option(min=0, help="What a worker needs if not given.", rich_help_panel=MANIFEST),
-    ] = None,
+        typer.Option(
+            min=0, help="GPUs of a node; what a worker needs, if not given.", rich_help_panel=MANIFEST
+        ),
+    ] = None
     memory_per_node_gb: Annotated[
         float | None,
         typer.Option(
             min=0.1,
             metavar="GB",
-            help="The predicted memory of a node's workers if not given.",
+            help="Memory of a node; what its workers are predicted to take, if not given.",
             rich_help_panel=MANIFEST,
         ),
-    ] = None,
+    ] = None
     max_nodes: Annotated[
         int, typer.Option(min=1, help="Ask for no more worker nodes.", rich_help_panel=MANIFEST)
-    ] = DEFAULT_NODES,
+    ] = DEFAULT_NODES
     namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of Kubernetes.", rich_help_panel=MANIFEST)
-    ] = None,
+        str | None,
+        typer.Option(metavar="NAME", help="The namespace in Kubernetes.", rich_help_panel=MANIFEST),
+    ] = None
     claim: Annotated[
         str,
         typer.Option(
@@ -133,7 +160,7 @@ def submit(
             help="The ReadWriteMany volume claim to mount at the store's path.",
             rich_help_panel=MANIFEST,
         ),
-    ] = CLAIM,
+    ] = CLAIM
     token_secret: Annotated[
         str | None,
         typer.Option(
@@ -141,18 +168,38 @@ def submit(
             help="A Secret with Ray's token under auth_token; KubeRay makes one if not given.",
             rich_help_panel=MANIFEST,
         ),
-    ] = None,
+    ] = None
     region: Annotated[
-        str, typer.Option(metavar="NAME", help="Of AWS.", rich_help_panel=MANIFEST)
-    ] = Place.region,
+        str, typer.Option(metavar="NAME", help="The region of AWS.", rich_help_panel=MANIFEST)
+    ] = Place.region
     instance_type: Annotated[
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="Of the worker nodes on AWS; the smallest that fits if not given.",
+            help="The worker nodes on AWS; the smallest that fits if not given.",
             rich_help_panel=MANIFEST,
         ),
-    ] = None,
+    ] = None
+
+    def place(self) -> Place:
+        """Where the cluster runs and what it runs."""
+        return Place(
+            image=self.image,
+            namespace=self.namespace,
+            claim=self.claim,
+            token_secret=self.token_secret,
+            region=self.region,
+            instance_type=self.instance_type,
+        )
+
+
+@with_options
+def submit(
+    study: StudyArgument,
+    job: JobOptions,
+    upload: UploadOptions,
+    manifest: ManifestOptions,
+    store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study on a Ray cluster, follow it, and exit with its exit code.
@@ -186,56 +233,38 @@ def submit(
     submission = Submission(
         study=load_study(study),
         store=store,
-        folder=working_dir,
-        exclude=tuple(exclude or ()),
-        max_upload_mb=max_upload_mb,
-        python=python,
+        folder=upload.working_dir,
+        exclude=tuple(upload.exclude or ()),
+        max_upload_mb=upload.max_upload_mb,
+        python=job.python,
+        extend=job.extend,
     )
-    if kuberay or cluster_yaml:
-        if kuberay and cluster_yaml:
+    if manifest.kuberay or manifest.cluster_yaml:
+        if manifest.kuberay and manifest.cluster_yaml:
             raise typer.BadParameter("--kuberay and --cluster-yaml are two kinds of file; give one of them")
-        place = Place(
-            image=image,
-            namespace=namespace,
-            claim=claim,
-            token_secret=token_secret,
-            region=region,
-            instance_type=instance_type,
-        )
-        _print_manifest(
-            submission, place, cpus_per_node, gpus_per_node, memory_per_node_gb, max_nodes, kuberay, as_json
-        )
+        _print_manifest(submission, manifest, as_json=as_json)
         return
     from study.cluster.jobs import Jobs
 
-    jobs = Jobs(address)
-    if stop:
-        raise typer.Exit(_stop(jobs, submission, as_json))
+    jobs = Jobs(job.address)
+    if job.stop:
+        raise typer.Exit(_stop(jobs, submission, as_json=as_json))
     for warning in submission.warnings():
         tell(f"revstudy: {warning}")
     started = jobs.submit(submission)
     command = f"revstudy submit {shlex.quote(study)} --store {shlex.quote(store)} --address {jobs.url}"
     _say_started(started, jobs)
-    if not wait:
+    if not job.wait:
         tell(f"follow it: {command}\nstop it:   {command} --stop")
         if as_json:
             print_json(_json(submission, started, jobs, status=None, code=None))
         else:
             say(started.id)
         return
-    raise typer.Exit(_follow(jobs, submission, started, command, as_json))
+    raise typer.Exit(_follow(jobs, submission, started, command, as_json=as_json))
 
 
-def _print_manifest(
-    submission: Submission,
-    place: Place,
-    cpus: int | None,
-    gpus: int | None,
-    memory_gb: float | None,
-    max_nodes: int,
-    kuberay: bool,
-    as_json: bool,
-) -> None:
+def _print_manifest(submission: Submission, options: ManifestOptions, *, as_json: bool) -> None:
     from study.cluster.manifests import cluster_file, kuberay_job
     from study.cluster.sizing import size_of
     from study.errors import StoreError
@@ -248,13 +277,22 @@ def _print_manifest(
     except StoreError as error:  # Storage that the cluster reaches need not be reachable from here.
         tell(f"revstudy: counting no trial as done: {error}")
         planned = make_plan(submission.study, predict=True)
-    size = size_of(planned, submission.study, cpus=cpus, gpus=gpus, memory_gb=memory_gb, max_nodes=max_nodes)
-    text = (kuberay_job if kuberay else cluster_file)(submission.study, submission.store, size, place)
+    size = size_of(
+        planned,
+        submission.study,
+        cpus=options.cpus_per_node,
+        gpus=options.gpus_per_node,
+        memory_gb=options.memory_per_node_gb,
+        max_nodes=options.max_nodes,
+    )
+    text = (kuberay_job if options.kuberay else cluster_file)(
+        submission.study, submission.store, size, options.place()
+    )
     tell(f"{submission.study.name}: {size}")
     print_json(parse_yaml(text)) if as_json else say(text.rstrip())
 
 
-def _follow(jobs: Jobs, submission: Submission, started: Started, command: str, as_json: bool) -> int:
+def _follow(jobs: Jobs, submission: Submission, started: Started, command: str, *, as_json: bool) -> int:
     from study.cluster.jobs import INTERRUPTED, exit_code
 
     stream = sys.stderr if as_json else sys.stdout
@@ -276,7 +314,7 @@ def _follow(jobs: Jobs, submission: Submission, started: Started, command: str, 
     return code
 
 
-def _stop(jobs: Jobs, submission: Submission, as_json: bool) -> int:
+def _stop(jobs: Jobs, submission: Submission, *, as_json: bool) -> int:
     job_id = jobs.running(submission.id)
     if job_id is not None:
         jobs.stop(job_id)

@@ -48,6 +48,7 @@ class Submission:
         exclude: Patterns of what is not sent from it, besides `EXCLUDED` and what git ignores.
         max_upload_mb: The largest upload allowed, in MB of a million.
         python: The interpreter of the driver; None finds one on the cluster's head node.
+        extend: Whether the study may be added to one of its name and of other content in the store.
     """
 
     study: Study
@@ -56,6 +57,7 @@ class Submission:
     exclude: Sequence[str] = ()
     max_upload_mb: float = 100
     python: str | None = None
+    extend: bool = False
 
     @property
     def id(self) -> str:
@@ -64,7 +66,8 @@ class Submission:
 
     def script(self) -> str:
         """The driver's shell script: `run`, which is also resume, in a Python that has Ray and torch."""
-        run = shlex.join(["-P", "-m", "study.cli", "run", STUDY_FILE, "--store", located(self.store)])
+        words = ["-P", "-m", "study.cli", "run", STUDY_FILE, "--store", located(self.store)]
+        run = shlex.join([*words, "--extend"] if self.extend else words)
         if self.python is not None:
             return f"exec {shlex.quote(self.python)} {run}\n"
         # Where Ray was started by its path, its interpreter need not be the one of the search path.
