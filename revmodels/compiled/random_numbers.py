@@ -79,6 +79,12 @@ class Seeded(TorchDispatchMode):
         kwargs = kwargs or {}
         if not _draws(func, args, kwargs):
             return func(*args, **kwargs)
+        if kwargs.get("generator") is not None:
+            raise CompileError(
+                f"{func} draws from a generator of the module's own, whose state no graph holds; the "
+                "recomputation would draw other numbers. Draw from PyTorch's global generator, or call the "
+                "network uncompiled."
+            )
         device = _device(args, kwargs)
         state = generator_state(self._next_seed(), device, self._after)
         if not writes_in_place(func):

@@ -47,6 +47,7 @@ class Template:
             for key, tensor in (*own_parameters(module).items(), *own_buffers(module).items())
             if tensor is not None
         }
+        self.buffers_with_gradient = [name for name, b in unit.named_buffers() if b.requires_grad]
         self.draws = 0
         """Random draws of F in the forward pass; those after them are G's."""
 

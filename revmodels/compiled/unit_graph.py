@@ -13,6 +13,7 @@ from torch import Tensor
 
 from revmodels.compiled.random_numbers import Seeded
 from revmodels.compiled.shared_unit import Template, templates
+from revmodels.compiled.side_effects import check_buffers, refused
 from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
 from revmodels.engine.replayed_state import batch_norms, frozen_statistics
 from revmodels.errors import CompileError
@@ -43,12 +44,13 @@ def record(key: int, autocast: bool, dtype: torch.dtype, x1: Tensor, x2: Tensor,
 
 
 def _forward(unit: ReversibleBlock, template: Template, x1: Tensor, x2: Tensor) -> tuple:
+    check_buffers(template.buffers_with_gradient, template.path)
     with Seeded() as seeded:
-        with template.naming("f"):
+        with template.naming("f"), refused(unit.f, f"{template.path}.f"):
             r = unit.residual(unit.f, x2)
         y1 = combine(unit.shortcut1(x1), r)
         template.draws = len(seeded.seeds)
-        with template.naming("g"):
+        with template.naming("g"), refused(unit.g, f"{template.path}.g"):
             r = unit.residual(unit.g, _leaf(y1))
         y2 = combine(unit.shortcut2(x2), r)
     return y1, y2, seeded.seeds

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar
 
-from revmodels.errors import BudgetError
+from revmodels.errors import BudgetError, CompileError
 from revmodels.strategies.memory_plan import BUDGET
 from revmodels.strategies.reverse import rebuilt
 from revmodels.strategies.strategy import ForwardPass, PlannedSequence, Strategy, Streams, applied
@@ -33,8 +33,19 @@ class Budget(Strategy):
 
         Raises:
             BudgetError: not even rebuilding every unit fits the budget.
+            CompileError: the network is being compiled, and nothing has been planned.
         """
+        import torch
+
         from revmodels.strategies.budget_plan import plan_if_needed
+
+        if torch.compiler.is_dynamo_compiling():
+            if sequence.plans.modes is None:
+                raise CompileError(
+                    "strategy='budget' cannot plan while the network is compiled. Call "
+                    "revmodels.strategies.budget_plan.plan_memory(model, inputs) before."
+                )
+            return
 
         plan_if_needed(model, sequence, inputs)
 

@@ -1,0 +1,246 @@
+"""Under torch.compile too: what the stored twin gives, or an error that names what cannot be."""
+
+import copy
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from revmodels import ReversibleBlock, ReversibleSequence
+from revmodels.strategies.budget_plan import plan_memory
+from tests.revmodels.truth.judge import WIDTH, batch, sequence, train
+
+OUTSIDE = torch.linspace(1, 2, WIDTH, dtype=torch.float64).requires_grad_()
+
+
+class Layer(nn.Module):
+    """A linear layer, and `then` of its input and result."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.then = then
+
+    def forward(self, x):
+        return self.then(self, x, self.linear(x))
+
+
+def layer(then):
+    return lambda: Layer(then)
+
+
+class Added(nn.Module):
+    """A parameter of the input's very shape, added to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.shift = nn.Parameter(torch.randn(1, WIDTH))
+
+    def forward(self, x):
+        return self.linear(x + self.shift)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.real = nn.Parameter(torch.randn(WIDTH, WIDTH))
+        self.imaginary = nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+    def forward(self, x):
+        product = torch.complex(x, x * 0.5) @ torch.complex(self.real, self.imaginary).T
+        return torch.view_as_real(product).sum(-1)
+
+
+class Nested(nn.Module):
+    """A sequence with batch norm inside F."""
+
+    def __init__(self):
+        super().__init__()
+        half = WIDTH // 2
+        f = nn.Sequential(nn.Linear(half, half), nn.BatchNorm1d(half))
+        self.inner = ReversibleSequence([ReversibleBlock(f, nn.Linear(half, half))])
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class FastPath(nn.Module):
+    """A layer that takes another path where no gradient is needed."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(WIDTH, 2, 8, dropout=0.0, batch_first=True)
+
+    def forward(self, x):
+        tokens = x[:, None].expand(-1, 3, -1)
+        mask = torch.tensor([[False, False, True]]).expand(len(x), 3)
+        return self.encoder(tokens, src_key_padding_mask=mask)[:, 0]
+
+
+class InstanceNorm(nn.Module):
+    """Its running statistics move in every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.InstanceNorm1d(WIDTH, track_running_stats=True)
+
+    def forward(self, x):
+        return self.norm(x[..., None] * torch.arange(1.0, 4.0, dtype=x.dtype))[..., 0]
+
+
+class BufferWithGradient(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.randn(WIDTH, dtype=torch.float64).requires_grad_())
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class OwnGenerator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(1)
+
+    def forward(self, x):
+        return x * torch.rand(x.shape, generator=self.generator, dtype=x.dtype)
+
+
+def keep(module, x, y):
+    module.kept = y
+    return y
+
+
+def count(module, x, y):
+    module.calls = getattr(module, "calls", 0) + 1
+    return y * module.calls
+
+
+def log(module, x, y):
+    module.__dict__.setdefault("log", []).append(y.shape)
+    return y
+
+
+def spectral():
+    return nn.utils.parametrizations.spectral_norm(nn.Linear(WIDTH, WIDTH))
+
+
+def shared():
+    block = ReversibleBlock(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
+    return ReversibleSequence([block, block, block]).double()
+
+
+def anchored():
+    net = sequence(Added, 4)
+    net.anchor_every = 2
+    return net
+
+
+def frozen():
+    net = sequence(Added, 3)
+    net.blocks[1].requires_grad_(False)
+    return net
+
+
+def hooked():
+    net = sequence(Added, 2)
+    for block in net.blocks:
+        block.register_forward_hook(lambda _, args, out: None)
+    return net
+
+
+RIGHT = {
+    "a parameter of the input's shape": (lambda: sequence(Added, 2), 1),
+    "complex numbers": (lambda: sequence(Complex, 2), 3),
+    "statistics of a nested sequence": (lambda: sequence(Nested, 2), 3),
+    "fast path": (lambda: sequence(FastPath, 1), 3),
+    "fast path in eval mode": (lambda: sequence(FastPath, 1).eval(), 3),
+    "no parameters": (lambda: sequence(nn.Tanh, 2), 3),
+    "one block three times": (shared, 3),
+    "anchors": (anchored, 1),
+    "frozen": (frozen, 1),
+    "hooks": (hooked, 1),
+}
+
+
+def step(net, x):
+    """A training step of the network as one compiled graph."""
+    torch._dynamo.reset()
+    out = torch.compile(net, fullgraph=True, backend="aot_eager")
+    return train_by(net, out, x)
+
+
+def train_by(net, call, x):
+    class Called(nn.Module):
+        def forward(self, x):
+            return call(x)
+
+    return {**train(Called(), x), **{name: p.grad for name, p in net.named_parameters()}}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_what_is_right(case):
+    make, n = RIGHT[case]
+    torch.manual_seed(0)
+    net = make()
+    stored = copy.deepcopy(net)
+    stored.strategy = "store"
+    expected, found = train(stored, batch(n, 2 * WIDTH)), step(net, batch(n, 2 * WIDTH))
+    assert expected.keys() == found.keys()
+    for name, right in expected.items():
+        torch.testing.assert_close(
+            found[name], right, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    for (name, b), c in zip(net.named_buffers(), stored.buffers(), strict=True):
+        torch.testing.assert_close(b, c, msg=name)
+
+
+REFUSED = {
+    "a tensor from outside": (layer(lambda m, x, y: y * OUTSIDE), "must be parameters or buffers"),
+    "a buffer with a gradient": (BufferWithGradient, "has a buffer that needs a gradient, .*scale"),
+    "a result that is kept": (layer(keep), r"blocks\.0\.f sets the attribute .*kept"),
+    "a counter": (layer(count), r"blocks\.0\.f sets the attribute .*calls"),
+    "a log": (layer(log), r"blocks\.0\.f sets the attribute .*log"),
+    "running statistics": (InstanceNorm, "writes to its buffer"),
+    "spectral norm": (spectral, "writes to its buffer"),
+    "numbers of Python's": (layer(lambda m, x, y: y * random.random()), "Python.*s or NumPy.*s generator"),
+    "a generator of its own": (OwnGenerator, "draws from a generator of the module.*s own"),
+    "a branch on data": (layer(lambda m, x, y: y if x.sum() > 0 else -y), r"cannot trace blocks\.0\.f"),
+    "another shape": (layer(lambda m, x, y: y.sum(1, keepdim=True)), "must keep the shape of their input"),
+    "a write to the input": (layer(lambda m, x, y: F.relu_(x) + y), "cannot trace blocks|unchanged|in-place"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused(case):
+    make, match = REFUSED[case]
+    torch.manual_seed(0)
+    with pytest.raises(Exception, match=match):
+        step(sequence(make, 2), batch(3, 2 * WIDTH))
+
+
+def test_what_was_refused_is_left_as_it_was():
+    net = sequence(layer(keep), 2)
+    with pytest.raises(Exception, match="sets the attribute"):
+        step(net, batch(3, 2 * WIDTH))
+    assert not hasattr(net.blocks[0].f, "kept")
+    stored = copy.deepcopy(net)
+    stored.strategy = "store"
+    for name, right in train(stored, batch(3, 2 * WIDTH)).items():
+        assert right is not None, name
+
+
+def test_a_budget_is_planned_before_the_network_is_compiled():
+    net = sequence(Added, 4)
+    net.strategy = "budget"
+    with pytest.raises(Exception, match="cannot plan while the network is compiled"):
+        step(net, batch(3, 2 * WIDTH))
+    stored = copy.deepcopy(net)
+    stored.strategy = "store"
+    plan_memory(net, batch(3, 2 * WIDTH))
+    expected, found = train(stored, batch(3, 2 * WIDTH)), step(net, batch(3, 2 * WIDTH))
+    for name, right in expected.items():
+        torch.testing.assert_close(found[name], right, rtol=1e-10, atol=1e-10)
