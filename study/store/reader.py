@@ -131,7 +131,9 @@ def _errors(store: str | Path) -> Iterator[None]:
     try:
         yield
     except UnreadableError as error:
-        raise StoreError(rule=str(error)) from None
+        raise StoreError(
+            rule=str(error), remedy="or choose another store with --store or REVSTUDY_STORE"
+        ) from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             rule=f"the store could not be read ({error})",
