@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from analysis.store.store import Store, open_store
+from study.errors import StoreError
 from study.outcomes import FAILED, OK, PRUNED
-from study.store.files import open_filesystem
+from study.store.files import read_file
 from study.store.lease import Lease
-from study.store.leases import read_leases
+from study.store.leases import damaged_leases, read_leases
 
 WINDOW = 50
 """The rate is that of the last so many trials."""
@@ -25,6 +26,7 @@ WINDOW = 50
 GAP = timedelta(seconds=60)
 """No trial ends for so long: what was before is another run."""
 
+_DAMAGED_LEASE = "a damaged lease, which counts for nothing"
 _COLUMNS = (
     *("trial_id", "study", "attempt", "outcome", "error_class", "started_at", "finished_at", "wall_s"),
     *("accuracy_val", "accuracy_test"),
@@ -99,12 +101,16 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
         if rows or trained or planned or study is not None:
             studies.append(_study_status(name, planned, rows, trained, datetime.now(UTC)))
     shown = {status.study for status in studies}
-    left_out = opened.skipped if check_files else ()
+    left_out = [{"file": f.path, "reason": f.reason} for f in (opened.skipped if check_files else ())]
+    left_out += [
+        {"file": where, "reason": "a damaged lease, which counts for nothing"}
+        for where in damaged_leases(store)
+    ]
     return StoreStatus(
         store=store,
         studies=tuple(studies),
         running=tuple(sorted((c for c in leases.values() if c.study in shown), key=lambda c: c.started_at)),
-        files_left_out=tuple({"file": f.path, "reason": f.reason} for f in left_out),
+        files_left_out=tuple(left_out),
     )
 
 
@@ -115,11 +121,9 @@ def _rows_of(opened: Store, study: str) -> list[Mapping[str, Any]]:
 
 
 def _planned(store: str, study: str) -> int | None:
-    filesystem, root = open_filesystem(store)
     try:
-        with filesystem.open_input_file(f"{root}/study={study}/study.json") as file:
-            planned = json.loads(file.read()).get("planned")
-    except (OSError, ValueError, AttributeError):
+        planned = json.loads(read_file(store, f"study={study}/study.json") or b"{}").get("planned")
+    except (StoreError, ValueError, AttributeError, RecursionError):
         return None
     return planned if isinstance(planned, int) else None
 

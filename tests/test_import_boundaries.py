@@ -92,7 +92,7 @@ ROOMS: dict[str, Room] = {
         own="data errors identity outcomes provenance settings store", others="revmodels torch"
     ),
     "study.rerun": Room(own="errors identity settings store train"),
-    "study.status": Room(own="outcomes store", others="analysis.store"),
+    "study.status": Room(own="errors outcomes store", others="analysis.store"),
     "study.spec": Room(own="errors setting settings", others="analysis.schema pydantic pydantic_core yaml"),
     "study.plan": Room(
         own="data errors identity provenance settings spec store train",

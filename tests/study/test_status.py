@@ -99,3 +99,15 @@ def test_a_store_tells_of_trials_that_another_study_trained(make_study, store):
     assert {name: (s.trials, s.left) for name, s in found.items()} == {"one": (1, 2), "two": (1, 2)}
     assert store_status(str(store), "two").studies == (found["two"],)
     assert replace(found["one"], study="two") == found["two"]
+
+
+def test_a_damaged_lease_is_named(make_study, store):
+    write_study(store, make_study(name="one").to_dict(), [], planned=3)
+    (store / "claims").mkdir()
+    damaged = store / "claims" / f"{'0' * 16}.json"
+    damaged.write_text("{")
+    found = store_status(str(store))
+    assert found.running == ()
+    assert found.files_left_out == (
+        {"file": str(damaged), "reason": "a damaged lease, which counts for nothing"},
+    )
