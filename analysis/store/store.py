@@ -43,6 +43,7 @@ class Store:
         study: the study the views are restricted to, or None for all. A trial belongs to the study that ran
             it and to every study whose ``study.json`` lists it.
         studies: every study the store has a folder for.
+        memory_bytes: what statements of SQL may take together, beside the rows.
 
     """
 
@@ -65,7 +66,7 @@ class Store:
         self._ahead: dict[str, Future[Read]] = {}
         self._skipped: list[SkippedFile] = []
         self._reading = threading.RLock()
-        self._database, self._memory = new_database(memory_bytes)
+        self._database, self.memory_bytes = new_database(memory_bytes)
 
     @property
     def skipped(self) -> tuple[SkippedFile, ...]:
@@ -194,7 +195,7 @@ class Store:
             name: self.table(name) if every or name in text else table.arrow.empty_table()
             for name, table in TABLES.items()
         }
-        most = self._memory if most_bytes is None else most_bytes
+        most = self.memory_bytes if most_bytes is None else most_bytes
         return answer(self._database, query, views, limit=limit, most_bytes=most, stop=stop)
 
 

@@ -11,6 +11,8 @@ from study.cli import interrupts
 from study.cli.options import STORE, FormatOption, JsonOption, MemoryOption, StoreOption, bytes_of
 from study.cli.output import print_json, say
 
+BYTES_OF_TEXT = 500
+"""Memory that a value takes while it is written as text: 300 in a table, 450 in JSON, measured."""
 WHOLE = 1_000
 """Characters of a cell where the words are the answer."""
 
@@ -54,7 +56,9 @@ def query(
         _write(list_queries(), format, as_json=as_json, widest=WHOLE)
         return
     with interrupts.time_limit(timeout):
-        answer = run_query(open_store(store, memory_bytes=bytes_of(memory_gb)), sql)
+        opened = open_store(store, memory_bytes=bytes_of(memory_gb))
+        answer = run_query(opened, sql)
+        _check_text(answer.num_rows * answer.num_columns, "json" if as_json else format, opened.memory_bytes)
     _write(answer, format, as_json=as_json)
 
 
@@ -85,6 +89,18 @@ def schema(
     from analysis.queries import describe
 
     say(str(render(describe(what), "json" if as_json else "markdown")))
+
+
+def _check_text(values: int, format: str, most_bytes: int) -> None:
+    """Refuse to write as text what would take more memory than the query itself may."""
+    from analysis.errors import QueryError
+
+    if format != "parquet" and values * BYTES_OF_TEXT > most_bytes:
+        raise QueryError(
+            f"the answer has {values:,} values, and writing them as text takes more than "
+            f"{most_bytes / 1e6:,.0f} MB: take --format parquet, ask for fewer rows or columns, or allow "
+            "more by a larger --memory-gb"
+        )
 
 
 def _write(table: object, format: str, *, as_json: bool, widest: int = 60) -> None:

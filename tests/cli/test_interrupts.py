@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -105,6 +106,11 @@ def test_a_time_limit_ends_a_query_and_says_so(filled):
 
 
 def test_a_memory_limit_ends_a_query_and_says_so(filled):
+    small = ("query", "select * from range(200000)", "--store", filled, "--memory-gb", 0.05)
+    answer = finish(start(*small))
+    assert (answer.code, answer.out, "--format parquet" in answer.err) == (2, "", True)
+    command = [sys.executable, "-m", "study.cli", *map(str, small), "--format", "parquet"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout.startswith(b"PAR1")
     for sql in ("select * from range(50000000) order by hash(range)", "select * from range(50000000)"):
         answer = finish(start("query", sql, "--store", filled, "--memory-gb", 0.05, "--format", "parquet"))
         assert (answer.code, answer.out) == (2, "")
