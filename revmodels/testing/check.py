@@ -79,13 +79,19 @@ def check_reversible(
 ) -> Report:
     """Measure every guarantee on a block, a sequence, or any module that contains sequences.
 
+    What it cannot see: a custom `torch.autograd.Function` whose backward is wrong, because the stored twin
+    uses it too; what F does only for other shapes, values or devices than those of `inputs`; and state that
+    is not reached from the module, such as a global counter that changes no number here.
+
     Works on copies in the mode (train or eval) of what it is given, so check in training mode if batch norm
     or dropout matter. Nothing of the caller's moves: weights, gradients, buffers, random generators.
 
     Args:
         block_or_model: a `ReversibleBlock` (checked as a chain of copies), a `ReversibleSequence`, or a
             module with sequences inside; every sequence is put into strategy ``reverse``.
-        inputs: what it is called with: a tensor, or several. A small batch of random numbers will do.
+        inputs: what it is called with: a tensor, or several, of any shape; floating ones are converted to the
+            dtype that is measured in, others (token ids, masks) are handed on. A small batch of random
+            numbers will do.
         guarantees: names in `revmodels.testing.guarantees.GUARANTEES`; None is all.
         tolerance: relative error allowed in float64.
 
@@ -94,8 +100,13 @@ def check_reversible(
 
     Raises:
         ReversibilityError: a guarantee is broken. The message names it, what was measured, value and limit.
-        NotReversibleError: there is nothing reversible in it.
+        NotReversibleError: there is nothing reversible in it, or it is no module.
     """
+    if not isinstance(block_or_model, nn.Module):
+        raise NotReversibleError(
+            "check_reversible takes a module: a ReversibleBlock, a ReversibleSequence, or a network with one "
+            f"inside; received {type(block_or_model).__name__}. Put the function into a ReversibleBlock."
+        )
     inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     names = list(GUARANTEES) if guarantees is None else list(guarantees)
     for name in names:
@@ -139,6 +150,8 @@ def _examine_one(name: str, check: Check, make: Make, tolerance: float) -> Findi
     except Exception as error:
         # Whatever an implementation raises where it should work is a broken guarantee.
         return Finding(guarantee=name, outcome=BROKEN, detail=f"raised {type(error).__name__}: {error}")
+    if not figures:
+        return Finding(guarantee=name, outcome=NOT_APPLICABLE, detail="there is nothing to compare")
     worst = max(figures, key=lambda f: (not f.holds, f.value != f.value, f.value))
     return Finding(
         guarantee=name, outcome=HOLDS if worst.holds else BROKEN, detail=str(worst), figures=figures

@@ -20,6 +20,7 @@ from revmodels.testing.network_under_test import (
     Make,
     NotApplicableError,
     Residual,
+    Subject,
     compared,
     each_residual,
     errors,
@@ -39,6 +40,7 @@ def gradients(make: Make, tolerance: float) -> list[Figure]:
 def inputs_without_gradient(make: Make, tolerance: float) -> list[Figure]:
     """Parameters get their gradients where the input needs none."""
     subject = make(torch.float64)
+    _need_parameters(subject)
     found, exact = (
         step(net, subject.inputs, inputs_need_grad=False) for net in (subject.model, subject.twin)
     )
@@ -55,6 +57,7 @@ def repeated_calls(make: Make, tolerance: float) -> list[Figure]:
 def retained_graph(make: Make, tolerance: float) -> list[Figure]:
     """A graph kept by ``retain_graph=True`` can be differentiated again, with the same result."""
     subject = make(torch.float64)
+    _need_parameters(subject)
     torch.manual_seed(1)
     parameters = [p for p, _ in subject.parameters.values()]
     value = loss(subject.model(*(x.clone() for x in leaves(subject.inputs))))
@@ -70,6 +73,7 @@ def retained_graph(make: Make, tolerance: float) -> list[Figure]:
 def autograd_grad(make: Make, tolerance: float) -> list[Figure]:
     """`torch.autograd.grad` reaches every parameter, with the stored twin's values."""
     subject = make(torch.float64)
+    _need_parameters(subject)
     results = []
     for i, net in enumerate((subject.model, subject.twin)):
         torch.manual_seed(1)
@@ -85,6 +89,7 @@ def autograd_grad(make: Make, tolerance: float) -> list[Figure]:
 def double_backward(make: Make, tolerance: float) -> list[Figure]:
     """A second derivative is refused, or right; never a wrong number."""
     subject = make(torch.float64)
+    _need_parameters(subject)
     parameters, others = zip(*subject.parameters.values(), strict=True)
     try:
         exact = _second_derivatives(subject.twin, others, subject.inputs)
@@ -265,6 +270,11 @@ GUARANTEES: dict[str, Check] = {
     )
 }
 """Every guarantee by name. The first line of its documentation says what it promises."""
+
+
+def _need_parameters(subject: Subject) -> None:
+    if not subject.parameters:
+        raise NotApplicableError("it has no parameter to train")
 
 
 def _second_derivatives(

@@ -207,3 +207,26 @@ def test_report_is_a_table():
     lines = str(check_reversible(block(), HALVES)).splitlines()
     assert len(lines) == len(GUARANTEES)
     assert lines[0].startswith("holds           gradients                relative error of the gradient of ")
+
+
+def tokens_and_a_body():
+    blocks = [ReversibleBlock(nn.Linear(4, 4), nn.Linear(4, 4), split_dim=-1) for _ in range(2)]
+    return nn.Sequential(nn.Embedding(11, 8), ReversibleSequence(blocks, split_dim=-1), nn.Linear(8, 11))
+
+
+def test_a_model_on_token_ids():
+    report = check_reversible(tokens_and_a_body(), torch.randint(11, (2, 5)))
+    assert report["gradients"].outcome == report["repeated_calls"].outcome == "holds"
+
+
+def test_a_model_without_parameters():
+    report = check_reversible(ReversibleBlock(nn.Tanh(), nn.Tanh()), torch.randn(2, 8))
+    assert not report.broken
+    assert report["gradients"].outcome == "holds"
+    assert report["autograd_grad"].outcome == "not applicable"
+    assert report["autograd_grad"].detail == "it has no parameter to train"
+
+
+def test_a_plain_function_is_refused_by_name():
+    with pytest.raises(NotReversibleError, match=r"takes a module.* received function"):
+        check_reversible(lambda x: x, torch.randn(2, 8))
