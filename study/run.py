@@ -15,7 +15,7 @@ from analysis.schema import OUTCOMES
 from study import outcomes
 from study.execution import Execution
 from study.executors.progress import ELSEWHERE, FAILURES, FOUND, Progress
-from study.plan.expand import Plan, make_plan
+from study.plan.expand import LIMIT, Plan, make_plan
 from study.plan.search_progress import remaining
 from study.plan.searches import common_settings
 from study.record import extended, read_record
@@ -66,14 +66,14 @@ class RunSummary:
         return 3 if self.missing else 130 if self.interrupted else 1 if self.failures else 0
 
 
-def plan_run(study: Study, store: str | Path, *, predict: bool = False) -> Plan:
+def plan_run(study: Study, store: str | Path, *, predict: bool = False, limit: int = LIMIT) -> Plan:
     """The plan of a study on a store, its searches cut to what they have left to propose.
 
     Raises:
         StudyError: The study cannot be run as it is.
         StoreError: The store cannot be read.
     """
-    plan = make_plan(study, done=History(store).done, predict=predict)
+    plan = make_plan(study, done=History(store).done, predict=predict, limit=limit)
     for search in plan.searches:
         common_settings(study, search)
     rows = read_rows(store) if plan.searches else {}
@@ -88,6 +88,7 @@ def run_study(
     progress: Progress | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     extend: bool = False,
+    limit: int = LIMIT,
 ) -> RunSummary:
     """Train every trial of a study that the store does not have.
 
@@ -99,6 +100,7 @@ def run_study(
         progress: Told what happens; the caller closes it.
         on_plan: Called with the plan before anything runs.
         extend: Whether a study of this name but of other content may be added to the one in the store.
+        limit: Grid trials that the study may have.
 
     Raises:
         StudyError: The study cannot be run as it is, or the store has one of this name and of other content.
@@ -108,7 +110,7 @@ def run_study(
     """
     begun = time.time()
     progress = progress or Progress()
-    plan = plan_run(study, store)
+    plan = plan_run(study, store, limit=limit)
     beside = extended(read_record(store, study.name), study, store, extend=extend)
     check_writable(store)
     planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
@@ -129,7 +131,7 @@ def run_study(
                 located(store),
                 progress=progress,
                 begun=begun,
-                replan=lambda: plan_run(study, store),
+                replan=lambda: plan_run(study, store, limit=limit),
             ).execute(plan, address)
         except KeyboardInterrupt:
             interrupted = True

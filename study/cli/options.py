@@ -22,6 +22,13 @@ ScaleOption = Annotated[
         "kind, kept as the study STUDY-NAME.",
     ),
 ]
+LimitOption = Annotated[
+    int,
+    typer.Option(
+        "--limit", min=1, metavar="TRIALS", help="Refuse a study whose grids have more trials than that."
+    ),
+]
+LIMIT = 250_000
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="DIR", envvar="REVSTUDY_STORE", help="The results store.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from study.cli.options import STORE, JsonOption, ScaleOption, StoreOption, StudyArgument
+from study.cli.options import LIMIT, STORE, JsonOption, LimitOption, ScaleOption, StoreOption, StudyArgument
 from study.cli.output import duration, megabytes, print_json, print_rows, say
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def plan(
     study: StudyArgument,
     scale: ScaleOption = None,
     store: StoreOption = STORE,
+    limit: LimitOption = LIMIT,
     as_json: JsonOption = False,
     predict: Annotated[
         bool, typer.Option(help="Predict the memory of each model, about a second a model, and all times.")
@@ -58,7 +59,7 @@ def plan(
     from study.spec.load import load_study
 
     loaded = load_study(study, scale)
-    planned = plan_run(loaded, store, predict=predict)
+    planned = plan_run(loaded, store, predict=predict, limit=limit)
     if predict:
         from study.plan.predict import forecast_plan
 

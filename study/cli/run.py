@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study.cli import interrupts
-from study.cli.options import STORE, JsonOption, ScaleOption, StoreOption, StudyArgument
+from study.cli.options import LIMIT, STORE, JsonOption, LimitOption, ScaleOption, StoreOption, StudyArgument
 from study.cli.output import duration, print_json, say, tell
 from study.cli.plan import say_plan
 
@@ -28,6 +28,7 @@ def run(
     study: StudyArgument,
     scale: ScaleOption = None,
     store: StoreOption = STORE,
+    limit: LimitOption = LIMIT,
     address: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +68,7 @@ def run(
             progress=progress,
             on_plan=lambda p: say_plan(p, tell),
             extend=extend,
+            limit=limit,
         )
     if merge and not summary.interrupted:
         merge_many(store, summary.study)

@@ -25,6 +25,9 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".t
 def fingerprint(settings: DataSettings) -> str:
     """A data set's identity: its name, or for files a hash of their outline, whatever the path.
 
+    Returns:
+        The identity, which is part of a trial's.
+
     Raises:
         DataError: The folder is missing or of another layout.
     """
@@ -44,6 +47,9 @@ def files_digest(kind: str, folder: Path, name: str) -> str:
 
     Parquet shards count by name, size and footer (which holds row counts and statistics); image folders by
     the relative names and sizes of their files.
+
+    Returns:
+        16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     if kind == "parquet":
@@ -59,6 +65,9 @@ def files_digest(kind: str, folder: Path, name: str) -> str:
 
 def parquet_files(folder: Path, name: str) -> dict[str, list[Path]]:
     """The shards of each split, in the folder itself or in its ``data`` folder.
+
+    Returns:
+        Paths by split, sorted.
 
     Raises:
         DataError: There are no shards of the training or of the test split.
@@ -82,6 +91,9 @@ def parquet_files(folder: Path, name: str) -> dict[str, list[Path]]:
 
 def folder_files(folder: Path, name: str) -> tuple[dict[str, list[Path]], dict[str, list[int]], list[str]]:
     """Files and labels of each split, and the names of the classes.
+
+    Returns:
+        Files by split, their labels in the same order, and the names of the classes.
 
     Raises:
         DataError: A split or its images are missing, or a test class is no training class.
@@ -171,6 +183,9 @@ def folder_of(settings: DataSettings) -> Path:
 
 def imagenet_folder(settings: DataSettings) -> Path:
     """The folder with ImageNet's train/ and val/.
+
+    Returns:
+        The folder.
 
     Raises:
         DataError: There is none.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Problem, StudyError
 from study.identity import trial_ids
-from study.plan.points import apply_point, grid_points, rung_of
+from study.plan.points import apply_point, grid_points, grid_size, rung_of
 from study.plan.searches import PlannedSearch, check_search, search_space
 from study.settings import Trial
 from study.spec.study import Study
@@ -97,11 +97,16 @@ class Plan:
         }
 
 
+LIMIT = 250_000
+"""Grid trials of a study, unless the caller allows more: they take about a gigabyte and half a minute."""
+
 Done = Callable[[Collection[str]], Mapping[str, str]]
 """Tells which of some trial ids need no training, each with the study that trained it."""
 
 
-def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool = False) -> Plan:
+def make_plan(
+    study: Study, done: Container[str] | Done = (), *, predict: bool = False, limit: int = LIMIT
+) -> Plan:
     """Expand a study into trials.
 
     Args:
@@ -109,13 +114,15 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
         done: Trial ids that need no training, or a function that picks them from those of the study.
         predict: Also build each distinct model on fake tensors and predict its memory, which takes about a
             second a model.
+        limit: Grid trials at most. They are counted before one is made.
 
     Returns:
         The trials that need training, in order, and the searches that follow.
 
     Raises:
-        StudyError: Points that are no trials; each broken rule is listed once.
+        StudyError: More trials than `limit`; or points that are no trials, each broken rule listed once.
     """
+    _check_size(study, limit)
     new: dict[str, Trial] = {}
     duplicates: list[Trial] = []
     searches: list[PlannedSearch] = []
@@ -161,8 +168,8 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
     if callable(done):
         done = by = done(new.keys())
     finished = tuple(trial for trial_id, trial in new.items() if trial_id in done)
-    trials, limit = tuple(t for trial_id, t in new.items() if trial_id not in done), study.budget.trials
-    trials, beyond = trials[:limit], trials[limit:] if limit is not None else ()
+    trials, budget = tuple(t for trial_id, t in new.items() if trial_id not in done), study.budget.trials
+    trials, beyond = trials[:budget], trials[budget:] if budget is not None else ()
     costs = {}
     if predict:
         from study.plan.cost import trial_cost
@@ -179,6 +186,29 @@ def make_plan(study: Study, done: Container[str] | Done = (), *, predict: bool =
         done_by=dict(Counter(by.values())),
         ladder=_rungs(study, new.values()),
     )
+
+
+def _check_size(study: Study, limit: int) -> None:
+    """Count the trials of the grid steps before they are made.
+
+    Raises:
+        StudyError: They are more than `limit`.
+    """
+    sizes = {
+        study.place(index): grid_size(study, index) * len(step.seeds or study.seeds)
+        for index, step in enumerate(study.steps)
+        if step.method == "grid"
+    }
+    total = sum(sizes.values())
+    if total > limit:
+        largest = max(sizes, key=lambda place: sizes[place])
+        raise StudyError(
+            largest,
+            value=total,
+            rule=f"the grids of a study have at most {limit:,} trials, seeds included",
+            remedy="vary fewer settings at once, search with method: optuna, or raise --limit; budget.trials "
+            "counts what is trained and not what is planned",
+        )
 
 
 def _rungs(study: Study, trials: Iterable[Trial]) -> dict[str, list[dict[str, Any]]] | None:

@@ -7,7 +7,8 @@ such as ``space.model.depth.grid[2]``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,12 +35,19 @@ class Point:
     places: Mapping[str, str] = field(default_factory=dict)
 
 
-def grid_points(study: Study, step: int = 0) -> list[Point]:
+def grid_points(study: Study, step: int = 0) -> Iterator[Point]:
     """Every combination of a grid step's values, one sub-space after another; one empty point if none."""
     parts = study.spaces(step)
     if not parts:
-        return [Point()]
-    return [point for place, space in parts.items() for point in product_of(place, space)]
+        yield Point()
+    for place, space in parts.items():
+        yield from product_of(place, space)
+
+
+def grid_size(study: Study, step: int = 0) -> int:
+    """How many points `grid_points` has. None is made."""
+    parts = study.spaces(step).values()
+    return sum(math.prod(len(axis.values or ()) for axis in space.values()) for space in parts) or 1
 
 
 def apply_point(

@@ -16,6 +16,10 @@ KINDS = ("grid", "choice", "uniform", "loguniform", "int")
 """A list to try in full, a list to sample from, and three distributions."""
 
 
+MAX_VALUES = 100_000
+"""Whole numbers of one axis; more than a search could ever try."""
+
+
 def _scalar(value: Any) -> Any:
     if value is not None and not isinstance(value, bool | int | float | str):
         raise PydanticCustomError("scalar", "must be a single value", {"remedy": "give a number or a word"})
@@ -58,7 +62,14 @@ class Axis(Section):
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
             remedy = f"for example {self.kind}: [{self.bounds[1]}, {self.bounds[0]}]"
             raise PydanticCustomError("axis", "needs its low bound below its high bound", {"remedy": remedy})
+        if self.integer is not None and self._count() > MAX_VALUES:
+            remedy = f"raise step to {-(-(self.integer[1] - self.integer[0]) // (MAX_VALUES - 1))} or more"
+            raise PydanticCustomError("axis", f"must have at most {MAX_VALUES:,} values", {"remedy": remedy})
         return self
+
+    def _count(self) -> int:
+        low, high = self.integer or (0, -1)
+        return (high - low) // (self.step or 1) + 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the file's own keys."""

@@ -26,7 +26,7 @@ def refused(study, step=0):
 
 def test_grid_is_the_product_in_order_and_a_list_is_a_union():
     axes = {"model.depth": {"grid": [26, 38]}, "train.epochs": {"grid": [1, 2]}}
-    points = grid_points(study(space=[axes, {"model.width": {"grid": [0.5]}}]))
+    points = list(grid_points(study(space=[axes, {"model.width": {"grid": [0.5]}}])))
     assert [dict(p.values) for p in points] == [
         {"model.depth": 26, "train.epochs": 1},
         {"model.depth": 26, "train.epochs": 2},
@@ -64,7 +64,7 @@ GRIDS = st.fixed_dictionaries(
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_settings_hold_the_values_of_their_point(grids):
     spec = study(space={path: {"grid": values} for path, values in grids.items()})
-    points = grid_points(spec)
+    points = list(grid_points(spec))
     count = 1
     for values in grids.values():
         count *= len(values)
