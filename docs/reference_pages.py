@@ -18,6 +18,12 @@ ELSEWHERE = {
     "changelog": "CHANGELOG.md",
 }
 """Pages of the site that lie elsewhere in the repository."""
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
 
 
 def write(folder: Path) -> None:
@@ -111,14 +117,25 @@ def settings() -> str:
     for name, section in {"Study": schema, **schema["$defs"]}.items():
         if "properties" in section:
             lines += [f"## {name}", "", section.get("description", ""), ""]
-            lines += _table(("key", "default", "meaning"), _key_rows(section["properties"]))
+            lines += _table(("key", "default", "values", "meaning"), _key_rows(section["properties"]))
     return "\n".join(lines)
 
 
 def _key_rows(properties: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for key, value in properties.items():
         default = value.get("default")
-        yield f"`{key}`", "" if default is None else f"`{default}`", value.get("description", "")
+        section = isinstance(default, dict) or default in (None, "")
+        yield f"`{key}`", "" if section else f"`{default}`", _legal(value), value.get("description", "")
+
+
+def _legal(value: dict[str, Any]) -> str:
+    """The values that a key takes, as far as its schema lists or bounds them."""
+    found = []
+    for kind in [value, *value.get("anyOf", ())]:
+        found += [f"`{choice}`" for choice in kind.get("enum", ())]
+        for bound, words in BOUNDS.items():
+            found += [f"{words} {kind[bound]:g}"] if bound in kind else []
+    return ", ".join(dict.fromkeys(found))
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

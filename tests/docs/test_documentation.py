@@ -119,6 +119,8 @@ def test_make_targets_and_programs_exist(page):
         "schema",
         "schema trials",
         "--help",
+        "-h",
+        "--version",
     ],
 )
 def test_commands_that_need_no_store_run(revstudy, command):
