@@ -12,7 +12,7 @@ TABLES = {"cifar": (10, 100), "imagenet": (1000,)}
 
 
 def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
-    """One row per preset that matches a shell pattern, with parameters at the paper's class counts.
+    """Return one row per preset that matches a shell pattern, with parameters at the paper's class counts.
 
     The networks are built on torch's meta device, so nothing is allocated.
 

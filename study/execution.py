@@ -62,6 +62,8 @@ class Execution:
             ClusterError: Ray cannot be reached, is too small for a trial, or died again and again.
             StoreError: The store cannot be written any more.
             KeyboardInterrupt: The user, or SIGTERM, ended the run; trials in training have their rows.
+            ClusterLostError: A Ray that was joined died, or our own too often.
+            SystemExit: The run was asked to end.
         """
         from study.cluster.session import ClusterLostError
 
@@ -129,7 +131,7 @@ class Execution:
             self._progress.note(f"this Ray has no {internal.name}, so a run lacks this: {internal.purpose}")
 
     def _freed(self, jobs: list[Job]) -> list[Job]:
-        """Those jobs that nobody trains any more, or has trained.
+        """Return those jobs that nobody trains any more, or has trained.
 
         A lease may be what a killed run has left. It takes a while to tell: a living one is refreshed.
         """

@@ -24,7 +24,7 @@ RECIPE = 2
 
 
 def resolve(settings: TrialSettings) -> TrialSettings:
-    """The same settings with depth, strategy and an exact coupling's grid spelled out.
+    """Return the same settings with depth, strategy and an exact coupling's grid spelled out.
 
     Raises:
         StudyError: Unknown model, a depth its design cannot have, a strategy or coupling its family cannot
@@ -122,7 +122,7 @@ def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
 
 
 def strategy_of(settings: TrialSettings) -> Strategy:
-    """The memory strategy of a trial, which is asked for what it needs and how it runs.
+    """Return the memory strategy of a trial, which is asked for what it needs and how it runs.
 
     Raises:
         StudyError: The settings cannot be resolved.
@@ -131,7 +131,7 @@ def strategy_of(settings: TrialSettings) -> Strategy:
 
 
 def canonical(settings: TrialSettings) -> dict[str, Any]:
-    """Everything that changes the result, as plain values that JSON keeps exactly.
+    """Return everything that changes the result, as plain values that JSON keeps exactly.
 
     Raises:
         StudyError: The settings cannot be resolved, or their data set is missing.

@@ -462,6 +462,9 @@ class Trial:
 def settings_from_dict(values: dict[str, Any]) -> TrialSettings:
     """Rebuild `TrialSettings` from `TrialSettings.to_dict`.
 
+    Returns:
+        The settings.
+
     Raises:
         TypeError: A key is not a field of its section.
     """
@@ -485,7 +488,7 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
 
 @lru_cache(maxsize=32)
 def settings_of(kind: Any) -> dict[str, Setting]:
-    """What is to be known of each field of a settings dataclass, by its name.
+    """Return what is to be known of each field of a settings dataclass, by its name.
 
     Args:
         kind: The dataclass. Fields that are dataclasses themselves are left out.

@@ -87,6 +87,9 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
 
     `check_files` also reads the curves, to name the files of them that are torn or foreign.
 
+    Returns:
+        How far each study is, and what runs now.
+
     Raises:
         StoreError: The store cannot be read.
         UnknownStudyError: There is no such study.

@@ -23,7 +23,7 @@ STRATEGIES: tuple[str, ...] = tuple(_BY_NAME)
 
 
 def find_strategy(name: str, allowed: Iterable[str] = STRATEGIES) -> Strategy:
-    """The strategy called `name`.
+    """Return the strategy called `name`.
 
     Args:
         name: what to look for.

@@ -222,10 +222,6 @@ def submit(
 
     The token that clusters ask for is read from RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or
     `~/.ray/auth_token`.
-
-    Raises:
-        typer.BadParameter: Two kinds of manifest are asked for.
-        typer.Exit: Always, with the driver's exit code.
     """
     from study.cluster.submission import Submission
     from study.spec.load import load_study

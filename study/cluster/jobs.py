@@ -40,7 +40,8 @@ class Started:
 
 
 def dashboard_url(address: str | None) -> str:
-    """The URL of a cluster's dashboard, which takes jobs: as given, or of the environment, or this machine's.
+    """Return the URL of a cluster's dashboard, which takes jobs: as given, or of the environment, or this
+    machine's.
 
     Raises:
         ClusterError: The address is of another kind.
@@ -89,6 +90,9 @@ class Jobs:
     def submit(self, submission: Submission) -> Started:
         """Send the study, unless it is running there: then that job is the answer.
 
+        Returns:
+            The job that trains the study.
+
         Raises:
             StudyError: What is to be sent is missing or too large.
             ClusterError: The cluster cannot be reached any more or takes no job.
@@ -123,6 +127,9 @@ class Jobs:
         """Write what the driver writes until the job has ended, and return how.
 
         A connection that breaks is made again; what was written before is not written twice.
+
+        Returns:
+            The job as it ended.
 
         Raises:
             ClusterError: The dashboard has been gone for a minute. The job may be running on.
@@ -164,6 +171,9 @@ class Jobs:
     def stop(self, job_id: str) -> JobDetails:
         """Interrupt a job as Ctrl-C would, and wait until it has ended.
 
+        Returns:
+            The job as it ended.
+
         Raises:
             ClusterError: It has not ended in time.
         """
@@ -189,8 +199,8 @@ class Jobs:
 
 
 def exit_code(details: JobDetails) -> int:
-    """The exit code to pass on: the driver's own, 128 and the number of the signal that killed it, 130 if
-    the job was stopped.
+    """Return the exit code to pass on: the driver's own, 128 and the number of the signal that killed it, 130
+    if the job was stopped.
 
     Raises:
         ClusterError: The driver did not get to an exit code: it could not be started, or its machine was

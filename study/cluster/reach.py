@@ -27,7 +27,8 @@ class ClusterError(Exception):
 
 
 def token() -> str | None:
-    """Ray's token of this user: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, or ``~/.ray/auth_token``.
+    """Return Ray's token of this user: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, or
+    ``~/.ray/auth_token``.
 
     Raises:
         ClusterError: The file cannot be read.
@@ -114,7 +115,7 @@ def _warn(text: str) -> None:
 
 
 def ask_http(url: str, shown: str | None = None, timeout_s: float = TIMEOUT_S) -> int:
-    """The HTTP status with which a dashboard answers: 200, or 401 or 403 if it wants another token.
+    """Return the HTTP status with which a dashboard answers: 200, or 401 or 403 if it wants another token.
 
     Raises:
         ClusterError: Nobody answers; the message says why.

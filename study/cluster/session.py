@@ -84,7 +84,7 @@ class Cluster:
         return int(min(self.cpus / cpus if cpus else self.cpus, self.gpus / gpus if gpus else self.cpus))
 
     def slots(self, *, cpus: float, gpus: float) -> int:
-        """How many groups of `cpus` and `gpus` fit at once, which must be one at least.
+        """Return how many groups of `cpus` and `gpus` fit at once, which must be one at least.
 
         Raises:
             ClusterError: Not even one group fits.

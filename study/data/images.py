@@ -125,7 +125,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def decode(content: bytes | None, size: int | None, where: str) -> Tensor:
-    """An encoded image as uint8 of shape (C, H, W), C = 1 for gray and 3 for color.
+    """Return an encoded image as uint8 of shape (C, H, W), C = 1 for gray and 3 for color.
 
     With a `size`, the shorter side is scaled to it and the middle is cut out, so that H = W = size.
 

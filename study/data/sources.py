@@ -35,7 +35,7 @@ class Source(Protocol):
 
 
 def open_source(settings: DataSettings) -> Source:
-    """The source of a data set's name.
+    """Return the source of a data set's name.
 
     Raises:
         DataError: The data set is missing or of another layout.

@@ -30,6 +30,9 @@ NOT_RUN = "not_run"
 def train_here(job: Job, watch: Watch) -> dict[str, Any]:
     """Train the job in this process, from its last checkpoint on, and return its row, which the store has.
 
+    Returns:
+        The trial's row.
+
     Raises:
         StoreError: The store cannot be written.
         AbandonedError: The store took no checkpoint, or another run trains this trial now.

@@ -49,6 +49,9 @@ class Mailbox:
     async def ask(self, message: dict[str, Any]) -> str:
         """Put an epoch's numbers, or the question for leave to write; the answer is `GO`, `STOP` or
         `ABANDON`.
+
+        Returns:
+            `GO`, `STOP` or `ABANDON`.
         """
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         await self._messages.put((answer, message))
@@ -67,6 +70,9 @@ class Mailbox:
 
 def train_group(job: Job, watch: Watch) -> dict[str, Any]:
     """Train the job on its workers and return its row, which the store has.
+
+    Returns:
+        The trial's row.
 
     Raises:
         ray.train.TrainingFailedError: A worker, its machine or the controller was lost.
@@ -108,7 +114,7 @@ def train_group(job: Job, watch: Watch) -> dict[str, Any]:
 
 
 def _answer(watch: Watch, message: dict[str, Any]) -> str:
-    """What rank 0 is told.
+    """Return what rank 0 is told.
 
     Raises:
         AbandonedError: Another run trains this trial now.
@@ -166,7 +172,7 @@ def _fit(job: Job, mailbox: Any) -> None:
 
 
 def load_shared(job: Job, place: Distributed) -> dict[str, Any] | None:
-    """The trial's checkpoint, the same on every worker: rank 0 reads it and sends what it read.
+    """Return the trial's checkpoint, the same on every worker: rank 0 reads it and sends what it read.
 
     Workers that looked for themselves could see different files, and then wait for one another for ever.
     """
@@ -193,7 +199,8 @@ def train_rank(config: dict[str, Any]) -> None:
 
     Raises:
         PeerLostError: Another worker is gone.
-        MemoryError, RuntimeError: This rank failed where another may not have: the whole group must end, or
+        MemoryError: This rank ran out of memory, where another may not have.
+        RuntimeError: This rank failed where another may not have: the whole group must end, or
             it waits forever.
     """
     import ray

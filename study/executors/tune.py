@@ -35,7 +35,7 @@ class Batch:
 
 
 def concurrency(scaling: ScalingSettings, cluster: Cluster) -> int:
-    """How many trials of this size the cluster holds at once.
+    """Return how many trials of this size the cluster holds at once.
 
     Raises:
         ClusterError: Not even one fits.
@@ -52,6 +52,9 @@ def run_batch(batch: Batch, *, cluster: Cluster, progress: Progress, lost: LostT
     """Run every trial of a batch to its row in the store, and return those that other runs are training.
 
     A trial whose process was lost is tried again, from its checkpoint, as often as `lost` allows.
+
+    Returns:
+        The jobs that other runs are training.
 
     Raises:
         ClusterError: The cluster is too small for one trial, or is gone.
@@ -103,7 +106,7 @@ def _short_name(trial: Any) -> str:
 
 
 def _error_of(trial: Any) -> BaseException:
-    """The exception that ended a Tune trial; Tune keeps it in a file on the driver's machine.
+    """Return the exception that ended a Tune trial; Tune keeps it in a file on the driver's machine.
 
     Of those that came neither from the trial's code nor from the death of its process, Tune keeps the text:
     they are about Ray itself, such as a process that Ray ended because memory ran low.

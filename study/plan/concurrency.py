@@ -102,7 +102,7 @@ def _check_gpu_share(settings: TrialSettings) -> None:
 
 
 def at_once(scaling: ScalingSettings, fit: Callable[[int], int]) -> int:
-    """How many trials of this size run side by side, 0 if not even one does.
+    """Return how many trials of this size run side by side, 0 if not even one does.
 
     `fit` tells how many groups of a number of workers there is room for. An elastic trial has its greatest
     number if there is room for it; else one trial runs, with as many workers as there is room for.

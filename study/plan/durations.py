@@ -159,6 +159,9 @@ def machine_for(scaling: ScalingSettings) -> dict[str, Any]:
 def calibrate(trials: Sequence[Trial]) -> Calibration:
     """Train a few steps of the cheapest model of `trials` in this process, and time them.
 
+    Returns:
+        What a step of that model takes.
+
     Raises:
         StudyError: The steps did not end well; the message is their own.
     """

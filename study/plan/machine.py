@@ -55,7 +55,7 @@ class Misfit:
 
 
 def this_machine(*, memory_bytes: int | None = None) -> Machine:
-    """The machine this process runs on, a container's limits included.
+    """Return the machine this process runs on, a container's limits included.
 
     Args:
         memory_bytes: Memory to plan for instead of what is found here: of a GPU where trials use GPUs, else
@@ -75,7 +75,8 @@ def this_machine(*, memory_bytes: int | None = None) -> Machine:
 
 
 def misfits(trials: Sequence[Trial], costs: Mapping[str, Cost], machine: Machine) -> tuple[Misfit, ...]:
-    """Trials whose predicted memory exceeds the GPU's, or the machine's with all that run side by side.
+    """Return trials whose predicted memory exceeds the GPU's, or the machine's with all that run side by
+    side.
 
     The prediction covers the tensors of a training step, not the libraries that a process loads.
     """

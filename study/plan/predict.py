@@ -22,7 +22,8 @@ def forecast_plan(
     calibrate_now: bool = False,
     memory_bytes: int | None = None,
 ) -> Plan:
-    """The plan with the forecast of its trials, from the store's past and, if asked for, a calibration.
+    """Return the plan with the forecast of its trials, from the store's past and, if asked for, a
+    calibration.
 
     A plan with nothing left to train has nothing to forecast, and needs no PyTorch to say so.
 

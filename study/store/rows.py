@@ -34,7 +34,7 @@ class TrialResult:
 
 
 def full_row(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with null for every other column of the table.
+    """Return `values` with null for every other column of the table.
 
     Raises:
         KeyError: A value has no column.
@@ -87,7 +87,7 @@ def lost_result(
     outcome: str | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> TrialResult:
-    """The rows of a trial whose process died before it could write them.
+    """Return the rows of a trial whose process died before it could write them.
 
     That is settings, outcome and provenance, and what it had reached by its last checkpoint: its epochs, and
     the metrics of the last of them.

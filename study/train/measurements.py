@@ -40,7 +40,8 @@ def measure_memory(session: Session) -> dict[str, Any]:
 
 
 def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Fidelity of the rebuilt activations on a fixed batch: the worst figures, and a row for each block.
+    """Return the fidelity of the rebuilt activations on a fixed batch: the worst figures, and a row for each
+    block.
 
     No figures for a model that rebuilds nothing.
     """
