@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.errors import QueryError
 
@@ -54,6 +53,8 @@ def render(table: pa.Table, format: str = "table", *, widest: int = 60) -> str |
 
 def _render(table: pa.Table, format: str, widest: int) -> str | bytes:
     if format == "parquet":
+        import pyarrow.parquet as pq
+
         sink = io.BytesIO()
         pq.write_table(table, sink)
         return sink.getvalue()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+from array import array
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from analysis.errors import QueryError
 from analysis.schema import TABLES
-from analysis.store.statement import Stop
-from analysis.store.store import Store
+
+if TYPE_CHECKING:
+    from analysis.store.statement import Stop
+    from analysis.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +243,7 @@ def run_query(
 
 def list_queries() -> pa.Table:
     """The named queries: name and meaning."""
-    return pa.table({"name": list(NAMED), "meaning": [query.meaning for query in NAMED.values()]})
+    return _texts(name=list(NAMED), meaning=[query.meaning for query in NAMED.values()])
 
 
 def describe(table: str | None = None) -> pa.Table:
@@ -252,10 +257,29 @@ def describe(table: str | None = None) -> pa.Table:
         near = difflib.get_close_matches(table, TABLES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise QueryError(f"no table {table!r}: a store has {', '.join(TABLES)}{hint}")
-    rows = [
-        {"table": t.name, "column": c.name, "type": str(c.type), "unit": c.unit, "meaning": c.meaning}
-        for t in TABLES.values()
-        if table in (None, t.name)
-        for c in t.columns
-    ]
-    return pa.Table.from_pylist(rows)
+    found = [(t, c) for t in TABLES.values() if table in (None, t.name) for c in t.columns]
+    return _texts(
+        table=[t.name for t, _ in found],
+        column=[c.name for _, c in found],
+        type=[str(c.type) for _, c in found],
+        unit=[c.unit for _, c in found],
+        meaning=[c.meaning for _, c in found],
+    )
+
+
+def _texts(**columns: list[str]) -> pa.Table:
+    """Makes a table of texts.
+
+    `pyarrow.array` would import pandas, where that is installed, to see whether it is handed a series: that
+    takes as long as everything else that lists queries or columns.
+
+    Returns:
+        One column of strings for each argument, with its name.
+    """
+    arrays = []
+    for values in columns.values():
+        encoded = [value.encode() for value in values]
+        ends = array("i", itertools.accumulate(map(len, encoded), initial=0))
+        buffers = (pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(encoded)))
+        arrays.append(pa.StringArray.from_buffers(len(values), *buffers))
+    return pa.Table.from_arrays(arrays, names=list(columns))

@@ -327,19 +327,21 @@ def _leaf(value: Any) -> str:
 @functools.lru_cache(maxsize=65_536)
 def flat_config(text: str | None) -> tuple[tuple[str, str], ...]:
     """The settings of config_json as sorted (dotted path, JSON) pairs; nothing if it is not an object."""
+    found: list[tuple[str, str]] = []
     try:
         config = json.loads(text) if text else {}
-    except ValueError:
+        if isinstance(config, dict):
+            _flatten(config, "", found)
+    except (ValueError, RecursionError):
         return ()
-    found: list[tuple[str, str]] = []
+    found.sort()
+    return tuple(found)
 
-    def walk(node: Any, path: str) -> None:
-        if isinstance(node, dict) and node:
-            for name, value in node.items():
-                walk(value, f"{path}.{name}" if path else str(name))
+
+def _flatten(node: dict[str, Any], above: str, found: list[tuple[str, str]]) -> None:
+    """Adds the (dotted path, JSON) pairs of a settings document below `above` to those found."""
+    for name, value in node.items():
+        if type(value) is dict and value:
+            _flatten(value, f"{above}{name}.", found)
         else:
-            found.append((path, _leaf(node)))
-
-    if isinstance(config, dict):
-        walk(config, "")
-    return tuple(sorted(found))
+            found.append((f"{above}{name}", _leaf(value)))

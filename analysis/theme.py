@@ -72,16 +72,6 @@ def safe(text: object) -> str:
 
 def base_layout(*, title: str, x: str, y: str, height: int = 440) -> go.Layout:
     """The layout every figure starts from; axis titles carry the units, as in ``depth / layers``."""
-    axis: dict[str, Any] = {
-        "gridcolor": GRID,
-        "zeroline": False,
-        "linecolor": GRID,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": GRID,
-        "automargin": True,
-        "title": {"standoff": 12, "font": {"size": 13}},
-    }
     return go.Layout(
         title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
         height=height,
@@ -89,8 +79,8 @@ def base_layout(*, title: str, x: str, y: str, height: int = 440) -> go.Layout:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 64, "r": 20, "t": 56, "b": 56},
-        xaxis={**axis, "title": {**axis["title"], "text": x}},
-        yaxis={**axis, "title": {**axis["title"], "text": y}},
+        xaxis=axis_style(x),
+        yaxis=axis_style(y),
         legend={
             "orientation": "h",
             "x": 0,
@@ -127,5 +117,14 @@ def count_axis(highest: float) -> dict[str, Any]:
 
 
 def axis_style(title: str = "") -> dict[str, Any]:
-    """The look of a further axis, for figures with more than one panel."""
-    return base_layout(title="", x="", y=title).yaxis.to_plotly_json()
+    """The look of an axis; figures with more than one panel ask for further ones."""
+    return {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": GRID,
+        "automargin": True,
+        "title": {"standoff": 12, "font": {"size": 13}, "text": title},
+    }

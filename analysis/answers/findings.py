@@ -154,7 +154,9 @@ def precision_finding(ok: list[Row]) -> str:
         if gradients:
             part += f", and gradients to {error_text(statistics.median(gradients))},"
         parts.append(part + f" at depth {deepest} (median of {count_text(len(at_depth), 'trial')})")
-    return "Precision: " + "; ".join(parts) + ". Of each trial the worst block and parameter counts."
+    return (
+        "Precision: " + "; ".join(parts) + ". Each trial counts with its worst block and its worst parameter."
+    )
 
 
 def _growth(rows: list[Row], shown: Row, verb: str) -> str | None:

@@ -110,5 +110,5 @@ def _parsed(path: str) -> Layout:
     return Layout(
         columns=tuple(schema.names),
         types=tuple(str(type) for type in schema.types),
-        version=version.decode(errors="replace") if version else None,
+        version=None if version is None else version.decode(errors="replace"),
     )

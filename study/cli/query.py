@@ -50,11 +50,12 @@ def query(
 ) -> None:
     """Answer SQL over the store, read-only. Without a query, list the named queries."""
     from analysis.queries import list_queries, run_query
-    from analysis.store.store import open_store
 
     if sql is None or listed:
         _write(list_queries(), format, as_json=as_json, widest=WHOLE)
         return
+    from analysis.store.store import open_store
+
     with interrupts.time_limit(timeout):
         opened = open_store(store, memory_bytes=bytes_of(memory_gb))
         answer = run_query(opened, sql)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from analysis.store.objects import objects_at
+from analysis.store.storage import open_storage
 from study.errors import StoreError
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -94,7 +95,7 @@ def read_file(store: str | Path, name: str) -> bytes | None:
             found = objects_at(located(store)).read(name)
             return None if found is None else found.content
         try:
-            return (folder / name).read_bytes()
+            return open_storage(folder).read(str(folder / name))  # never a pipe, which would not answer
         except FileNotFoundError:
             return None
 

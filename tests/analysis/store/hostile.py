@@ -66,7 +66,7 @@ def other_type(path, chance, row, table):
             pa.array([2**62]),
             pa.array([None], pa.null()),
             pa.array(["x"]).dictionary_encode(),
-            pa.array([10**17], pa.timestamp("s")),
+            pa.array([10**13], pa.timestamp("s")),
         )
     )
     _put(path, _replaced(row, table, name, values))

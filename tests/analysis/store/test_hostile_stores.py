@@ -4,6 +4,7 @@ The suite tries a few stores; ``REVSTUDY_STORES=200`` tries so many.
 """
 
 import contextlib
+import faulthandler
 import io
 import os
 import random
@@ -43,9 +44,11 @@ def time_limit(what):
 
     before = signal.signal(signal.SIGALRM, hangs)
     signal.alarm(LIMIT_S)
+    faulthandler.dump_traceback_later(2 * LIMIT_S, exit=True)  # a wait in C hears no signal
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
 
