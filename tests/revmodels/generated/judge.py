@@ -138,7 +138,7 @@ def _kind(name: str) -> str:
 
 
 def _error(found: Any, exact: Any, floor: float) -> float:
-    if not isinstance(found, Tensor) or not isinstance(exact, Tensor):
+    if not (isinstance(found, Tensor) and isinstance(exact, Tensor)) or type(found) is not type(exact):
         return 0.0 if found is exact or (type(found) is type(exact) and found == exact) else math.inf
     if found.shape != exact.shape or found.dtype != exact.dtype:
         return math.inf
