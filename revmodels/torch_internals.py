@@ -118,6 +118,53 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def drop_hooks(module: nn.Module) -> None:
+    """Take every hook off `module` but PyTorch's own, such as weight norm's, which compute a weight.
+
+    Public: none but the handles, which whoever registered a hook has.
+
+    Args:
+        module: a copy that nobody else has; its children keep their hooks.
+    """
+    tables: tuple[Any, ...] = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    for table in tables:
+        for key, hook in list(table.items()):
+            if not type(hook).__module__.startswith("torch."):
+                del table[key]
+
+
+_global_hooks: tuple[Any, ...] = tuple(
+    _private("torch.nn.modules.module", name, "to run a copy of a network that nobody watches")
+    for name in (
+        "_global_forward_hooks",
+        "_global_forward_pre_hooks",
+        "_global_backward_hooks",
+        "_global_backward_pre_hooks",
+    )
+)
+
+
+@contextmanager
+def without_global_hooks() -> Iterator[None]:
+    """A context in which hooks that are registered for every module do not run.
+
+    Public: none, see `has_global_hook`.
+    """
+    kept = [dict(table) for table in _global_hooks]
+    for table in _global_hooks:
+        table.clear()
+    try:
+        yield
+    finally:
+        for table, own in zip(_global_hooks, kept, strict=True):
+            table.update(own)
+
+
 def count_forward_hooks(module: nn.Module) -> int:
     """How many forward hooks and forward pre-hooks `module` has. Public: none, see `has_hooks`."""
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -176,14 +223,24 @@ def run_backward(roots: tuple, gradients: tuple[Tensor, ...], inputs: tuple[Tens
     Args:
         roots: edges of a graph, from `torch.autograd.graph.get_gradient_edge`.
         gradients: of the roots' tensors, of their shape and dtype.
-        inputs: tensors that the graph was made from.
+        inputs: tensors that the graph was made from. Hooks that are registered on them do not run.
 
     Returns:
         The gradient of each input, None for one that the roots do not depend on.
     """
-    return _run_backward(
-        roots, gradients, False, False, inputs, allow_unreachable=True, accumulate_grad=False
-    )
+    # PyTorch runs the hooks of the tensors that it differentiates by. They are the user's, and run when the
+    # gradient that is returned from here reaches those tensors. Here too, a hook that halves would quarter.
+    hooked = [hooks for t in inputs if (hooks := t._backward_hooks)]
+    kept = [dict(hooks) for hooks in hooked]
+    for hooks in hooked:
+        hooks.clear()
+    try:
+        return _run_backward(
+            roots, gradients, False, False, inputs, allow_unreachable=True, accumulate_grad=False
+        )
+    finally:
+        for hooks, own in zip(hooked, kept, strict=True):
+            hooks.update(own)
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -12,12 +12,13 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.graph import GradientEdge, _engine_run_backward, get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from revmodels.coupling.block import ReversibleBlock, StageEntry
 from revmodels.engine.kept_outputs import without_value
 from revmodels.engine.replayed_state import RandomState, frozen_statistics, survey
 from revmodels.errors import ReplayError
+from revmodels.torch_internals import run_backward
 
 Function = Callable[[Tensor], Tensor]
 
@@ -130,16 +131,7 @@ class Sums:
         """Backpropagate `d_out` from `root` into the call's parameters; return the gradient of `x`."""
         if root is None:
             return None
-        # What torch.autograd.grad does after half its time, spent on looking at arguments that are right.
-        dx, *gradients = _engine_run_backward(
-            (root,),
-            (d_out,),
-            False,
-            False,
-            (x, *call.parameters),
-            allow_unreachable=True,
-            accumulate_grad=False,
-        )
+        dx, *gradients = run_backward((root,), (d_out,), (x, *call.parameters))
         for p, gradient in zip(call.parameters, gradients, strict=True):
             if gradient is not None:
                 earlier = self._sums.get(id(p))

@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from revmodels.memory.preserved_state import random_state_kept, training_kept
 from revmodels.memory.tracker import Tracker
-from revmodels.torch_internals import FakeTensorMode, is_compiled
+from revmodels.torch_internals import FakeTensorMode, drop_hooks, is_compiled
 
 Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]
 """What a model is called with, one tensor or several, and the targets of the loss."""
@@ -148,11 +148,16 @@ def described(x: Tensor, device: str = "cpu") -> Tensor:
 
 
 def _momentum(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    # An optimizer wants a parameter, and a network may have none.
+    return torch.optim.SGD(list(parameters) or [nn.Parameter(torch.empty(0))], lr=0.1, momentum=0.9)
 
 
 def shaped_copy(model: nn.Module, device: str) -> nn.Module:
-    """A copy whose parameters and buffers are empty, on `device`, with the layout of the originals."""
+    """Return a copy whose parameters and buffers are empty, on `device`, with the layout of the originals.
+
+    Hooks stay behind, but for those with which PyTorch computes weights: nobody who watches the network is
+    told of tensors without numbers.
+    """
 
     def empty(t: Tensor) -> Tensor:
         return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=device)
@@ -162,7 +167,10 @@ def shaped_copy(model: nn.Module, device: str) -> nn.Module:
         memo[id(p)] = nn.Parameter(empty(p), requires_grad=p.requires_grad)
     for b in model.buffers():
         memo[id(b)] = empty(b)
-    return copy.deepcopy(model, memo)
+    copied = copy.deepcopy(model, memo)
+    for module in copied.modules():
+        drop_hooks(module)
+    return copied
 
 
 def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:

@@ -10,7 +10,8 @@ many steps are taken in that order as fit, and the peak of each candidate is com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.engine.kept_outputs import without_value
-from revmodels.errors import BudgetError
+from revmodels.errors import BudgetError, RevModelsError
 from revmodels.memory.step import Loss, described, predict_memory, shaped_copy
 from revmodels.strategies.memory_plan import BUDGET, MemoryPlan, Plans, Situation
 from revmodels.strategies.strategy import PlannedSequence
-from revmodels.torch_internals import FakeTensorMode, storage_key, without_dispatch_modes
+from revmodels.torch_internals import (
+    FakeTensorMode,
+    storage_key,
+    without_dispatch_modes,
+    without_global_hooks,
+)
 
 
 def plan_memory(model: nn.Module, *inputs: Tensor, loss: Loss | None = None) -> MemoryPlan:
@@ -85,7 +91,13 @@ def _plan(
             f"strategy='reverse'; received {budget!r}."
         )
     # Planning is no part of the step: a mode that counts the step's memory must not see it.
-    with without_dispatch_modes(), torch.enable_grad():
+    # Nor must hooks for every module, or for what is saved, such as those of checkpoints.
+    with ExitStack() as stack:
+        stack.enter_context(without_dispatch_modes())
+        stack.enter_context(without_global_hooks())
+        stack.enter_context(saved_tensors_hooks(Tensor.detach, lambda t: t))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_errors_named(model))
         candidates = _Candidates(model, sequence, inputs, loss or _like_cross_entropy)
         plan = _search(candidates, budget)
     sequence.plans.add(situation, plan)
@@ -95,6 +107,21 @@ def _plan(
         inner = _situation(sequence, sequence, candidates.received, device=inputs[0].device)
         sequence.plans.add(inner, plan)
     return plan
+
+
+@contextmanager
+def _errors_named(model: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except RevModelsError:
+        raise
+    except Exception as error:
+        raise BudgetError(
+            "strategy='budget' plans with tensors that have shapes and no numbers, and "
+            f"{type(model).__name__} cannot be run on those: {type(error).__name__}: {error} Tensors that it "
+            "holds must be parameters or buffers, and what it does must not depend on numbers. Otherwise use "
+            "strategy='reverse', with anchor_every where there is memory to spare."
+        ) from error
 
 
 def _situation(
@@ -130,7 +157,8 @@ def _memory_format(x: Tensor) -> tuple[int, ...]:
 def _like_cross_entropy(out: Tensor | Sequence[Tensor], _: object) -> Tensor:
     """A loss that keeps a tensor of each output's size, and whose gradient is another."""
     outs = [out] if isinstance(out, Tensor) else list(out)
-    return torch.stack([o.exp().square().sum() for o in outs if o.is_floating_point()]).sum()
+    real = [torch.view_as_real(o) if o.is_complex() else o for o in outs]
+    return torch.stack([o.exp().square().sum() for o in real if o.is_floating_point()]).sum()
 
 
 def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:

@@ -351,7 +351,8 @@ class Program:
     def _look_at_what_was_kept(self) -> None:
         for name, tensors in self.seen.outputs.items():
             self.log += [(f"{name}, {i} kept", t.detach().clone()) for i, t in enumerate(tensors)]
-        if self.error is None:
+        # A gradient by some tensors alone leaves out parts of the twin's graph, and their hooks.
+        if self.error is None and all(event[0] != "grad" for event in self.case.events):
             for name, gradients in self.seen.gradients.items():
                 self.log.append((f"{name}, gradients kept", len(gradients)))
                 self.log += [(f"{name}, gradient {i} kept", _copied(g)) for i, g in enumerate(gradients)]

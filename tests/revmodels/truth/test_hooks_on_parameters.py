@@ -1,0 +1,61 @@
+"""Hooks on parameters run once a backward pass, as with stored activations, whatever they do to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from revmodels import ReversibleBlock, ReversibleSequence
+from tests.revmodels.truth.judge import REBUILDING, WIDTH, batch, put
+
+
+def _step(strategy: str, *, shared: bool = False, nested: bool = False) -> tuple[dict[str, Tensor], int]:
+    torch.manual_seed(0)
+    layer = nn.Linear(WIDTH, WIDTH)
+    inner: nn.Module = layer
+    if nested:
+        pair = ReversibleSequence([ReversibleBlock(nn.Linear(WIDTH // 2, WIDTH // 2), nn.Tanh())])
+        layer, inner = pair.blocks[0].f, pair
+    blocks = [ReversibleBlock(inner, inner if shared else nn.Linear(WIDTH, WIDTH)) for _ in range(3)]
+    net = put(ReversibleSequence(blocks).double(), strategy)
+    calls = []
+    for p in layer.parameters():
+        p.register_hook(lambda d: (calls.append(1), d * 0.5)[1])
+    net(batch(3, 2 * WIDTH)).square().sum().backward()
+    return {name: p.grad for name, p in net.named_parameters()}, len(calls)
+
+
+@pytest.mark.parametrize("strategy", REBUILDING)
+@pytest.mark.parametrize(
+    "options", [{}, {"shared": True}, {"nested": True}], ids=["plain", "shared", "nested"]
+)
+def test_a_hook_that_halves_the_gradient_halves_it_once(strategy, options):
+    exact, calls = _step("store", **options)
+    found, found_calls = _step(strategy, **options)
+    assert found_calls == calls == 2
+    for name, gradient in exact.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_the_hooks_are_there_again_after_an_error():
+    net = ReversibleSequence([ReversibleBlock(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))]).double()
+    weight, calls = net.blocks[0].f.weight, []
+    weight.register_hook(lambda d: calls.append(1))
+
+    class Failing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, d):
+            raise ArithmeticError("on purpose")
+
+    handle = net.blocks[0].f.register_forward_hook(lambda m, args, out: Failing.apply(out))
+    with pytest.raises(ArithmeticError):
+        net(batch(3, 2 * WIDTH)).sum().backward()
+    handle.remove()
+    calls.clear()
+    net(batch(3, 2 * WIDTH)).sum().backward()
+    assert len(calls) == 1
