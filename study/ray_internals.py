@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -65,6 +66,10 @@ INTERNALS = (
         tried="`JobSubmissionClient(...)`: it takes no timeout, and waits for ever.",
     ),
 )
+
+
+_TELLING = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+"""Loggers that tell of every package that is sent; each has a level of its own, whatever that of ``ray``."""
 
 
 def installed() -> str:
@@ -185,6 +190,9 @@ def job_client(url: str, *, timeout_s: float) -> Any:
         The client.
     """
     from ray.job_submission import JobSubmissionClient
+
+    for name in _TELLING:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         """With an end to waiting: Ray's own would wait for ever for a dashboard that hangs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -74,7 +73,6 @@ class Jobs:
         agree(self.url, wanted=wanted, accepted=lambda shown: ask_http(self.url, shown) == 200)
         # Ray lets the environment win over what it is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.url
-        logging.getLogger("ray").setLevel(logging.ERROR)  # else Ray tells of every package that it sends
         self._client = _asked(lambda: job_client(self.url, timeout_s=REQUEST_TIMEOUT_S), self.url)
 
     def attempts(self, base: str) -> list[JobDetails]:
