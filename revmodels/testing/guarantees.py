@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from revmodels.testing.instruments import changed, error, flat, leaves, loss, memory, step
+from revmodels.testing.instruments import changed, error, flat, leaves, loss, memory, others_reached, step
 from revmodels.testing.network_under_test import (
     Check,
     Figure,
@@ -34,7 +34,9 @@ def gradients(make: Make, tolerance: float) -> list[Figure]:
     """Gradients of inputs and parameters equal the stored twin's, in float64."""
     subject = make(torch.float64)
     found, exact = (step(net, subject.inputs) for net in (subject.model, subject.twin))
-    return compared(subject, found, exact, tolerance)
+    reached = [len(others_reached(net, subject.inputs)) for net in (subject.model, subject.twin)]
+    what = "tensors that need a gradient, are no parameters, and get none"
+    return [*compared(subject, found, exact, tolerance), Figure(what, reached[1] - reached[0], 0)]
 
 
 def inputs_without_gradient(make: Make, tolerance: float) -> list[Figure]:

@@ -48,6 +48,34 @@ def _other(x: Tensor) -> Tensor:
     return x * 0.5 if x.is_floating_point() or x.is_complex() else x.flip(0)
 
 
+def others_reached(net: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that a backward pass gives a gradient to and that are neither parameters nor inputs.
+
+    A closure, an attribute or a global variable holds them.
+
+    Args:
+        net: is called once.
+        inputs: what it is called with.
+
+    Returns:
+        Each once, of any shape and dtype.
+    """
+    torch.manual_seed(1)
+    given = leaves(inputs)
+    known = {id(x) for x in (*given, *net.parameters())}
+    waiting, seen, found = [loss(net(*(x.clone() for x in given))).grad_fn], set(), {}
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in known:
+            found[id(variable)] = variable
+        waiting += [following for following, _ in node.next_functions]
+    return list(found.values())
+
+
 def error(found: Tensor, exact: Tensor, floor: float = 0.0) -> float:
     """|found - exact| / max(|exact|, floor): 0 for two zeros, infinite against a zero."""
     difference, norm = (found - exact).norm().item(), max(exact.norm().item(), floor)

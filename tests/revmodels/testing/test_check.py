@@ -230,3 +230,43 @@ def test_a_model_without_parameters():
 def test_a_plain_function_is_refused_by_name():
     with pytest.raises(NotReversibleError, match=r"takes a module.* received function"):
         check_reversible(lambda x: x, torch.randn(2, 8))
+
+
+OUTSIDE = torch.ones(CHANNELS, requires_grad=True)
+
+
+class ReachesOutside(broken.Linear):
+    """Multiplies by a tensor that it does not hold."""
+
+    def forward(self, x):
+        return super().forward(x) * OUTSIDE
+
+
+class HoldsBufferWithGradient(broken.Linear):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(CHANNELS).requires_grad_())
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+class HoldsList(broken.Linear):
+    def __init__(self):
+        super().__init__()
+        self.held = [torch.ones(CHANNELS, requires_grad=True)]
+
+    def forward(self, x):
+        return super().forward(x) * self.held[0]
+
+
+@pytest.mark.parametrize("make", [ReachesOutside, HoldsBufferWithGradient, HoldsList])
+def test_a_gradient_is_never_lost_in_silence(make):
+    """Either such a tensor gets its gradient, or the network is refused; today's answer is one of the two."""
+    try:
+        report = check_reversible(block(make), HALVES, guarantees=["gradients"])
+    except ReversibilityError as error:
+        assert "get none" in str(error) or "ReplayError" in str(error), str(error)
+    else:
+        (lost,) = [f for f in report["gradients"].figures if "get none" in f.what]
+        assert lost.value == 0
