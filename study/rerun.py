@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from study.errors import StudyError, nearest
 from study.identity import trial_id
 from study.settings import Trial, TrialSettings, settings_from_dict
@@ -22,6 +24,18 @@ RESULTS = COMPARED[:6]
 """Columns that come out bit for bit the same on the same machine, versions and threads."""
 
 
+CIRCUMSTANCES = {
+    "cpu_threads": "threads",
+    "device": "device",
+    "torch_version": "version of PyTorch",
+    "python_version": "version of Python",
+    "platform": "platform",
+    "revstudy_version": "version of revstudy",
+    "git_commit": "commit",
+}
+"""Columns that say with what a trial was trained, and their names for people."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
     """What the store has and what came out now, by column of `COMPARED`."""
@@ -29,6 +43,14 @@ class Rerun:
     trial_id: str
     recorded: dict[str, Any]
     now: dict[str, Any]
+    circumstances: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """Which recorded circumstances are other than they were, for results that differ."""
+        if not self.circumstances:
+            return "every circumstance that is recorded is as it was: the processor's kernels may be others"
+        return f"other than when it was recorded: {'; '.join(self.circumstances)}"
 
     @property
     def same(self) -> bool:
@@ -82,8 +104,19 @@ def rerun(store: str | Path, trial: Trial) -> Rerun:
             remedy=f"run its study into an empty store: revstudy run {trial.study} --store DIR",
         )
     recorded = read_rows(store)[trial.trial_id]
-    now = train_trial(trial).trial
+    threads = torch.get_num_threads()
+    # Sums in another order round differently: equal bits need as many threads as the row had.
+    torch.set_num_threads(recorded["cpu_threads"] or threads)
+    try:
+        now = train_trial(trial).trial
+    finally:
+        torch.set_num_threads(threads)
     return Rerun(
+        circumstances=tuple(
+            f"{words} was {recorded[name]}, is {now[name]}"
+            for name, words in CIRCUMSTANCES.items()
+            if recorded[name] != now[name]
+        ),
         trial_id=trial.trial_id,
         recorded={name: recorded[name] for name in COMPARED},
         now={name: now[name] for name in COMPARED},

@@ -91,7 +91,7 @@ ROOMS: dict[str, Room] = {
     "study.train": Room(
         own="data errors identity outcomes provenance settings store", others="revmodels torch"
     ),
-    "study.rerun": Room(own="errors identity settings store train"),
+    "study.rerun": Room(own="errors identity settings store train", others="torch"),
     "study.status": Room(own="errors outcomes store", others="analysis.store"),
     "study.spec": Room(own="errors setting settings", others="analysis.schema pydantic pydantic_core yaml"),
     "study.plan": Room(

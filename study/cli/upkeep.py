@@ -74,4 +74,8 @@ def rerun(
         print_rows(
             [{"": n, "recorded": str(result.recorded[n]), "now": str(result.now[n])} for n in COMPARED]
         )
-        say("Accuracies and losses are the same to the last bit." if result.same else "The results differ.")
+        say(
+            "Accuracies and losses are the same to the last bit."
+            if result.same
+            else f"The results differ; {result.why}."
+        )
