@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from revmodels import measure
-    from revmodels.coupling.block import ReversibleBlock, StageEntry
+    from revmodels.coupling.block import ReversibleBlock
+    from revmodels.coupling.stage_entry import StageEntry
     from revmodels.errors import RevModelsError
     from revmodels.models.irevnet import IRevNet
     from revmodels.models.presets import create_model, list_models
@@ -38,7 +39,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "coupling.block": ("ReversibleBlock", "StageEntry"),
+    "coupling.block": ("ReversibleBlock",),
+    "coupling.stage_entry": ("StageEntry",),
     "errors": ("RevModelsError",),
     "models.irevnet": ("IRevNet",),
     "models.presets": ("create_model", "list_models"),

@@ -61,6 +61,38 @@ class DoubleBackwardError(RevModelsError, RuntimeError):
         )
 
 
+class OutsideTensorError(ReplayError):
+    """F or G reads a tensor that another computation has made and that needs a gradient."""
+
+    def __init__(self, name: str, operation: str) -> None:
+        super().__init__(
+            f"{name} reads a tensor that something outside it computed (by {operation}) and that needs a "
+            "gradient; the backward pass evaluates it anew and cannot reach that computation. Compute the "
+            "tensor inside it from parameters, detach it, or use strategy='store'."
+        )
+
+
+class KeptTensorError(ReplayError):
+    """A gradient was asked of a tensor that F or G has kept beside its result."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"a gradient was asked of a tensor that {name} has kept beside its result (an auxiliary loss, or "
+            "what a hook inside it holds); its graph was not stored. Return what matters as the result, or "
+            "use strategy='store'."
+        )
+
+
+class TransformError(ReplayError):
+    """A function transform or forward-mode differentiation of rebuilt activations."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} cannot pass through a reversible sequence that rebuilds activations: they are "
+            "rebuilt by an ordinary backward pass only. Use strategy='store' for it."
+        )
+
+
 class ResolutionError(RevModelsError, ValueError):
     """Images of a height and width that a network cannot cut into equal parts."""
 

@@ -117,8 +117,57 @@ class Precision:
         """
         if not (self.autocasts and x.dtype in (torch.bfloat16, torch.float16)):
             x = x.to(self.parameter_dtype)
-        if not self.autocasts and not torch.is_autocast_enabled(x.device.type):
+        if not self.autocasts and not _is_autocast_on(x.device.type):
             return fn(x)
         dtype = DTYPES[self.compute] if self.autocasts else None
         with torch.autocast(x.device.type, dtype=dtype, enabled=self.autocasts):
             return fn(x)
+
+
+def _is_autocast_on(device_type: str) -> bool:
+    # Devices without autocast, such as ``meta``, have no state of it to ask for.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfPrecision(Precision):
+    """Half precision throughout, parameters too, as ``model.bfloat16()`` and ``model.half()`` ask for.
+
+    `Precision` reaches half precision by autocast over float32 parameters; here nothing is converted.
+    """
+
+    def __str__(self) -> str:
+        """As for `Precision`, and that the parameters are of that type too."""
+        return f"{super().__str__()}, parameters {self.compute}"
+
+    @property
+    def parameter_dtype(self) -> torch.dtype:
+        """The half-width type itself."""
+        return DTYPES[self.compute]
+
+    @property
+    def autocasts(self) -> bool:
+        """False: there is nothing to convert."""
+        return False
+
+
+def precision_of(dtype: torch.dtype) -> Precision:
+    """The policy that follows from the dtype of a network's parameters.
+
+    Args:
+        dtype: a floating dtype.
+
+    Returns:
+        Arithmetic, streams and parameters all of that dtype, with additive coupling.
+
+    Raises:
+        PrecisionError: there is no such arithmetic.
+
+    >>> print(precision_of(torch.float64))
+    compute fp64, stream fp64, coupling additive, matmul ieee
+    """
+    names = {t: name for name, t in DTYPES.items()}
+    if dtype not in names:
+        raise PrecisionError(f"dtype of the parameters: {one_of(str(dtype), map(str, names))}")
+    kind = HalfPrecision if dtype in (torch.bfloat16, torch.float16) else Precision
+    return kind(compute=names[dtype], stream=names[dtype])

@@ -80,6 +80,14 @@ _run_backward: Any = _private(
 )
 
 
+_transforms_active: Any = _private(
+    "torch._C", "_are_functorch_transforms_active", "to refuse transforms of torch.func by name"
+)
+
+Dropout: Any = _private("torch.nn.modules.dropout", "_DropoutNd", "to know every layer of dropout")
+"""The base of all dropouts. Public: their classes by name, which misses those that people derive."""
+
+
 def without_dispatch_modes() -> AbstractContextManager:
     """Return a context in which no dispatch mode sees anything; where none is in force, one that does
     nothing.
@@ -190,11 +198,11 @@ def own_children(module: nn.Module) -> dict[str, nn.Module | None]:
 
 
 def version(tensor: Tensor) -> int:
-    """Return how often the numbers of `tensor` were written in place.
+    """Return how often the numbers of `tensor` were written in place; 0 for one of inference mode.
 
     Public: none; autograd raises an error only for what it has saved itself.
     """
-    return tensor._version
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -203,6 +211,27 @@ def storage_key(tensor: Tensor) -> int:
     Public: ``untyped_storage().data_ptr()``, which is 0 for every fake tensor and every empty one.
     """
     return tensor.untyped_storage()._cdata
+
+
+def node_number(node: Any) -> int:
+    """Return the place of a node of the autograd graph among all that its thread has made; leaves come last.
+
+    Public: none; it tells what a call has added to the graph from what was there before.
+    """
+    return node._sequence_nr()
+
+
+def are_transforms_active() -> bool:
+    """Return whether a transform of `torch.func` is running. Public: none."""
+    return _transforms_active()
+
+
+def is_autocast_enabled(device_type: str) -> bool:
+    """Return whether autocast is in force on a device type, of any kind.
+
+    Public: `torch.is_autocast_enabled`, which raises an error for types without autocast, such as ``meta``.
+    """
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def writes_in_place(operation: Any) -> bool:

@@ -80,6 +80,10 @@ class ReversibleBlock(nn.Module):
     Call it with one tensor, which is split along `split_dim` and joined again, or with the two streams,
     which come back as a pair. Either way shapes are kept.
 
+    Raises:
+        PrecisionError: no such coupling.
+        ResidualError: `f` or `g` is no module.
+
     Example:
         >>> block = ReversibleBlock(nn.Linear(4, 4), nn.Linear(4, 4))
         >>> x = torch.randn(2, 8)
@@ -91,6 +95,12 @@ class ReversibleBlock(nn.Module):
         super().__init__()
         if coupling not in COUPLINGS:
             raise PrecisionError(f"coupling: {one_of(coupling, COUPLINGS)}")
+        for letter, fn in (("f", f), ("g", g)):
+            if not isinstance(fn, nn.Module):
+                raise ResidualError(
+                    f"{letter}: F and G are modules, so that their parameters and state are known; received "
+                    f"{type(fn).__name__}. Call the function in the forward method of an nn.Module."
+                )
         self.f = f
         self.g = g
         self.coupling = coupling
@@ -145,7 +155,10 @@ class ReversibleBlock(nn.Module):
     def couple(self, x1: Tensor, x2: Tensor) -> Pair:
         """Equations 6 and 7: two streams of equal shape and dtype to two of the same."""
         y1 = combine(self.shortcut1(x1), self.residual(self.f, x2))
-        return y1, combine(self.shortcut2(x2), self.residual(self.g, y1))
+        y2 = combine(self.shortcut2(x2), self.residual(self.g, y1))
+        # What is returned is a tensor of its own, so that a hook on it sees the gradient of what is done with
+        # it outside, whatever the strategy; inside, G reads y1 as well.
+        return y1.view_as(y1), y2
 
     @overload
     def inverse(self, y1: Tensor, y2: None = None) -> Tensor: ...
@@ -189,45 +202,3 @@ class ReversibleBlock(nn.Module):
     def shortcut2(self, x2: Tensor) -> Tensor:
         """What G's result is added to: here x2 itself."""
         return x2
-
-
-class StageEntry(ReversibleBlock):
-    """The first unit of a stage: it may change resolution and channels, so its input is stored.
-
-    ``y1 = P1(x1) + F(x2)``, ``y2 = P2(x2) + G(y1)`` with shortcuts P that pool or project. As in the paper's
-    code, the first unit of *every* stage is treated so, even where its shapes would allow inversion.
-    """
-
-    @property
-    def has_inverse(self) -> bool:
-        """False: its input has to be kept."""
-        return False
-
-    def __init__(self, f: nn.Module, g: nn.Module, shortcut1: nn.Module, shortcut2: nn.Module) -> None:
-        super().__init__(f, g)
-        self.p1 = shortcut1
-        self.p2 = shortcut2
-
-    def shortcut1(self, x1: Tensor) -> Tensor:
-        """P1(x1), in the dtype of the stream."""
-        return self._project(self.p1, x1)
-
-    def shortcut2(self, x2: Tensor) -> Tensor:
-        """P2(x2), in the dtype of the stream."""
-        return self._project(self.p2, x2)
-
-    def _project(self, shortcut: nn.Module, x: Tensor) -> Tensor:
-        # Pooling and padding stay in the dtype of the stream; only a projection has arithmetic to choose.
-        has_parameters = next(shortcut.parameters(), None) is not None
-        return self.residual(shortcut, x) if has_parameters else self._on_grid(shortcut(x), x.dtype)
-
-    def inverse(self, y1: Tensor, y2: Tensor | None = None):
-        """A stage entry has no inverse.
-
-        Raises:
-            ResidualError: always; keep the entry's input instead.
-        """
-        raise ResidualError(
-            "a stage entry changes resolution or channels and has no inverse; keep its input, as "
-            "ReversibleSequence does."
-        )

@@ -19,14 +19,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
+from revmodels.coupling.block import Pair, ReversibleBlock, separate
 from revmodels.coupling.grid import Extent
+from revmodels.engine.evaluation import refuse_tangents
 from revmodels.engine.recomputed_input import Origin
-from revmodels.engine.replayed_state import Autocast, RandomState
-from revmodels.engine.unit_replay import Plan, Sums, leaf_of
-from revmodels.errors import DoubleBackwardError, ReplayError
+from revmodels.engine.replayed_state import Autocast
+from revmodels.engine.unit_replay import ParameterGradients, UnitReplay, leaf_of
+from revmodels.errors import DoubleBackwardError, ReplayError, TransformError
+from revmodels.torch_internals import are_transforms_active, storage_key, version
 
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called in the backward pass with a unit's position and its input pair, as rebuilt or as stored."""
@@ -95,6 +97,7 @@ def run(
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
         ResidualError: F or G changed the shape of its input.
     """
+    _refuse_transforms(x1, x2)
     tape = Tape(x1, observer, first, origin)
     for index, (unit, keep) in enumerate(zip(units, keeps, strict=True)):
         # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
@@ -113,22 +116,30 @@ def _step(
             "reversible sequence; the backward pass rebuilds what the unit returned. Change it inside F or "
             "G, or use strategy='store'."
         )
-    plan = Plan(unit, keep)
-    y1, y2 = _Unit.apply(plan, tape, index, is_last, x1, x2, *plan.parameters)
+    replay = UnitReplay(unit, keep, f"unit {tape.first + index}")
+    replay.record(x1, x2)
+    y1, y2 = _Unit.apply(replay, tape, index, is_last, x1, x2, *replay.parameters)
     tape.passed = None if is_last else (_Identity(y1), _Identity(y2))
     return y1, y2
+
+
+def _refuse_transforms(*streams: Tensor) -> None:
+    if are_transforms_active():
+        raise TransformError("a transform of torch.func (grad, vmap, jvp, ...)")
+    refuse_tangents(*streams)
 
 
 class _Identity:
     """Equal for two tensors only if they are the same numbers in the same memory, not written to since."""
 
     def __init__(self, x: Tensor) -> None:
-        self.storage = x.untyped_storage()
-        self.layout = x.storage_offset(), x.shape, x.stride(), x.dtype, x._version
+        # Held, so that its key is not given to another.
+        self.storage, self.key = x.untyped_storage(), storage_key(x)
+        self.layout = x.storage_offset(), x.shape, x.stride(), x.dtype, version(x)
 
     def __eq__(self, other: object) -> bool:
         assert isinstance(other, _Identity)
-        return self.storage._cdata == other.storage._cdata and self.layout == other.layout
+        return self.key == other.key and self.layout == other.layout
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -139,67 +150,75 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        plan: Plan,
+        replay: UnitReplay,
         tape: Tape,
         index: int,
         is_last: bool,
         x1: Tensor,
         x2: Tensor,
-        *parameters: nn.Parameter,
+        *parameters: Tensor,
     ) -> Pair:
-        random = RandomState.current(x1)
-        s1, random = plan.p1.record(x1, random) if plan.p1 else (x1, random)
-        f, random = plan.f.record(x2, random)
-        y1 = combine(s1, f)
-        del s1, f
-        s2, random = plan.p2.record(x2, random) if plan.p2 else (x2, random)
-        g, _ = plan.g.record(y1, random)
-        y2 = combine(s2, g)
+        assert replay.outputs is not None
+        (y1, y2), replay.outputs = replay.outputs, None
         origin = tape.origin if index == 0 else None
-        saved = (x1, x2) if plan.stores_input and origin is None else ()
+        saved = (x1, x2) if replay.keeps_input and origin is None else ()
         ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
-        ctx.plan, ctx.tape, ctx.index, ctx.is_last, ctx.origin = plan, tape, index, is_last, origin
+        # A gradient that is not there is none inside either: no zeros, and no hook is called with them.
+        ctx.set_materialize_grads(False)
+        ctx.replay, ctx.tape, ctx.index, ctx.is_last, ctx.origin = replay, tape, index, is_last, origin
         return y1, y2
 
     @staticmethod
-    def backward(ctx: Any, dy1: Tensor, dy2: Tensor) -> tuple:
+    def backward(ctx: Any, dy1: Tensor | None, dy2: Tensor | None) -> tuple:
         if torch.is_grad_enabled():
             raise DoubleBackwardError()
-        plan, tape = ctx.plan, ctx.tape
-        plan.check_parameters()
-        saved = list(ctx.saved_tensors)
-        if plan.stores_input and ctx.origin is None:
+        replay, tape = ctx.replay, ctx.tape
+        saved = _saved(ctx)
+        if replay.keeps_input and ctx.origin is None:
             x1, x2 = saved.pop(0), saved.pop(0)
         y1, y2 = saved if ctx.is_last else tape.take()
         del saved
-        sums = Sums(plan.parameters)
+        gradients = ParameterGradients(replay.parameters)
 
         with tape.autocast.restored():
             # G: its value rebuilds x2, its graph gives dL/dy1.
             leaf = leaf_of(y1)
-            g, root = plan.g.replay(leaf, for_value=plan.needs_values)
-            if not plan.stores_input:
+            g, root = replay.g.replay(leaf, for_value=replay.needs_values)
+            if not replay.keeps_input:
                 x2 = separate(y2, g)
             del y2, g
-            dy1 = _plus(sums.through(plan.g, root, leaf, dy2), dy1)
+            dy1 = _plus(gradients.through(replay.g, root, leaf, dy2), dy1)
             del root, leaf
 
             # F: the same for x1 and dL/dx2.
-            if plan.stores_input and ctx.origin is not None:
+            if replay.keeps_input and ctx.origin is not None:
                 x1, x2 = ctx.origin.pair()
             leaf = leaf_of(x2)
-            f, root = plan.f.replay(leaf, for_value=plan.needs_values)
-            if not plan.stores_input:
+            f, root = replay.f.replay(leaf, for_value=replay.needs_values)
+            if not replay.keeps_input:
                 x1 = separate(y1, f)
             del y1, f
             tape.put(ctx.index, x1, x2)
-            dx2 = sums.through(plan.f, root, leaf, dy1)
+            dx2 = gradients.through(replay.f, root, leaf, dy1)
             del root, leaf
 
             # The shortcuts: identities, or small modules of a stage entry.
-            dx2 = _plus(dx2, sums.through_shortcut(plan.p2, x2, dy2))
-            dx1 = sums.through_shortcut(plan.p1, x1, dy1)
-        return None, None, None, None, dx1, dx2, *sums.in_order()
+            dx2 = _plus(dx2, gradients.through_shortcut(replay.p2, x2, dy2))
+            dx1 = gradients.through_shortcut(replay.p1, x1, dy1)
+        return None, None, None, None, dx1, dx2, *gradients.in_order()
+
+
+def _saved(ctx: Any) -> list[Tensor]:
+    try:
+        return list(ctx.saved_tensors)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise ReplayError(
+            "a stream that a reversible sequence keeps for its backward pass (its output, or the input of a "
+            "stage entry or anchor) was modified by an inplace operation. Change a copy of it, or use "
+            "strategy='store'."
+        ) from error
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Any:

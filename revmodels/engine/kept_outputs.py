@@ -12,9 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from revmodels.torch_internals import FakeTensor
+from revmodels.torch_internals import (
+    FakeTensor,
+    has_global_hook,
+    has_hooks,
+    is_autocast_enabled,
+    own_parameters,
+)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -31,7 +36,7 @@ def without_value(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if not len(module) or _is_watched(module) or _is_watched(module[-1]):
         return None
     *layers, last = module
-    weight = last._parameters.get("weight")
+    weight = own_parameters(last).get("weight")
     # The gradients below are those of real numbers in a plain tensor.
     if weight is None or type(weight) not in (Tensor, nn.Parameter, FakeTensor) or weight.is_complex():
         return None
@@ -43,13 +48,7 @@ def without_value(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return any(hooks) or "forward" in vars(module) or _has_any_global_hook()
+    return has_hooks(module) or "forward" in vars(module) or has_global_hook()
 
 
 class _Rest:
@@ -62,7 +61,7 @@ class _Rest:
         for layer in self._layers:
             x = layer(x)
         # Autocast would convert the input and the weight first.
-        if torch.is_autocast_enabled(x.device.type) or x.dtype != self._last.weight.dtype or x.dim() < 2:
+        if is_autocast_enabled(x.device.type) or x.dtype != self._last.weight.dtype or x.dim() < 2:
             return self._last(x)
         return self._stand_in(self._last, x)
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.coupling.block import Pair, split
-from revmodels.engine.replayed_state import RandomState, frozen_statistics, survey
+from revmodels.engine.replayed_state import RandomState, batch_norms, frozen_statistics
 from revmodels.errors import ReplayError
+from revmodels.torch_internals import version
 
 
 class Origin:
@@ -42,11 +43,11 @@ class Origin:
                 "backward; what enters the first unit is computed from them again. Change them before the "
                 "forward pass or after the backward, or use strategy='store'."
             )
-        with torch.no_grad(), frozen_statistics(survey(self._stem)[1]):
+        with torch.no_grad(), frozen_statistics(batch_norms((self._stem,))):
             if self._random is None:
                 return split(self._start(self._images))
             with self._random.restored():
                 return split(self._start(self._images))
 
     def _read_versions(self) -> list[tuple[int, int]]:
-        return [(id(t), t._version) for t in (self._images, *self._stem.parameters())]
+        return [(id(t), version(t)) for t in (self._images, *self._stem.parameters())]

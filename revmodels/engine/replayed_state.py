@@ -14,9 +14,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import _disable_current_modes
+
+from revmodels.torch_internals import (
+    BatchNorm,
+    FakeTensor,
+    is_autocast_enabled,
+    own_buffers,
+    without_dispatch_modes,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Autocast:
     @classmethod
     def current(cls, device_type: str) -> Autocast:
         """Read the state that is in force now."""
+        if not torch.amp.is_autocast_available(device_type):
+            return cls(device_type, False, torch.float32, False)
         return cls(
             device_type,
             torch.is_autocast_enabled(device_type),
@@ -40,7 +47,7 @@ class Autocast:
 
     def restored(self) -> AbstractContextManager:
         """A context in which this state is in force again."""
-        if not self.enabled and not torch.is_autocast_enabled(self.device_type):
+        if not self.enabled and not is_autocast_enabled(self.device_type):
             return nullcontext()
         return torch.autocast(
             self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=self.cache
@@ -63,13 +70,13 @@ class RandomState:
         """
         if isinstance(x, FakeTensor):
             return None
-        with _unseen():
+        with without_dispatch_modes():
             accelerator = torch.cuda.get_rng_state(x.device) if x.is_cuda else None
             return cls(torch.get_rng_state(), x.device, accelerator)
 
     def same(self, other: RandomState) -> bool:
         """Whether nothing was drawn between the two."""
-        with _unseen():
+        with without_dispatch_modes():
             if not torch.equal(self.cpu, other.cpu):
                 return False
             if self.accelerator is None or other.accelerator is None:
@@ -86,49 +93,34 @@ class RandomState:
                 torch.cuda.set_rng_state(self.accelerator, self.device)
             yield
 
-
-def _unseen() -> AbstractContextManager:
-    """A context without dispatch modes; where none is in force, one that does nothing."""
-    return _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
-
-
-def survey(module: nn.Module) -> tuple[list[nn.Parameter], list[_BatchNorm]]:
-    """What a replay of `module` has to know, in one walk over its layers.
-
-    Returns:
-        Its parameters that need a gradient, once each, and the batch norms whose running statistics a call
-        in the present mode would move.
-    """
-    parameters: dict[int, nn.Parameter] = {}
-    norms: list[_BatchNorm] = []
-    for layer in _layers(module):
-        for p in layer._parameters.values():
-            if p is not None and p.requires_grad:
-                parameters[id(p)] = p
-        if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats:
-            norms.append(layer)
-    return list(parameters.values()), norms
+    @staticmethod
+    @contextmanager
+    def kept(x: Tensor) -> Iterator[None]:
+        """A context that leaves the generators of `x`'s device as they are, whatever is drawn within."""
+        before = RandomState.current(x)
+        try:
+            yield
+        finally:
+            after = RandomState.current(x)
+            if before is not None and after is not None and not before.same(after):
+                torch.set_rng_state(before.cpu)
+                if before.accelerator is not None:
+                    torch.cuda.set_rng_state(before.accelerator, before.device)
 
 
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """What ``module.modules()`` yields, in a fraction of its time; every step asks this of every F and G."""
-    found: dict[int, nn.Module] = {}
-    waiting = [module]
-    while waiting:
-        layer = waiting.pop()
-        if id(layer) not in found:
-            found[id(layer)] = layer
-            waiting += [child for child in reversed(layer._modules.values()) if child is not None]
+def batch_norms(modules: Iterable[nn.Module]) -> list[BatchNorm]:
+    """The batch norms within `modules` whose running statistics a call would move, each once."""
+    found = {id(layer): layer for module in modules for layer in module.modules() if moves_statistics(layer)}
     return list(found.values())
 
 
-def batch_norms(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
-    """The batch norms in `modules` whose running statistics a call would move."""
-    return [layer for module in modules for layer in survey(module)[1]]
+def moves_statistics(layer: nn.Module) -> bool:
+    """Whether a call of `layer` in its present mode moves the running statistics of a batch norm."""
+    return isinstance(layer, BatchNorm) and layer.training and layer.track_running_stats
 
 
 @contextmanager
-def frozen_statistics(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+def frozen_statistics(layers: Iterable[BatchNorm]) -> Iterator[None]:
     """A context in which `layers` normalize by batch statistics and move nothing.
 
     With ``track_running_stats`` off, a training-mode batch norm passes no running buffers to the same kernel,
@@ -150,16 +142,16 @@ class ScratchStatistics(AbstractContextManager):
     Autograd then saves as many tensors as in the forward pass, which `torch.utils.checkpoint` insists on.
     """
 
-    def __init__(self, layers: Iterable[_BatchNorm]) -> None:
+    def __init__(self, layers: Iterable[BatchNorm]) -> None:
         self._layers = tuple(layers)
         self._kept: list[dict[str, Tensor | None]] = []
 
     def __enter__(self) -> None:
-        self._kept = [dict(layer._buffers) for layer in self._layers]
+        self._kept = [dict(own_buffers(layer)) for layer in self._layers]
         for layer, buffers in zip(self._layers, self._kept, strict=True):
-            layer._buffers.update({n: None if b is None else b.clone() for n, b in buffers.items()})
+            own_buffers(layer).update({n: None if b is None else b.clone() for n, b in buffers.items()})
 
     def __exit__(self, *_: object) -> None:
         for layer, buffers in zip(self._layers, self._kept, strict=True):
-            layer._buffers.update(buffers)
+            own_buffers(layer).update(buffers)
         self._kept = []

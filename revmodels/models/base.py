@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 
 from revmodels.models.architecture import Architecture
-from revmodels.precision import Precision
+from revmodels.precision import Precision, precision_of
 from revmodels.strategies.registry import usable_strategies
 
 
@@ -19,7 +24,7 @@ class ResidualNetwork(nn.Module):
         head: the output of `transform` to class scores.
         num_classes: outputs of the classifier.
         width: multiplier on the preset's channels, as asked for.
-        precision: arithmetic and stream dtype.
+        precision: arithmetic and stream dtype; None follows the dtype of the parameters.
 
     Attributes:
         architecture: stages, channels and depth.
@@ -39,7 +44,7 @@ class ResidualNetwork(nn.Module):
         head: nn.Module,
         num_classes: int,
         width: float,
-        precision: Precision,
+        precision: Precision | None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -81,15 +86,39 @@ class ResidualNetwork(nn.Module):
 
     @property
     def precision(self) -> Precision:
-        """The precision policy; assigning one converts the parameters between float32 and float64."""
+        """The precision policy; assigning one converts the parameters to its dtype.
+
+        None, the default, follows the dtype of the parameters, which ``model.to(dtype)`` and the like change
+        as in any module. A policy that was assigned stays in force: then such a call converts nothing.
+        """
         return self._precision
 
     @precision.setter
-    def precision(self, value: Precision) -> None:
-        self._precision = value
-        self.apply_precision(value)
-        if next(self.parameters()).dtype != value.parameter_dtype:
-            self.to(value.parameter_dtype)
+    def precision(self, value: Precision | None) -> None:
+        dtype = next(self.parameters()).dtype
+        self._follows_parameters = value is None
+        self._precision = precision_of(dtype) if value is None else value
+        self.apply_precision(self._precision)
+        if dtype != self._precision.parameter_dtype:
+            super()._apply(partial(_to_dtype, self._precision.parameter_dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ResidualNetwork:
+        dtype = next(self.parameters()).dtype
+        wanted = fn(torch.empty(0, dtype=dtype)).dtype
+        if wanted == dtype:
+            return super()._apply(fn, recurse)
+        if self._follows_parameters:
+            super()._apply(fn, recurse)
+            self.precision = None
+            return self
+        warnings.warn(
+            f"the parameters stay in {dtype}, as the precision policy of this network says "
+            f"({self.precision}); received a conversion to {wanted}. Assign another policy to "
+            "model.precision, or None to let it follow the parameters.",
+            stacklevel=3,
+        )
+        super()._apply(partial(_only_moved, fn), recurse)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores.
@@ -114,3 +143,13 @@ class ResidualNetwork(nn.Module):
     def transform(self, stream: Tensor) -> Tensor:
         """Apply the units to the stem's output: (N, C0, H, W) to (N, C, H', W')."""
         raise NotImplementedError
+
+
+def _to_dtype(dtype: torch.dtype, t: Tensor) -> Tensor:
+    return t.to(dtype) if t.is_floating_point() else t
+
+
+def _only_moved(fn: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """`t` where `fn` would have put it, in its own dtype."""
+    target = fn(torch.empty(0, dtype=t.dtype, device=t.device))
+    return fn(t) if target.dtype == t.dtype else t.to(target.device)

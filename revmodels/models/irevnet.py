@@ -135,7 +135,7 @@ class IRevNet(ReversibleNetwork):
         num_classes: int,
         in_channels: int,
         width: float,
-        precision: Precision,
+        precision: Precision | None,
         options: UnitOptions,
     ) -> None:
         channels, room = architecture.channels(width), architecture.room(width)

@@ -63,7 +63,7 @@ def create_model(
             errors grow no further than from one to the next; None keeps the entries' alone.
         memory_budget_bytes: with ``budget``, the most bytes of activations and temporaries in a training
             step; None is what ``reverse`` takes.
-        precision: the precision policy; None is float32 throughout.
+        precision: the precision policy; None follows the dtype of the parameters, here PyTorch's default one.
         batch_norm_momentum: PyTorch's convention. The paper's code uses 0.01; the default 0.1 follows the
             statistics fast enough for short trainings.
 
@@ -104,7 +104,7 @@ def create_model(
         num_classes=num_classes,
         in_channels=in_channels,
         width=width,
-        precision=precision or Precision(),
+        precision=precision,
         options=UnitOptions(
             bottleneck=architecture.block == "bottleneck", batch_norm_momentum=batch_norm_momentum
         ),

@@ -47,7 +47,7 @@ class ResNet(ResidualNetwork):
         num_classes: int,
         in_channels: int,
         width: float,
-        precision: Precision,
+        precision: Precision | None,
         options: UnitOptions,
     ) -> None:
         channels = architecture.channels(width)

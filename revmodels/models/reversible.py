@@ -31,7 +31,7 @@ class ReversibleNetwork(ResidualNetwork):
         head: nn.Module,
         num_classes: int,
         width: float,
-        precision: Precision,
+        precision: Precision | None,
     ) -> None:
         super().__init__(
             architecture,

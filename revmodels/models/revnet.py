@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from revmodels.coupling.block import ReversibleBlock, StageEntry, split
+from revmodels.coupling.block import ReversibleBlock, split
+from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.recomputed_input import Origin
 from revmodels.models.architecture import Architecture
 from revmodels.models.layers import UnitOptions, entry_shortcut, make_head, make_stem, residual_function
@@ -30,7 +31,7 @@ class RevNet(ReversibleNetwork):
         num_classes: int,
         in_channels: int,
         width: float,
-        precision: Precision,
+        precision: Precision | None,
         options: UnitOptions,
     ) -> None:
         channels = architecture.channels(width)
@@ -56,7 +57,7 @@ class RevNet(ReversibleNetwork):
     def start(self, images: Tensor) -> Tensor:
         """Apply the stem. When reversing, it keeps only the images and is run again in the backward pass."""
         if self._recomputes(images):
-            return checkpointed(super().start, images, modules=(self.stem,))
+            return checkpointed(super().start, images, modules=(self.stem,), name="the stem")
         return super().start(images)
 
     def transform(self, stream: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class RevViT(ReversibleNetwork):
         num_classes: int,
         in_channels: int,
         width: float,
-        precision: Precision,
+        precision: Precision | None,
         options: UnitOptions,
     ) -> None:
         d, _ = architecture.channels(width)

@@ -5,8 +5,8 @@ Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost" (2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from revmodels.strategies.strategy import ForwardPass, Strategy, Streams
@@ -24,21 +24,22 @@ class Checkpoint(Strategy):
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
         """Apply the units in turn, each under `torch.utils.checkpoint`; see `Strategy.run`."""
         for index, unit in enumerate(forward.units):
-            streams = checkpointed(forward.apply, unit, *streams, modules=(unit,))
+            streams = checkpointed(forward.apply, unit, *streams, modules=(unit,), name=f"unit {index}")
             forward.see(index, streams)
         return streams
 
 
-def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Iterable[nn.Module]) -> Any:
+def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[nn.Module], name: str) -> Any:
     """Call `function` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
 
-    Running statistics of the batch norms in `modules` move once, in the forward pass; plain checkpointing
-    moves them twice.
+    What the call changes in `modules` (running statistics, for one) it changes once, in the forward pass;
+    plain checkpointing changes it twice.
 
     Args:
         function: what is called, and called again in the backward pass.
         inputs: its arguments, tensors of any shape and dtype among them.
         modules: those that `function` evaluates.
+        name: of what is called, for messages.
 
     Returns:
         What `function` returns.
@@ -46,14 +47,14 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Iterable[n
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    from revmodels.engine.replayed_state import ScratchStatistics, batch_norms
+    from revmodels.engine.repeated_call import RepeatedCall
 
     if torch.compiler.is_dynamo_compiling():
         # A graph writes to running statistics once, whatever it recomputes.
         return checkpoint(function, *inputs, use_reentrant=False)
-    layers = batch_norms(modules)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), ScratchStatistics(layers)
+        call = RepeatedCall(modules, name)
+        return call.first(), call.again()
 
     return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)

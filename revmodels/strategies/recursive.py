@@ -41,5 +41,6 @@ def _run(forward: ForwardPass, indices: range, *streams: Tensor) -> Streams:
         seen, is_repeated = replace(forward, extent=None) if is_repeated else forward, True
         return _run(seen, first, *streams)
 
-    streams = checkpointed(evaluate, *streams, modules=[forward.units[i] for i in first])
+    name = f"units {first[0]} to {first[-1]}"
+    streams = checkpointed(evaluate, *streams, modules=[forward.units[i] for i in first], name=name)
     return _run(forward, rest, *streams)

@@ -198,19 +198,20 @@ def _sequences(module: nn.Module) -> list[tuple[str, ReversibleSequence]]:
 
 
 def _prepared(module: nn.Module, dtype: torch.dtype, strategy: str) -> nn.Module:
-    twin = copy.deepcopy(module).to(dtype)
+    twin = copy.deepcopy(module)
     name = "fp64" if dtype == torch.float64 else "fp32"
 
     def policy(precision: Precision) -> Precision:
         return replace(precision, compute=name, stream=name, matmul="ieee")
 
+    for network in twin.modules():
+        if isinstance(network, ResidualNetwork):
+            network.precision = policy(network.precision)
+    twin.to(dtype)
     for _, sequence in _sequences(twin):
         sequence.strategy = strategy
         for unit in sequence.units():
             unit.precision = None if unit.precision is None else policy(unit.precision)
-    for network in twin.modules():
-        if isinstance(network, ResidualNetwork):
-            network.precision = policy(network.precision)
     return twin
 
 

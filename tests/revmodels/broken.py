@@ -1,5 +1,7 @@
 """Blocks and sequences that each break a guarantee, to show that `check_reversible` notices."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
@@ -12,28 +14,30 @@ class Linear(nn.Linear):
         super().__init__(CHANNELS, CHANNELS)
 
 
-class Drifting(Linear):
+class Hiding(Linear):
+    """Keeps what it counts in an object that nobody can look into."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = SimpleNamespace(calls=0, mask=None)
+
+
+class Drifting(Hiding):
     """No function of its input: every call scales differently."""
 
-    calls = 0
+    def forward(self, x):
+        self.hidden.calls += 1
+        return super().forward(x) * self.hidden.calls
+
+
+class OneMaskDropout(Hiding):
+    """Keeps its dropout mask for the replay: a second forward pass overwrites the first's."""
 
     def forward(self, x):
-        self.calls += 1
-        return super().forward(x) * self.calls
-
-
-class OneMaskDropout(nn.Module):
-    """Keeps its dropout mask on the module for the replay: a second forward pass overwrites the first's."""
-
-    mask = None
-
-    def forward(self, x):
-        if torch.is_grad_enabled() and self.mask is not None:
-            return x * self.mask
-        mask = (torch.rand_like(x) > 0.5).to(x.dtype)
-        if not torch.is_grad_enabled():
-            self.mask = mask
-        return x * mask
+        self.hidden.calls += 1
+        if self.hidden.mask is None or not x.grad_fn or "Passage" not in x.grad_fn.name():
+            self.hidden.mask = (torch.rand_like(x) > 0.5).to(x.dtype)
+        return x * self.hidden.mask
 
 
 class HomemadeNorm(nn.Module):
@@ -42,24 +46,14 @@ class HomemadeNorm(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.zeros(CHANNELS))
+        self.hidden = SimpleNamespace(mean=None)
 
     def forward(self, x):
         mean = x.mean((0, 1))
+        self.hidden.mean = self.mean if self.hidden.mean is None else self.hidden.mean
         with torch.no_grad():
-            self.mean.lerp_(mean.detach(), 0.1)
+            self.hidden.mean.lerp_(mean.detach(), 0.1)
         return x - mean
-
-
-class DrawsWhenRepeated(Linear):
-    """Draws random numbers in its second call only."""
-
-    calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        if self.calls > 1:
-            torch.rand(1)
-        return super().forward(x)
 
 
 class InPlace(Linear):
@@ -92,6 +86,16 @@ class Pretender(ReversibleSequence):
         for unit in self.units():
             x1, x2 = unit(x1, x2)
         return x1, x2
+
+
+class DrawsInBackward(ReversibleSequence):
+    """Draws random numbers in the backward pass, unless activations are stored."""
+
+    def forward(self, x1, x2):
+        y1, y2 = super().forward(x1, x2)
+        if self.strategy != "store" and y1.requires_grad:
+            y1.register_hook(lambda d: d + 0 * torch.rand(1, dtype=d.dtype))
+        return y1, y2
 
 
 class NeedsInputGradient(ReversibleSequence):

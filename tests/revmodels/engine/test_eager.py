@@ -10,7 +10,7 @@ from torch import nn
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
 from revmodels.engine import eager as engine
-from revmodels.engine import unit_replay as unit_plan
+from revmodels.engine import evaluation
 from revmodels.errors import DoubleBackwardError, ReplayError, ResidualError
 from tests.revmodels.blocks import KINDS, assert_equal_gradients, gradients, make_input, make_sequence
 
@@ -334,14 +334,16 @@ def test_suite_can_fail_statistics(monkeypatch):
     """An engine that lets batch norm move in the replay is caught."""
     from contextlib import nullcontext
 
-    monkeypatch.setattr(unit_plan, "frozen_statistics", lambda layers: nullcontext())
+    monkeypatch.setattr(evaluation, "frozen_statistics", lambda layers: nullcontext())
     with pytest.raises(AssertionError, match="buffer"):
         compare(make_sequence("conv_basic", 2), make_input("conv_basic"), "reverse")
 
 
 def test_suite_can_fail_random_numbers(monkeypatch):
     """An engine that draws new dropout masks in the replay is caught."""
-    monkeypatch.setattr(engine.RandomState, "same", lambda self, other: True)
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(evaluation.RandomState, "restored", lambda self: nullcontext())
     with pytest.raises(AssertionError):
         compare(make_sequence("mlp_dropout", 2), make_input("mlp_dropout"), "reverse")
 

@@ -75,7 +75,7 @@ BROKEN = {
     "double_backward": lambda: Surrounded(sequence(broken.Naive)),
     "inverse": lambda: block(kind=broken.WrongInverse),
     "statistics_once": lambda: block(f=broken.HomemadeNorm),
-    "random_state": lambda: block(f=broken.DrawsWhenRepeated),
+    "random_state": lambda: sequence(broken.DrawsInBackward),
     "inputs_kept": lambda: block(f=broken.InPlace),
     "block_by_block": lambda: sequence(broken.Naive),
     "flat_memory": lambda: sequence(broken.Pretender),

@@ -1,0 +1,205 @@
+"""One evaluation of F, G or a shortcut in the forward pass, and its repetition in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from revmodels.engine.graph_of_call import (
+    entrance,
+    passage,
+    saving_nothing,
+    tensors_beside,
+    without_autocast_cache,
+)
+from revmodels.engine.kept_outputs import without_value
+from revmodels.engine.module_state import (
+    DRAWING,
+    NO_CHANGES,
+    Reading,
+    Snapshot,
+    is_plain,
+    layers_of,
+    layers_within_reach,
+    put_back_to,
+    tensors_held,
+)
+from revmodels.engine.replayed_state import RandomState, frozen_statistics
+from revmodels.errors import ReplayError, TransformError
+from revmodels.torch_internals import has_global_hook, own_buffers, own_parameters, version
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Evaluation:
+    """One call of a module, as the forward pass found it.
+
+    A module of plain layers is simply called: what it reads and writes is known. Any other is watched: it
+    runs with a graph in both passes, what it changes is put back for the replay, and tensors that it reads
+    beside its parameters are found in its graph.
+
+    Args:
+        module: F, G or a shortcut.
+        evaluate: calls it, or what stands for it, under the unit's precision.
+        name: of the module, for messages.
+
+    Attributes:
+        name: as given.
+        parameters: the tensors that it reads and that need a gradient, once each; empty
+            before it is recorded.
+    """
+
+    __slots__ = (
+        *("_beside", "_changes", "_evaluate", "_is_plain", "_marks"),
+        *("_module", "_random", "_reading", "name", "parameters"),
+    )
+
+    def __init__(self, module: nn.Module, evaluate: Callable[[Function, Tensor], Tensor], name: str) -> None:
+        self._module = module
+        self._evaluate = evaluate
+        self.name = name
+        self._is_plain = False
+        self._reading = Reading([])
+        self.parameters: list[Tensor] = []
+        self._random: RandomState | None = None
+        self._changes = NO_CHANGES
+        self._beside: list[Tensor] = []
+        self._marks: list[int] = []
+
+    def _look(self) -> tuple[bool, list[nn.Module]]:
+        layers = layers_of(self._module)
+        if not has_global_hook() and is_plain(layers):
+            return True, layers
+        return False, layers_within_reach(self._module)
+
+    def record(self, x: Tensor) -> Tensor:
+        """Evaluate for the first time, without storing a graph.
+
+        Args:
+            x: the argument, of any shape and dtype.
+
+        Returns:
+            The value, without a graph.
+
+        Raises:
+            ReplayError: the module cannot be repeated in the backward pass.
+        """
+        self._is_plain, layers = self._look()
+        if not self._is_plain:
+            self._refuse_lazy(layers)
+        self._reading = Reading(layers, watched=not self._is_plain)
+        self.parameters = self._reading.parameters
+        before = version(x)
+        out = self._record_plain(x) if self._is_plain else self._record_watched(x)
+        if version(x) != before:
+            raise ReplayError(
+                f"{self.name} changes its argument in place, and the backward pass needs it as it was. Let "
+                "its first layer write to memory of its own (inplace=False)."
+            )
+        return out
+
+    def _record_plain(self, x: Tensor) -> Tensor:
+        draws = any(isinstance(layer, DRAWING) and layer.training for layer in self._reading.layers)
+        self._random = RandomState.current(x) if draws else None
+        with torch.no_grad():
+            out = self._evaluate(self._module, x)
+        refuse_tangents(out)
+        return out
+
+    def _record_watched(self, x: Tensor) -> Tensor:
+        layers = self._reading.layers
+        random, before = RandomState.current(x), Snapshot(layers)
+        held = tensors_held(layers)
+        start = entrance(x, self.name)
+        with saving_nothing(self.name):
+            out = self._evaluate(self._module, start)
+        refuse_tangents(out)
+        after = RandomState.current(x)
+        if random is not None and after is not None and not random.same(after):
+            self._random = random
+        beside = tensors_beside(out, start, self.parameters, held, self.name)
+        self.parameters = [*self.parameters, *beside]
+        self._beside = beside
+        self._marks = [version(t) for t in beside]
+        changes = before.changes(self.name)
+        if changes:
+            self._changes, self._reading = changes, Reading(layers, watched=True)
+        return out.detach()
+
+    def _refuse_lazy(self, layers: list[nn.Module]) -> None:
+        for layer in layers:
+            for key, p in (*own_parameters(layer).items(), *own_buffers(layer).items()):
+                if isinstance(p, UninitializedParameter | UninitializedBuffer):
+                    raise ReplayError(
+                        f"{key!r} of {type(layer).__name__} in {self.name} has no shape yet. Call the "
+                        "network "
+                        "once with strategy='store', or under torch.no_grad(), to give its lazy layers "
+                        "theirs."
+                    )
+
+    def replay(self, leaf: Tensor, *, for_value: bool) -> tuple[Tensor, GradientEdge | None]:
+        """Evaluate again, with a graph and with everything else as in the forward pass.
+
+        Args:
+            leaf: the argument, as the start of the graph.
+            for_value: whether the value is needed, and not only its gradients.
+
+        Returns:
+            The value, detached (with `for_value` off, perhaps of the right shape alone), and the edge from
+            which to differentiate. Keeping only the edge while differentiating frees the memory of the value.
+
+        Raises:
+            ReplayError: the module reads other tensors than in the forward pass.
+        """
+        reading = Reading(self._look()[1], watched=not self._is_plain)
+        self._reading.check(reading, self.name, self._changes)
+        if any(version(t) != mark for t, mark in zip(self._beside, self._marks, strict=True)):
+            raise ReplayError(
+                f"a tensor that {self.name} reads beside its parameters was modified in place between "
+                "forward "
+                "and backward; the recomputation would use other values. Run the backward pass first."
+            )
+        function = None if for_value else without_value(self._module)
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            if not self._is_plain:
+                stack.enter_context(put_back_to(self._changes, reading.layers, self.name))
+                stack.enter_context(RandomState.kept(leaf))
+                stack.enter_context(without_autocast_cache())
+            if self._random is not None:
+                stack.enter_context(self._random.restored())
+            # Those that would move now: in a replay around the forward pass they may have been frozen.
+            stack.enter_context(frozen_statistics(reading.norms))
+            argument = leaf if self._is_plain else passage(leaf)
+            out = self._evaluate(function or self._module, argument)
+        if not self._is_plain:
+            self._check_leaves(out, leaf)
+        return out.detach(), get_gradient_edge(out) if out.requires_grad else None
+
+    def _check_leaves(self, out: Tensor, leaf: Tensor) -> None:
+        beside = tensors_beside(out, leaf, self._reading.parameters, self._beside, self.name)
+        if {id(t) for t in beside} != {id(t) for t in self._beside}:
+            raise ReplayError(
+                f"{self.name} reads other tensors beside its parameters than in the forward pass: one was "
+                "replaced, frozen or unfrozen between forward and backward. Do so before the forward pass or "
+                "after the backward."
+            )
+
+
+def refuse_tangents(*tensors: Tensor) -> None:
+    """Make sure that no forward-mode differentiation is under way.
+
+    Args:
+        tensors: what it would have come through.
+
+    Raises:
+        TransformError: one of them carries a tangent.
+    """
+    if any(unpack_dual(x).tangent is not None for x in tensors):
+        raise TransformError("forward-mode differentiation")

@@ -1,0 +1,149 @@
+"""The autograd graph of one evaluation of F or G: what it reaches, and what of it may be used later.
+
+In the forward pass, a function whose layers are not all known is evaluated with a graph, as in the replay, so
+that both take the same path. Nothing is saved for that graph. It shows which tensors with a gradient the
+function reads beside its argument and its parameters; and whatever the function keeps of it (an auxiliary
+loss, a tensor held by a hook) is refused when somebody differentiates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, saved_tensors_hooks
+
+from revmodels.errors import KeptTensorError, OutsideTensorError
+from revmodels.torch_internals import node_number
+
+_LEAF = "torch::autograd::AccumulateGrad"
+
+
+class _Entrance(torch.autograd.Function):
+    """The argument of a function in the forward pass; a graph that leads here was kept by the function."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple:
+        raise KeptTensorError(ctx.name)
+
+
+def entrance(x: Tensor, name: str) -> Tensor:
+    """`x` as the start of a graph that nobody may differentiate.
+
+    Args:
+        x: a stream, of any shape and dtype.
+        name: of the function that it is handed to, for messages.
+
+    Returns:
+        A tensor in the memory of `x` that needs a gradient.
+    """
+    with torch.enable_grad():
+        return _Entrance.apply(x.detach().requires_grad_(True), name)
+
+
+class _Passage(torch.autograd.Function):
+    """The argument of a function in the replay: as in the forward pass, it is no leaf."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def passage(leaf: Tensor) -> Tensor:
+    """`leaf` as the result of an operation, in the same memory, for functions and hooks that tell leaves.
+
+    Args:
+        leaf: a tensor of any shape and dtype that needs a gradient.
+
+    Returns:
+        A tensor whose gradient is that of `leaf`.
+    """
+    return _Passage.apply(leaf)
+
+
+@contextmanager
+def without_autocast_cache() -> Iterator[None]:
+    """A context in which autocast keeps no converted weights, and no graph of them for the next call."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+def saving_nothing(name: str) -> AbstractContextManager:
+    """A context with graphs that hold no tensors.
+
+    Args:
+        name: of the function that is evaluated, for messages.
+
+    Returns:
+        The context.
+    """
+
+    def refuse(_: None) -> Tensor:
+        raise KeptTensorError(name)
+
+    stack = ExitStack()
+    stack.enter_context(torch.enable_grad())
+    stack.enter_context(saved_tensors_hooks(lambda _: None, refuse))
+    stack.enter_context(without_autocast_cache())
+    return stack
+
+
+def tensors_beside(
+    out: Tensor, start: Tensor, known: Iterable[Tensor], candidates: Iterable[Tensor], name: str
+) -> list[Tensor]:
+    """The tensors that need a gradient and that `out` was computed from, beside those that are known.
+
+    Args:
+        out: what the function returned.
+        start: what it was given.
+        known: its parameters.
+        candidates: tensors that it may read; those that something else computed are only found among them.
+        name: of the function, for messages.
+
+    Returns:
+        Leaves of the graph and candidates, each once, in the order in which they are met.
+
+    Raises:
+        OutsideTensorError: it was also computed from a tensor that something else has computed and that is
+            neither known nor a candidate.
+    """
+    computed = {(t.grad_fn, t.output_nr): t for t in (*candidates, *known) if t.grad_fn is not None}
+    first = start.grad_fn
+    # A graph of the caller's is older than all nodes of this evaluation.
+    began = None if first is None else node_number(first)
+    skip = {id(t) for t in known} | {id(start)}
+    found: dict[int, Tensor] = {}
+    seen: set[tuple[Node, int]] = set()
+    waiting: list[tuple[Node | None, int]] = [(out.grad_fn, out.output_nr)]
+    while waiting:
+        node, number = waiting.pop()
+        if node is None or node is first or (node, number) in seen:
+            continue
+        seen.add((node, number))
+        tensor = computed.get((node, number))
+        if tensor is None and node.name() == _LEAF:
+            tensor = node.variable  # type: ignore[attr-defined]
+        if tensor is not None:
+            if id(tensor) not in skip:
+                found[id(tensor)] = tensor
+        elif began is not None and node_number(node) < began:
+            raise OutsideTensorError(name, node.name())
+        else:
+            waiting += node.next_functions
+    return list(found.values())
