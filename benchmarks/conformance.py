@@ -1,160 +1,57 @@
 """The same guarantees measured on this package and on its peers memcnn and RevTorch.
 
-Usage: ``python benchmarks/conformance.py [--only ours memcnn revtorch] [--details]``. The peers come with the
-``bench`` extra. Prints a table with a row for each guarantee, from measurements made now; exit code 1 if one
-of ours does not hold.
+Usage: ``python -m benchmarks.conformance [--only ours memcnn revtorch revlib momentumnet] [--details]``. The
+peers come with the ``bench`` extra, but for momentumnet, which asks for packages that it does not use here:
+``pip install --no-deps momentumnet==0.10``. Prints a table with a row for each guarantee and for each use of
+`benchmarks.conformance_uses`, from measurements made now; exit code 1 if one of ours does not hold. A peer
+that is not installed gets no column, and a line that says so.
 
 Every implementation wraps the same residual functions with the same weights, in the settings that its
 documentation offers for what the row asks: memcnn with ``preserve_rng_state=True`` and, for a retained graph,
-``num_bwd_passes=2``; RevTorch with ``fix_random_seed=True`` for dropout and, for a retained graph,
-``eagerly_discard_variables=False``. The reference is this package's stored twin: plain backpropagation.
+``num_bwd_passes=2``; RevTorch with ``fix_random_seed=True`` where F draws random numbers and, for a retained
+graph, ``eagerly_discard_variables=False``; RevLib in its default ``MemoryModes.autograd_function``. The
+reference is this package's stored twin: plain backpropagation. momentumnet computes another network, with a
+velocity instead of a second stream; its reference is its own storing network, ``use_backprop=True``.
+
+A cell says ``yes``; ``refused`` where the implementation raises an error of its own, which is an answer where
+the row allows it; or ``no`` with the largest figure, or with the error that Python or PyTorch stumbled over.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from revmodels import ReversibleBlock, ReversibleSequence
+from benchmarks.conformance_peers import IMPLEMENTATIONS, Implementation, Residuals, Row
+from benchmarks.conformance_uses import (
+    CHANNELS,
+    SIDE,
+    USES,
+    SeenDropout,
+    complex_linear,
+    drawing,
+    dropping,
+    half_normalized,
+    normalized,
+    right_or_refused,
+)
 from revmodels.testing import guarantees
 from revmodels.testing.check import BROKEN, HOLDS, Finding, examine
 from revmodels.testing.instruments import loss
-from revmodels.testing.network_under_test import Check, Figure, Make, Subject, Unit, errors
-
-CHANNELS = 8
-"""Of one stream."""
-
-Residuals = Sequence[tuple[nn.Module, nn.Module]]
-
-
-class SeenDropout(nn.Module):
-    """Dropout that remembers its masks, so that a twin can repeat the first one however it was drawn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.masks: list[Tensor] = []
-        self.repeats: list[SeenDropout] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Zero half of `x` and double the rest."""
-        if self.repeats:
-            return x * self.repeats[0].masks[0]
-        self.masks.append((torch.rand_like(x) > 0.5).to(x.dtype) * 2)
-        return x * self.masks[-1]
-
-
-def smooth() -> nn.Module:
-    """Without batch norm or dropout."""
-    return nn.Sequential(
-        nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.Tanh(), nn.Conv2d(CHANNELS, CHANNELS, 1)
-    )
-
-
-def normalized() -> nn.Module:
-    """With batch norm."""
-    return nn.Sequential(nn.BatchNorm2d(CHANNELS), nn.Tanh(), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1))
-
-
-def dropping() -> nn.Module:
-    """With dropout."""
-    return nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), SeenDropout(), nn.Tanh())
-
-
-def drawing() -> nn.Module:
-    """With PyTorch's dropout."""
-    return nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), nn.Dropout(0.5), nn.Tanh())
-
-
-class Memcnn(nn.Module):
-    """A chain of memcnn's invertible wrappers."""
-
-    def __init__(self, residuals: Residuals, row: Row) -> None:
-        super().__init__()
-        from memcnn import AdditiveCoupling, InvertibleModuleWrapper
-
-        passes = 2 if row.check is guarantees.retained_graph else 1
-        settings = {"preserve_rng_state": True, "num_bwd_passes": passes}
-        blocks = [InvertibleModuleWrapper(AdditiveCoupling(f, g), **settings) for f, g in residuals]
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Both streams in one tensor."""
-        return self.blocks(x)
-
-    def round_trips(self, x: Tensor) -> Iterator[tuple[str, Sequence[Tensor], Sequence[Tensor]]]:
-        """Each block's input, and that input rebuilt."""
-        for i, block in enumerate(self.blocks):
-            y = block._fn(x)
-            yield f"blocks.{i}", [x], [block._fn.inverse(y)]
-            x = y
-
-
-class Revtorch(nn.Module):
-    """RevTorch's sequence. It offers no inverse to call."""
-
-    round_trips = None
-
-    def __init__(self, residuals: Residuals, row: Row) -> None:
-        super().__init__()
-        import revtorch
-
-        random, discard = row.residual in (dropping, drawing), row.check is not guarantees.retained_graph
-        blocks = [revtorch.ReversibleBlock(f, g, fix_random_seed=random) for f, g in residuals]
-        self.blocks = revtorch.ReversibleSequence(nn.ModuleList(blocks), eagerly_discard_variables=discard)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Both streams in one tensor."""
-        return self.blocks(x)
-
-
-class Ours(nn.Module):
-    """`ReversibleSequence`, in the given strategy."""
-
-    def __init__(self, residuals: Residuals, row: Row, strategy: str = "reverse") -> None:
-        super().__init__()
-        self.blocks = ReversibleSequence([ReversibleBlock(f, g) for f, g in residuals], strategy)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Both streams in one tensor."""
-        return self.blocks(x)
-
-    def round_trips(self, x: Tensor) -> Iterator[tuple[str, Sequence[Tensor], Sequence[Tensor]]]:
-        """Each block's input, and that input rebuilt."""
-        for i, block in enumerate(self.blocks.units()):
-            y = block(x)
-            yield f"blocks.{i}", [x], [block.inverse(y)]
-            x = y
-
-
-IMPLEMENTATIONS: dict[str, Callable[[Residuals, Row], Any]] = {
-    "ours": Ours,
-    "memcnn": Memcnn,
-    "revtorch": Revtorch,
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A guarantee, and the residual functions and depth it is measured with."""
-
-    name: str
-    check: Check
-    residual: Callable[[], nn.Module] = smooth
-    depth: int = 4
+from revmodels.testing.network_under_test import Figure, Make, Subject, Unit, errors
 
 
 def distributed(make: Make, tolerance: float, **flags: bool) -> list[Figure]:
@@ -177,6 +74,13 @@ def compiled(make: Make, tolerance: float) -> list[Figure]:
     return errors({n: (p.grad, q.grad) for n, (p, q) in subject.parameters.items()}, tolerance)
 
 
+WANTED = {
+    "memcnn": "memcnn==1.5.2",
+    "revtorch": "revtorch==0.2.4",
+    "revlib": "revlib==1.7.2",
+    "momentumnet": "--no-deps momentumnet==0.10",
+}
+"""What a peer is installed with."""
 SPECIAL = (guarantees.gradients, guarantees.random_state, guarantees.statistics_once)
 ROWS = (
     Row("gradients, even depth", guarantees.gradients),
@@ -195,19 +99,42 @@ ROWS = (
     Row("DDP static_graph", partial(distributed, static_graph=True)),
     Row("DDP find_unused_parameters", partial(distributed, find_unused_parameters=True)),
     Row("torch.compile fullgraph", compiled, depth=2),
+    *(
+        Row(
+            name,
+            right_or_refused(check),
+            residual,
+            nested=residual is half_normalized,
+            anchor_every=1 if residual is complex_linear else None,
+        )
+        for name, check, residual in USES
+    ),
 )
 
 
-def make_subject(build: Callable[[Residuals, Row], Any], row: Row, dtype: torch.dtype) -> Subject:
-    """An implementation around the row's residual functions, and our stored twin around copies of them."""
+def make_residuals(row: Row, depth: int, dtype: torch.dtype) -> Residuals:
+    """F and G of `depth` blocks, with fresh weights; in a nested row each is a pair for a sequence."""
+
+    def one() -> nn.Module:
+        parts = [row.residual() for _ in range(1 + row.nested)]
+        return (nn.ModuleList(parts) if row.nested else parts[0]).to(dtype)
+
+    return [(one(), one()) for _ in range(depth)]
+
+
+def make_subject(build: type[Implementation], row: Row, dtype: torch.dtype) -> Subject:
+    """An implementation around the row's residual functions, and its stored twin around copies of them."""
     torch.manual_seed(0)
-    residuals = [(row.residual().to(dtype), row.residual().to(dtype)) for _ in range(row.depth)]
+    residuals = make_residuals(row, row.depth, dtype)
     copies = [(copy.deepcopy(f), copy.deepcopy(g)) for f, g in residuals]
     for originals, others in zip(residuals, copies, strict=True):
         for original, other in zip(originals, others, strict=True):
             for a, b in zip(original.modules(), other.modules(), strict=True):
                 if isinstance(b, SeenDropout):
                     b.repeats = [a]  # In a list: it is no part of the twin.
+    if row.nested:
+        residuals = [tuple(build([tuple(part)], row) for part in pair) for pair in residuals]
+        copies = [tuple(build.stored([tuple(part)], row) for part in pair) for pair in copies]
     model = build(residuals, row)
     parameters: dict[str, tuple[Tensor, Tensor]] = {}
     buffers: dict[str, tuple[Tensor, Tensor]] = {}
@@ -221,21 +148,15 @@ def make_subject(build: Callable[[Residuals, Row], Any], row: Row, dtype: torch.
             for (name, b), c in zip(original.named_buffers(), other.buffers(), strict=True):
                 buffers[f"blocks.{i}.{letter}.{name}"] = b, c
         units.append(Unit(name=f"blocks.{i}", residuals=originals, parameters=tuple(names)))
-
-    def deepened(more: int) -> nn.Module:
-        return build(
-            [(row.residual().to(dtype), row.residual().to(dtype)) for _ in range(row.depth + more)], row
-        )
-
-    x = torch.randn(4, 2 * CHANNELS, 6, 6, dtype=dtype)
+    x = torch.randn(4, 2 * CHANNELS, SIDE, SIDE, dtype=dtype)
     return Subject(
         model=model,
-        twin=Ours(copies, row, "store"),
+        twin=build.stored(copies, row),
         inputs=(x,),
         parameters=parameters,
         buffers=buffers,
         units=tuple(units),
-        deepened=deepened,
+        deepened=lambda more: build(make_residuals(row, row.depth + more, dtype), row),
         round_trips=partial(model.round_trips, x) if model.round_trips is not None else None,
     )
 
@@ -261,13 +182,25 @@ def one_process_group() -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def cell(finding: Finding) -> str:
+    """What the table says of a finding."""
+    if finding.outcome == HOLDS:
+        return "refused" if "as it is refused" in finding.detail else "yes"
+    if finding.outcome != BROKEN:
+        return "–"
+    if not finding.figures:
+        return f"**no**: {finding.detail.split()[1].rstrip(':')}"
+    worst = max((f.value for f in finding.figures if not f.holds), key=lambda v: (v != v, v))
+    return "**no**: none" if worst == float("inf") else f"**no**: {worst:.2g}"
+
+
 def table(columns: dict[str, dict[str, Finding]]) -> str:
     """Rows are guarantees, columns implementations; Markdown."""
-    words = {HOLDS: "yes", BROKEN: "**no**"}
     lines = ["| guarantee | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for row in ROWS:
-        cells = [words.get(found[row.name].outcome, "–") for found in columns.values()]
-        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {row.name} | " + " | ".join(cell(found[row.name]) for found in columns.values()) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -279,6 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     columns = {}
     for name in chosen.only:
+        if name != "ours" and importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed, and gets no column: pip install {WANTED[name]}", file=sys.stderr)
+            continue
         label = name if name == "ours" else f"{name} {version(name)}"
         columns[label] = measure(name)
     print(table(columns))

@@ -8,8 +8,11 @@ functions; they differ in who runs the reversible units:
 - ``checkpoint``: `torch.utils.checkpoint`, one checkpoint a unit, non-reentrant;
 - ``memcnn``: a chain of `InvertibleModuleWrapper(AdditiveCoupling(f, g))`;
 - ``revtorch``: a `ReversibleSequence` for every row of units;
+- ``revlib``: a `ReversibleSequential` for every row of units, in its default memory mode;
 - ``compile``: `torch.compile` of the storing network, whose partitioner decides what is kept;
 - ``compile_reverse``: `torch.compile` of this package's reversing network. Both take minutes to compile.
+
+momentumnet is not among them: a velocity stands for its second stream, so it computes another network.
 
 Peers have no unit that halves the image, so with them the first unit of a stage, the stem and the head run as
 ordinary modules and store what they need; this package recomputes stem and stage entries, and pays for it.
@@ -30,7 +33,7 @@ from torch.utils.checkpoint import checkpoint
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, StageEntry, create_model
 
-EAGER = ("store", "reverse", "checkpoint", "memcnn", "revtorch")
+EAGER = ("store", "reverse", "checkpoint", "memcnn", "revtorch", "revlib")
 COMPILED = {"compile": "store", "compile_reverse": "reverse"}
 """Strategies of the networks that are compiled."""
 NAMES = (*EAGER, *COMPILED)
@@ -180,6 +183,10 @@ def _peer_units(name: str, units: Sequence[ReversibleBlock]) -> list[nn.Module]:
             from memcnn import AdditiveCoupling, InvertibleModuleWrapper
 
             return [InvertibleModuleWrapper(AdditiveCoupling(unit.f, unit.g)) for unit in units]
+        if name == "revlib":
+            import revlib
+
+            return [revlib.ReversibleSequential(*(module for unit in units for module in (unit.f, unit.g)))]
         import revtorch
 
         blocks = [revtorch.ReversibleBlock(unit.f, unit.g) for unit in units]
@@ -215,7 +222,7 @@ def backward(entry: Entry, batch: tuple[Tensor, Tensor]) -> None:
     for p in entry.parameters:
         p.grad = None
     # A stack starts with its inputs. memcnn empties the tensor that it is called with, so it gets a copy, and
-    # so do all; RevTorch computes nothing for inputs that need no gradient.
+    # so do all; RevTorch and RevLib compute nothing for inputs that need no gradient.
     inputs = inputs.clone().requires_grad_(inputs.dim() == 2)
     F.cross_entropy(entry.model(inputs), targets).backward()
 

@@ -62,7 +62,7 @@ def retained_graph(make: Make, tolerance: float) -> list[Figure]:
     _need_parameters(subject)
     torch.manual_seed(1)
     parameters = [p for p, _ in subject.parameters.values()]
-    value = loss(subject.model(*(x.clone() for x in leaves(subject.inputs))))
+    value = loss(subject.model(*leaves(subject.inputs)))
     results = []
     for keep in (True, False):
         for p in parameters:
@@ -80,7 +80,7 @@ def autograd_grad(make: Make, tolerance: float) -> list[Figure]:
     for i, net in enumerate((subject.model, subject.twin)):
         torch.manual_seed(1)
         parameters = [pair[i] for pair in subject.parameters.values()]
-        out = net(*(x.clone() for x in leaves(subject.inputs)))
+        out = net(*leaves(subject.inputs))
         results.append(torch.autograd.grad(loss(out), parameters, allow_unused=True))
     pairs = dict(zip(subject.parameters, zip(*results, strict=True), strict=True))
     missing = sum(found is None and exact is not None for found, exact in pairs.values())
@@ -146,7 +146,7 @@ def random_state(make: Make, tolerance: float) -> list[Figure]:
     states = []
     for net in (subject.model, subject.twin):
         torch.manual_seed(1)
-        value = loss(net(*(x.clone() for x in leaves(subject.inputs))))
+        value = loss(net(*leaves(subject.inputs)))
         after_forward = torch.get_rng_state()
         value.backward()
         states.append((after_forward, torch.get_rng_state()))
@@ -187,7 +187,7 @@ def block_by_block(make: Make, tolerance: float) -> list[Figure]:
         arrived += 1
         late[name] = int(reached < owner[name])
 
-    value = loss(subject.model(*(x.clone() for x in leaves(subject.inputs))))
+    value = loss(subject.model(*leaves(subject.inputs)))
     with each_residual(subject, replayed) as stack:
         for name in owner:
             p = subject.parameters[name][0]
@@ -238,7 +238,7 @@ def autocast(make: Make, tolerance: float) -> list[Figure]:
 
         with each_residual(subject, record):
             with torch.autocast(device, dtype=torch.bfloat16, enabled=inside[0]):
-                value = loss(subject.model(*(x.clone() for x in leaves(subject.inputs))))
+                value = loss(subject.model(*leaves(subject.inputs)))
             with torch.autocast(device, dtype=torch.bfloat16, enabled=inside[1]):
                 value.backward()
         figures += [
@@ -283,7 +283,7 @@ def _second_derivatives(
     net: nn.Module, parameters: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> Sequence[Tensor | None]:
     torch.manual_seed(1)
-    value = loss(net(*(x.clone() for x in leaves(inputs))))
+    value = loss(net(*leaves(inputs)))
     first = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
     penalty = torch.stack([g.square().sum() for g in first if g is not None]).sum()
     return torch.autograd.grad(penalty, parameters, allow_unused=True)

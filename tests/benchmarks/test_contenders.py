@@ -9,7 +9,7 @@ import torch
 from benchmarks import contenders, largest, memory, scaling, speed
 from revmodels import measure
 
-PEERS = [name for name in ("memcnn", "revtorch") if importlib.util.find_spec(name)]
+PEERS = [name for name in ("memcnn", "revtorch", "revlib") if importlib.util.find_spec(name)]
 NAMES = ["store", "reverse", "checkpoint", *PEERS]
 SMALL = contenders.SUBJECTS["small"]
 
