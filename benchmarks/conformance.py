@@ -1,4 +1,4 @@
-"""The same guarantees measured on this package and on its peers memcnn and RevTorch.
+"""The same guarantees measured on this package and on its peers.
 
 Usage: ``python -m benchmarks.conformance [--only ours memcnn revtorch revlib momentumnet] [--details]``. The
 peers come with the ``bench`` extra, but for momentumnet, which asks for packages that it does not use here:

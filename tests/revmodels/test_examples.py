@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.conformance_peers import IMPLEMENTATIONS, Ours
+from benchmarks.conformance_uses import USES, right_or_refused
+from revmodels.errors import ReplayError
 from revmodels.testing.check import check_reversible
 from revmodels.testing.guarantees import GUARANTEES
 
@@ -51,21 +54,40 @@ def test_conformance_finds_nothing_broken_in_this_package(capsys):
     assert conformance["main"](["--only", "ours"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]
     assert len(rows) == len(conformance["ROWS"])
-    assert all(re.fullmatch(r"\| .+ \| yes \|", row) for row in rows)
+    assert all(re.fullmatch(r"\| .+ \| (yes|refused) \|", row) for row in rows)
 
 
-def test_conformance_notices_a_broken_implementation(capsys):
+def test_conformance_notices_a_broken_implementation(capsys, monkeypatch):
     conformance = runpy.run_path(str(ROOT / "benchmarks/conformance.py"), run_name="conformance")
 
-    class Lossy(conformance["Ours"]):
+    class Lossy(Ours):
         def forward(self, x):
             return super().forward(x.detach())
 
-    conformance["IMPLEMENTATIONS"]["ours"] = Lossy
+    monkeypatch.setitem(IMPLEMENTATIONS, "ours", Lossy)
     assert conformance["main"](["--only", "ours", "--details"]) == 1
     out = capsys.readouterr().out
-    assert "| gradients, even depth | **no** |" in out
+    assert "| gradients, even depth | **no**: none |" in out
     assert "ours: gradients, even depth: relative error of the gradient of input 0: inf" in out
+
+
+def test_a_raw_error_is_no_answer_and_an_error_by_name_is():
+    def stumble(make, tolerance):
+        return {}["nothing"]
+
+    def refuse(make, tolerance):
+        raise ReplayError("it cannot be repeated")
+
+    assert right_or_refused(refuse)(None, 0)[0].holds
+    with pytest.raises(KeyError):
+        right_or_refused(stumble)(None, 0)
+
+
+def test_readme_names_every_use_with_an_answer_of_ours():
+    table = [line.split(" | ") for line in README.splitlines() if line.endswith("` |") and line[2] != "`"]
+    found = {cells[0].removeprefix("| "): cells[1] for cells in table}
+    assert list(found) == [name for name, _, _ in USES]
+    assert set(found.values()) == {"yes", "refused"}
 
 
 def test_readme_names_every_guarantee_and_tests_that_exist():
