@@ -15,8 +15,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 VERSION_KEY = b"revstudy.schema_version"
 
-OUTCOMES = ("ok", "diverged", "oom", "pruned", "timeout", "failed")
-"""How a trial can end. Only ``ok`` trials enter fronts and fits; every other one is shown, never dropped."""
+OUTCOMES = ("ok", "diverged", "oom", "pruned", "unfit", "timeout", "failed")
+"""How a trial can end. Only ``ok`` trials enter fronts and fits; every other one is shown, never dropped.
+``unfit`` was predicted not to fit the memory of its machine, and never started."""
 
 
 FINAL = ("ok", "diverged", "oom", "pruned")

@@ -219,6 +219,7 @@ class Execution:
             time_s=self._study.budget.trial_time_s,
             concurrent_trials=concurrency(trial.settings.scaling, cluster),
             run=self._id,
+            may_not_fit=self._study.budget.unfit == "try",
         )
 
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 OK, DIVERGED, OOM, PRUNED, TIMEOUT, FAILED = "ok", "diverged", "oom", "pruned", "timeout", "failed"
+UNFIT = "unfit"
+"""Predicted not to fit the memory of the machine, and never started."""
 
 FINAL = (OK, DIVERGED, OOM, PRUNED)
 """Endings that the same settings would meet again: `run` does not repeat them. A timeout or a failure may go
-away with more time or a repaired machine, so a later `run` tries those anew."""
+away with more time or a repaired machine, so a later `run` tries those anew. A trial that is `UNFIT` waits
+for a machine that it fits."""
 
 INFRASTRUCTURE_ERRORS = frozenset(
     {
@@ -41,6 +44,10 @@ _MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory", 
 
 class DivergedError(Exception):
     """The loss is no longer a finite number."""
+
+
+class UnfitError(MemoryError):
+    """A trial is predicted not to fit the memory of its machine."""
 
 
 class TimeUpError(Exception):
@@ -77,6 +84,8 @@ def outcome_of(error: BaseException) -> str:
         return TIMEOUT
     if isinstance(error, StopError):
         return PRUNED
+    if isinstance(error, UnfitError):
+        return UNFIT
     if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "OutOfMemory"):
         return OOM
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_TEXTS):

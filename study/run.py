@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from study import outcomes
 from study.execution import Execution
 from study.executors.progress import ELSEWHERE, FAILURES, FOUND, Progress
 from study.plan.expand import LIMIT, Plan, make_plan
+from study.plan.machine import this_machine
 from study.plan.search_progress import remaining
 from study.plan.searches import common_settings
 from study.record import extended, read_record
@@ -66,18 +67,42 @@ class RunSummary:
         return 3 if self.missing else 130 if self.interrupted else 1 if self.failures else 0
 
 
-def plan_run(study: Study, store: str | Path, *, predict: bool = False, limit: int = LIMIT) -> Plan:
+def plan_run(
+    study: Study, store: str | Path, *, predict: bool = False, limit: int = LIMIT, here: bool = True
+) -> Plan:
     """The plan of a study on a store, its searches cut to what they have left to propose.
+
+    A trial that was `unfit` counts as done while this machine does not fit it either. With `here` false it is
+    planned: other machines will train, and each judges for itself.
 
     Raises:
         StudyError: The study cannot be run as it is.
         StoreError: The store cannot be read.
     """
-    plan = make_plan(study, done=History(store).done, predict=predict, limit=limit)
+    history = History(store)
+
+    def done(trial_ids: Collection[str]) -> dict[str, str]:
+        unfit = _unfit_here(history.unfit(trial_ids)) if here and study.budget.unfit == "skip" else {}
+        return {**unfit, **history.done(trial_ids)}
+
+    plan = make_plan(study, done=done, predict=predict, limit=limit)
     for search in plan.searches:
         common_settings(study, search)
     rows = read_rows(store) if plan.searches else {}
     return replace(plan, searches=tuple(remaining(study, search, rows) for search in plan.searches))
+
+
+def _unfit_here(rows: list[Row]) -> dict[str, str]:
+    """Those of some unfit trials that this machine has no room for, each with the study that tried it."""
+    if not rows:
+        return {}
+    machine = this_machine()
+
+    def lacks(row: Row) -> bool:
+        on_gpu = bool(row["gpus_per_worker"]) and machine.gpus > 0
+        return bool(machine.lacks(row["memory_predicted_bytes"], on_gpu=on_gpu))
+
+    return {row["trial_id"]: row["study"] for row in rows if lacks(row)}
 
 
 def run_study(
@@ -110,7 +135,7 @@ def run_study(
     """
     begun = time.time()
     progress = progress or Progress()
-    plan = plan_run(study, store, limit=limit)
+    plan = plan_run(study, store, limit=limit, here=address is None)
     beside = extended(read_record(store, study.name), study, store, extend=extend)
     check_writable(store)
     planned = [trial.trial_id for trial in (*plan.already_done, *plan.trials)]
@@ -131,7 +156,7 @@ def run_study(
                 located(store),
                 progress=progress,
                 begun=begun,
-                replan=lambda: plan_run(study, store, limit=limit),
+                replan=lambda: plan_run(study, store, limit=limit, here=address is None),
             ).execute(plan, address)
         except KeyboardInterrupt:
             interrupted = True

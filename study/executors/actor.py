@@ -100,8 +100,10 @@ class TrialActor(tune.Trainable):
         try:
             rows = trial_rows(job.store, trial.trial_id)
             final = [row for row in rows if row["outcome"] in outcomes.FINAL]
+            if not final and rows and rows[-1]["outcome"] == outcomes.UNFIT and not job.fits:
+                final = rows  # as before: a second row would say the same
             if final:
-                hold.release(done=True)
+                hold.release(done=final[-1]["outcome"] in outcomes.FINAL)
                 return {**report_of(final[-1]), FOUND: True}
             attempt = max([job.attempt, *(row["attempt"] + 1 for row in rows)])
             self._training = _Training(replace(job, attempt=attempt), hold, self.trainer)

@@ -19,7 +19,7 @@ from study.errors import StoreError
 from study.executors.actor import TrialActor
 from study.executors.job import Job, Watch, numbers_of
 from study.executors.lost import first_failure
-from study.outcomes import AbandonedError, PeerLostError
+from study.outcomes import AbandonedError, PeerLostError, UnfitError
 from study.store import checkpoints
 from study.store.reader import trial_rows
 from study.store.rows import lost_result
@@ -199,6 +199,7 @@ def train_rank(config: dict[str, Any]) -> None:
 
     Raises:
         PeerLostError: Another worker is gone.
+        UnfitError: The trial is predicted not to fit the memory of this rank's machine.
         MemoryError: This rank ran out of memory, where another may not have.
         RuntimeError: This rank failed where another may not have: the whole group must end, or
             it waits forever.
@@ -237,6 +238,8 @@ def train_rank(config: dict[str, Any]) -> None:
         except AbandonedError as error:
             raise RuntimeError(str(error)) from None
         job.finish(result)
+    if row["outcome"] == outcomes.UNFIT:
+        raise UnfitError(row["error_message"])
     if row["outcome"] == outcomes.OOM:
         raise MemoryError(told)
     if row["outcome"] == outcomes.FAILED:

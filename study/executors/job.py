@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import torch
@@ -13,11 +14,12 @@ import torch
 from study import outcomes
 from study.errors import StoreError
 from study.identity import strategy_of
-from study.outcomes import AbandonedError
+from study.outcomes import AbandonedError, UnfitError
 from study.plan.cost import trial_cost
+from study.plan.machine import this_machine
 from study.settings import Trial
 from study.store import checkpoints
-from study.store.rows import TrialResult
+from study.store.rows import TrialResult, lost_result
 from study.store.writer import AttemptTakenError, write_result
 from study.train.trial import train_trial
 
@@ -44,7 +46,7 @@ class Job:
     """One attempt at a trial: what to train, where its rows go, and how long it may take.
 
     `ends_at` is the end of the whole study in seconds since 1970, `time_s` the limit of this trial. `run`
-    names the run that hands it out.
+    names the run that hands it out. `may_not_fit` trains what is predicted not to fit the memory.
     """
 
     trial: Trial
@@ -54,6 +56,7 @@ class Job:
     time_s: float | None = None
     concurrent_trials: int = 1
     run: str = ""
+    may_not_fit: bool = False
 
     @property
     def device(self) -> str:
@@ -67,16 +70,18 @@ class Job:
         return self.ends_at is not None and time.time() >= self.ends_at
 
     def train(self, **how: Any) -> TrialResult:
-        """Train from now on, within the limits, after predicting the memory that training will take."""
+        """Train from now on, within the limits, after predicting the memory that training will take.
+
+        Returns:
+            The trial's rows. One that is predicted not to fit this machine ends as ``unfit`` at once.
+        """
         scaling = self.trial.settings.scaling
         # Thread counts belong to the thread that computes, so they are set here.
         torch.set_num_threads(max(1, int(scaling.cpus_per_worker)))
         limits = [self.ends_at, None if self.time_s is None else time.time() + self.time_s]
-        trial = self.trial
-        # Of a sharded network there is no more than an estimate, of a compiled one a bound.
-        if scaling.parallel == "ddp" and strategy_of(trial.settings).predicts_exactly:
-            with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
-                trial = replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
+        trial = self.predicted
+        if why := self._lack(trial):
+            return lost_result(trial, UnfitError(why), attempt=self.attempt, started_at=datetime.now(UTC))
         return train_trial(
             trial,
             attempt=self.attempt,
@@ -85,6 +90,27 @@ class Job:
             device=self.device,
             **how,
         )
+
+    @property
+    def fits(self) -> bool:
+        """Whether this machine has the memory that the trial is predicted to take, or it may be tried."""
+        return not self._lack(self.predicted)
+
+    @property
+    def predicted(self) -> Trial:
+        """The trial with the memory that a step of it will take, where that can be told exactly."""
+        trial = self.trial
+        # Of a sharded network there is no more than an estimate, of a compiled one a bound.
+        if trial.settings.scaling.parallel == "ddp" and strategy_of(trial.settings).predicts_exactly:
+            with contextlib.suppress(Exception):  # A trial that cannot be built says so in its own row.
+                return replace(trial, memory_predicted_bytes=trial_cost(trial.settings).memory_bytes)
+        return trial
+
+    def _lack(self, trial: Trial) -> str:
+        strategy = strategy_of(trial.settings)
+        if self.may_not_fit or trial.settings.scaling.parallel != "ddp" or not strategy.predicts_exactly:
+            return ""
+        return this_machine().lacks(trial.memory_predicted_bytes, on_gpu=self.device == "cuda")
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
         """Save a state of the training as the trial's checkpoint, unless nothing is left to train.
@@ -114,7 +140,7 @@ class Job:
                 break
             except AttemptTakenError:
                 result = result.as_attempt(result.trial["attempt"] + 1)
-        if result.trial["outcome"] != outcomes.TIMEOUT:
+        if result.trial["outcome"] not in (outcomes.TIMEOUT, outcomes.UNFIT):
             checkpoints.remove(self.store, self.trial.trial_id)
         return result
 

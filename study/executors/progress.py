@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-FAILURES = frozenset({"diverged", "oom", "timeout", "failed"})
+FAILURES = frozenset({"diverged", "oom", "unfit", "timeout", "failed"})
 """Outcomes that count as failed. `pruned` does not: the search asked for it."""
 
 ELSEWHERE, FOUND = "elsewhere", "found"

@@ -29,6 +29,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from study.executors.job import SCORE, Job
 from study.executors.job_queue import JobQueue
 from study.executors.journal import Journal
+from study.outcomes import PRUNED, UNFIT
 from study.spec.axes import Axis
 from study.spec.search import Pruning
 
@@ -36,6 +37,9 @@ Row = Mapping[str, Any]
 Point = dict[str, Any]
 
 BRACKETS = 3
+TOO_LARGE = "memory of the machine"
+"""The constraint that a trial broke which was predicted not to fit."""
+
 REPEATS = 20
 """After so many repetitions in a row, a finite space is searched among its untried points."""
 
@@ -102,7 +106,7 @@ class StoreSearch(JobQueue):
                 values=values,
                 params=point,
                 distributions=self._space,
-                constraints=self._violations(rows) if values is not None else None,
+                constraints=self._told_violations(rows, values) or None,
             )
             self.study.add_trial(trial)
             self._untried.discard(point)
@@ -173,7 +177,7 @@ class StoreSearch(JobQueue):
             if all(trial_id in self._rows for trial_id in proposal.trial_ids):
                 rows = [self._rows[trial_id] for trial_id in proposal.trial_ids]
                 values, state = self._verdict(rows)
-                for name, violation in self._violations(rows).items() if values is not None else ():
+                for name, violation in self._told_violations(rows, values).items():
                     proposal.trial.set_constraint(name, violation)
                 told = self.study.tell(proposal.trial, values, state=state)
                 if self._journal is not None:
@@ -189,8 +193,16 @@ class StoreSearch(JobQueue):
         complete = [value for value in values if value is not None]
         if len(complete) == len(values):
             return [fmean(column) for column in zip(*complete, strict=True)], TrialState.COMPLETE
-        pruned = len(self._objectives) == 1 and any(row.get("outcome") == "pruned" for row in rows)
+        ends = {row.get("outcome") for row in rows}
+        # Samplers pass over failures. One that does not fit is to teach them where not to look.
+        pruned = UNFIT in ends or (len(self._objectives) == 1 and PRUNED in ends)
         return None, TrialState.PRUNED if pruned else TrialState.FAIL
+
+    def _told_violations(self, rows: Sequence[Row], values: list[float] | None) -> dict[str, float]:
+        """The violations to tell: of a point that has values, or that was too large for the machine."""
+        if values is None:
+            return {TOO_LARGE: 1.0} if any(row.get("outcome") == UNFIT for row in rows) else {}
+        return self._violations(rows)
 
     def _violations(self, rows: Sequence[Row]) -> dict[str, float]:
         """How far each constraint is broken by the worst seed, as a part of its limit; at most 0 if kept."""

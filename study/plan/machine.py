@@ -37,6 +37,26 @@ class Machine:
 
         return at_once(scaling, fit)
 
+    def lacks(self, needed_bytes: int | None, *, on_gpu: bool) -> str:
+        """Why one worker cannot run here, even alone. What is not known keeps nothing from being tried.
+
+        Args:
+            needed_bytes: What a training step takes on one worker.
+            on_gpu: Whether it takes it on a GPU.
+
+        Returns:
+            The reason and the remedy; empty if it can run.
+        """
+        available = self.gpu_memory_bytes if on_gpu else self.memory_bytes
+        if needed_bytes is None or available is None or needed_bytes <= available:
+            return ""
+        whose = "a GPU of this machine" if on_gpu else "this machine"
+        return (
+            f"a training step is predicted to take {needed_bytes:,} bytes; {whose} has {available:,}. "
+            "Choose a memory strategy that stores less, a smaller batch or model; or set budget.unfit: try, "
+            "to train it all the same"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)

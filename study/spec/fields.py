@@ -97,3 +97,11 @@ class Budget(Section):
     time_s: Annotated[float | None, Setting("Time of the whole study.", "seconds", above=0)] = None
     trials: Annotated[int | None, Setting("Trials of the whole study.", "trials", at_least=1)] = None
     trial_time_s: Annotated[float | None, Setting("Time of one trial.", "seconds", above=0)] = None
+    unfit: Annotated[
+        str,
+        Setting(
+            "What becomes of trials that are predicted not to fit the memory of their machine: a row that "
+            "says so, or an attempt all the same.",
+            choices=("skip", "try"),
+        ),
+    ] = "skip"

@@ -28,6 +28,8 @@ _TIMES = (
     *("epochs_done", "steps_done", "step_time_s", "wall_s", "device", "cpu_threads", "finished_at"),
 )
 
+_MEMORY = ("trial_id", "study", "attempt", "outcome", "memory_predicted_bytes", "gpus_per_worker")
+
 Row = dict[str, Any]
 """One row of the table of trials: every column, null where it is unknown."""
 
@@ -57,6 +59,21 @@ class History:
             found = self._table.attempts(("trial_id", "study", "outcome"), trial_ids)
         final = found.filter(has_ended(found))
         return dict(zip(final["trial_id"].to_pylist(), final["study"].to_pylist(), strict=True))
+
+    def unfit(self, trial_ids: Collection[str] | None = None) -> list[Row]:
+        """Return the last row of those of `trial_ids` that did not fit the machine of their last attempt.
+
+        It has the columns trial_id, study, memory_predicted_bytes and gpus_per_worker.
+
+        Raises:
+            StoreError: The store cannot be read, or is of a newer schema.
+        """
+        with _errors(self._store):
+            found = self._table.attempts(_MEMORY, trial_ids)
+        last: dict[str, Row] = {}
+        for row in found.to_pylist():
+            last[row["trial_id"]] = max(last.get(row["trial_id"], row), row, key=lambda r: r["attempt"] or 0)
+        return [row for row in last.values() if row["outcome"] == outcomes.UNFIT]
 
     def rows(self, trial_ids: Collection[str] | None = None) -> dict[str, Row]:
         """Return one row for each trial: its last attempt that ended ok, or else its last attempt.

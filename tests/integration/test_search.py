@@ -178,6 +178,43 @@ def test_a_search_runs_on_ray_with_several_objectives_and_is_done_afterwards(ray
     assert plan_run(more, store).searches[0].trials == 1
 
 
+@pytest.mark.parametrize("method", ["optuna", "grid"])
+def test_what_will_not_fit_is_recorded_and_never_started(ray_cluster, make_study, store, method):
+    # The wide network would take terabytes.
+    space = {"model.width": {"choice": [0.25, 8192]}}
+    if method == "grid":
+        study = make_study(space={"model.width": {"grid": [0.25, 8192]}})
+    else:
+        study = search_study(make_study, space, trials=2)
+    summary = run_study(study, store)
+    assert summary.outcomes == {"ok": 1, "unfit": 1}
+    assert summary.exit_code == 1
+    (row,) = [row for row in read_rows(store).values() if row["outcome"] == "unfit"]
+    assert (row["width"], row["epochs_done"], row["error_class"]) == (8192, 0, "UnfitError")
+    again = run_study(study, store)
+    assert (again.trained, again.already_done, again.left) == (0, 2, 0)
+
+
+@pytest.mark.parametrize("objectives", [ONE, OBJECTIVES], ids=["one", "several"])
+def test_the_sampler_learns_where_trials_do_not_fit(make_study, objectives):
+    study = search_study(make_study, {"train.learning_rate": {"uniform": [0.001, 1.0]}}, trials=60)
+    first = searcher_of(study, limit=60, objectives=objectives)
+    rates, known = [], []
+    for number in range(60):
+        rate = first.suggest(str(number))["job"].trial.settings.train.learning_rate
+        row = good(1 - abs(rate - 0.75)) if rate > 0.5 else {"epoch": 0, "outcome": "unfit"}
+        first.on_trial_complete(str(number), row)
+        rates.append(rate)
+        known.append(({"train.learning_rate": rate}, [{"trial_id": str(number), **row}]))
+    assert sum(rate <= 0.5 for rate in rates[30:]) < 10, "the samples lie where trials fit"
+    unfit = [t for t in first.study.trials if t.state != TrialState.COMPLETE]
+    assert {(t.state, t.constraints["memory of the machine"]) for t in unfit} == {(TrialState.PRUNED, 1.0)}
+    assert all(t.params["train.learning_rate"] > 0.5 for t in first.study.best_trials)
+    again = searcher_of(study, limit=1, objectives=objectives, known=known)
+    for told, then in zip(again.study.trials, first.study.trials, strict=True):
+        assert (told.state, told.constraints) == (then.state, then.constraints)
+
+
 LIMITED = {"memory_peak_bytes": {"max": 1000.0}}
 
 

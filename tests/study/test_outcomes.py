@@ -12,6 +12,7 @@ from study import outcomes
         (outcomes.TimeUpError("x"), "timeout"),
         (outcomes.StopError("x"), "pruned"),
         (MemoryError(), "oom"),
+        (outcomes.UnfitError("x"), "unfit"),
         (torch.OutOfMemoryError("CUDA out of memory."), "oom"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "oom"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),
@@ -30,7 +31,7 @@ def test_an_allocation_that_no_machine_can_make_is_oom():
 
 
 def test_final_outcomes_are_those_that_time_and_repair_do_not_change():
-    assert set(OUTCOMES) - set(outcomes.FINAL) == {"timeout", "failed"}
+    assert set(OUTCOMES) - set(outcomes.FINAL) == {"unfit", "timeout", "failed"}
 
 
 def test_lost_processes_are_worth_another_try_and_mistakes_are_not():
