@@ -204,7 +204,9 @@ class Execution:
         return Batch(
             scaling=settings.scaling,
             queue=searcher,
-            scheduler=make_scheduler(step.pruning, epochs=settings.train.epochs),
+            scheduler=make_scheduler(
+                step.pruning, epochs=settings.train.epochs, objectives=search.objectives
+            ),
         )
 
     def _job(self, trial: Trial, following: dict[str, int], cluster: Cluster) -> Job:

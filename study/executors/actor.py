@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 
 from study import outcomes
-from study.executors.job import Job, Watch, numbers_of, report_of
+from study.executors.job import Job, Watch, numbers_of, report_of, telling
 from study.executors.progress import ELSEWHERE, FOUND
 from study.outcomes import AbandonedError
 from study.store import checkpoints
@@ -38,9 +38,8 @@ def train_here(job: Job, watch: Watch) -> dict[str, Any]:
         AbandonedError: The store took no checkpoint, or another run trains this trial now.
     """
     result = job.train(
-        on_epoch=watch.epoch,
-        save=job.save,
         resume=checkpoints.load(job.store, job.trial.trial_id),
+        **telling(job, watch.epoch),
     )
     if not watch.is_ours():
         raise AbandonedError("another run took this trial over")

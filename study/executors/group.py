@@ -17,7 +17,7 @@ from typing import Any
 from study import outcomes
 from study.errors import StoreError
 from study.executors.actor import TrialActor
-from study.executors.job import Job, Watch, numbers_of
+from study.executors.job import Job, Watch, numbers_of, telling
 from study.executors.lost import first_failure
 from study.outcomes import AbandonedError, PeerLostError, UnfitError
 from study.store import checkpoints
@@ -223,8 +223,11 @@ def train_rank(config: dict[str, Any]) -> None:
         result = job.train(
             distributed=place,
             resume=resume,
-            save=job.save if first else lambda state, epoch: None,
-            on_epoch=(lambda row: ask(numbers_of(row))) if first else None,
+            **(
+                telling(job, lambda row: ask(numbers_of(row)))
+                if first
+                else {"save": lambda state, epoch: None}
+            ),
         )
     except AbandonedError as error:
         raise error.__cause__ or RuntimeError(str(error)) from None

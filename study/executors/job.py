@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -143,6 +144,30 @@ class Job:
         if result.trial["outcome"] not in (outcomes.TIMEOUT, outcomes.UNFIT):
             checkpoints.remove(self.store, self.trial.trial_id)
         return result
+
+
+def telling(job: Job, on_epoch: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Let a training tell what is known of the trial, such as its memory, beside each epoch's own numbers.
+
+    A search may judge by it.
+
+    Args:
+        job: What is trained.
+        on_epoch: Is told; it answers whether to stop.
+
+    Returns:
+        The arguments `save` and `on_epoch` of the training.
+    """
+    known: dict[str, Any] = {}
+
+    def save(state: dict[str, Any], epoch: int) -> None:
+        known.update(state["columns"])
+        job.save(state, epoch)
+
+    def tell(row: dict[str, Any]) -> bool:
+        return on_epoch({**known, **{name: value for name, value in row.items() if value is not None}})
+
+    return {"save": save, "on_epoch": tell}
 
 
 def numbers_of(row: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 from study.executors.job import SCORE, Job
 from study.executors.job_queue import JobQueue
 from study.executors.journal import Journal
+from study.executors.pareto_pruning import ParetoPruning
 from study.outcomes import PRUNED, UNFIT
 from study.spec.axes import Axis
 from study.spec.search import Pruning
@@ -37,6 +38,8 @@ Row = Mapping[str, Any]
 Point = dict[str, Any]
 
 BRACKETS = 3
+REDUCTION = 4
+"""One in so many trials goes on from a rung; the next rung is so many times as far."""
 TOO_LARGE = "memory of the machine"
 """The constraint that a trial broke which was predicted not to fit."""
 
@@ -285,15 +288,30 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         return samplers[name](seed=seed)
 
 
-def make_scheduler(pruning: Pruning | None, *, epochs: int) -> TrialScheduler | None:
-    """The Tune scheduler that stops unpromising trials by validation accuracy, or None for no pruning."""
+def make_scheduler(
+    pruning: Pruning | None, *, epochs: int, objectives: Mapping[str, str] | None = None
+) -> TrialScheduler | None:
+    """The Tune scheduler that stops unpromising trials, or None for no pruning.
+
+    Args:
+        pruning: What the study file says.
+        epochs: Epochs of a trial.
+        objectives: Of the search. Several are judged together, by non-dominated rank; otherwise validation
+            accuracy is.
+
+    Returns:
+        The scheduler, new.
+    """
     if pruning is None:
         return None
+    if objectives is not None and len(objectives) > 1:
+        return _pareto_scheduler(pruning, epochs, objectives)
     common: dict[str, Any] = {"time_attr": "epoch", "metric": SCORE, "mode": "max"}
     grace = max(1, pruning.warmup_epochs)
     if pruning.method != "median":
         return AsyncHyperBandScheduler(
             **common,
+            reduction_factor=REDUCTION,
             grace_period=min(grace, epochs),
             max_t=epochs,
             brackets=BRACKETS if pruning.method == "hyperband" else 1,
@@ -306,3 +324,16 @@ def make_scheduler(pruning: Pruning | None, *, epochs: int) -> TrialScheduler | 
         # No pauses: one would end the trial's training. The rule counts from minus infinity.
         min_time_slice=math.inf,  # type: ignore[arg-type]
     )
+
+
+def _pareto_scheduler(pruning: Pruning, epochs: int, objectives: Mapping[str, str]) -> ParetoPruning:
+    """The rungs of each method, as it has them for one objective."""
+    grace = max(1, pruning.warmup_epochs)
+    if pruning.method == "median":
+        every = [range(grace, epochs)]
+        return ParetoPruning(objectives, brackets=every, keep=0.5, startup=pruning.startup_trials)
+    brackets = [
+        [rung for power in range(epochs) if (rung := grace * REDUCTION ** (power + first)) < epochs]
+        for first in range(BRACKETS if pruning.method == "hyperband" else 1)
+    ]
+    return ParetoPruning(objectives, brackets=brackets, keep=1 / REDUCTION)

@@ -38,7 +38,10 @@ Direction = Annotated[str, Setting(choices=DIRECTIONS)]
 
 
 class Pruning(Section):
-    """Stopping of unpromising trials, judged by their validation accuracy after each epoch.
+    """Stopping of unpromising trials, judged after each epoch by their validation accuracy.
+
+    In a search for several objectives they are judged by all that are known by then: trials at the same epoch
+    are sorted into fronts, those of a front by the room around them, and the first of them go on.
 
     ``asha`` is asynchronous successive halving (``halving`` is the same), ``hyperband`` the same in brackets
     of several first rungs, ``median`` stops what is below the median of the others. A stopped trial is
