@@ -109,7 +109,7 @@ def predict_memory(
     loss: Loss = F.cross_entropy,
 ) -> MemoryUse:
     """Return what `peak_memory` would measure on a CPU, computed on fake tensors: no memory is allocated for
-    them.
+    them. Of an LSTM layer a forward pass is run, as `revmodels.memory.recurrent` says.
 
     Args:
         model: a module, or a function that builds one, which is called under the ``meta`` device.

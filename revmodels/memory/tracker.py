@@ -7,7 +7,17 @@ import weakref
 import torch
 from torch import Tensor
 
+from revmodels.memory.recurrent import (
+    LAYER,
+    LAYER_BACKWARD,
+    WORKSPACE,
+    with_two_bias_gradients,
+    workspace_bytes,
+)
 from revmodels.torch_internals import TorchDispatchMode, storage_key, tree_leaves
+
+SUMMED_IN_PLACE = (torch.ops.aten.mse_loss.default, torch.ops.aten.smooth_l1_loss.default)
+"""Losses whose sum stays in the storage that held a number for every element."""
 
 
 class Tracker(TorchDispatchMode):
@@ -30,6 +40,8 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
+        if func is LAYER_BACKWARD:
+            out = with_two_bias_gradients(out)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 size = None
@@ -40,6 +52,11 @@ class Tracker(TorchDispatchMode):
                 ):
                     # Fake kernels give the batch statistics the dtype of the input; they have the weight's.
                     size = leaf.numel() * args[1].element_size()
+                elif func is LAYER and leaf is out[WORKSPACE]:
+                    size = workspace_bytes(args, out)
+                elif func in SUMMED_IN_PLACE:
+                    # Fake kernels give the sum the storage of one number.
+                    size = args[0].numel() * leaf.element_size()
                 self.follow(leaf, self.category, move=False, size=size)
         return out
 

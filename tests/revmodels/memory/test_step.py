@@ -1,13 +1,16 @@
 """Peak memory: flat in depth when reversing, the same on real and fake tensors, and no trace left."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from revmodels import Precision, create_model
+from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
 from revmodels.measure import peak_memory, predict_memory
+from revmodels.memory import recurrent
 from revmodels.memory import step as memory
 
 
@@ -42,6 +45,49 @@ def test_prediction_equals_measurement_to_the_byte(strategy, compute):
     on_meta = tuple(t.to("meta") for t in batch)
     assert predict_memory(model, on_meta) == measured
     assert predict_memory(lambda: build(26, strategy, precision), on_meta) == measured
+
+
+def squares(out, targets):
+    return (out - targets).square().mean()
+
+
+class Recurrent(nn.LSTM):
+    """An LSTM that returns its sequence alone."""
+
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+@pytest.mark.parametrize("strategy", ["store", "reverse", "checkpoint"])
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 2}, {"bias": False}])
+def test_prediction_of_an_lstm_equals_measurement_to_the_byte(strategy, settings):
+    blocks = [
+        ReversibleBlock(
+            Recurrent(16, 16, batch_first=True, **settings), Recurrent(16, 16, **settings), split_dim=-1
+        )
+        for _ in range(3)
+    ]
+    model = ReversibleSequence(blocks, strategy, split_dim=-1)
+    batch = torch.randn(4, 10, 32), torch.randn(4, 10, 32)
+    assert predict_memory(model, batch, loss=squares) == peak_memory(model, batch, loss=squares)
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.smooth_l1_loss, F.huber_loss, F.l1_loss])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_prediction_under_a_loss_of_regression_equals_measurement_to_the_byte(loss, reduction):
+    loss, batch = partial(loss, reduction=reduction), (torch.randn(4, 64), torch.randn(4, 64))
+    model = nn.Linear(64, 64)
+    assert predict_memory(model, batch, loss=loss) == peak_memory(model, batch, loss=loss)
+
+
+def test_prediction_of_a_large_lstm_is_made_from_a_part_of_its_batch(monkeypatch):
+    model, batch = Recurrent(32, 32), (torch.randn(16, 64, 32), torch.randn(16, 64, 32))
+    monkeypatch.setattr(recurrent, "MOST_NUMBERS", 16 * 8 * 32)
+    recurrent._asked.cache_clear()
+    predicted = predict_memory(model, batch, loss=squares).activation_bytes
+    recurrent._asked.cache_clear()
+    measured = peak_memory(model, batch, loss=squares).activation_bytes
+    assert predicted == pytest.approx(measured, rel=0.05)
 
 
 def test_categories_add_up_to_what_is_known():
