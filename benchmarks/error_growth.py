@@ -91,7 +91,8 @@ def rebuilt_error(depth: int, precision: Precision, seed: int) -> float:
     """Relative error of the input, by the public inverse and without gradients."""
     net, x = network(depth, precision, seed)
     if precision.coupling == "exact":
-        from revmodels.coupling.grid import check_bits, to_grid
+        from revmodels.coupling.grid import to_grid
+        from revmodels.grid_bits import check_bits
 
         x = to_grid(x, check_bits(precision.grid_bits, x.dtype))
     with torch.no_grad():

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from revmodels.coupling.grid import Range
+from typing import Protocol
 
 
 class RevModelsError(Exception):
@@ -109,6 +106,30 @@ class CompileError(RevModelsError, RuntimeError):
     """A residual function that `torch.compile` cannot trace."""
 
 
+class SeenRange(Protocol):
+    """What a `RangeError` tells of: `revmodels.coupling.range.Range` is one."""
+
+    @property
+    def value(self) -> float:
+        """The largest magnitude in either stream."""
+
+    @property
+    def block(self) -> int:
+        """The block whose output it is in; -1 for the input of the first."""
+
+    @property
+    def limit(self) -> float:
+        """The magnitude to stay below."""
+
+    @property
+    def grid_bits(self) -> int:
+        """The k of the grid of 2^-k."""
+
+    @property
+    def fitting_bits(self) -> int | None:
+        """The largest k that would hold the value, if one does."""
+
+
 class RangeError(RevModelsError, ArithmeticError):
     """A stream that left the range of its fixed-point grid, so that its inverse is not exact.
 
@@ -116,7 +137,7 @@ class RangeError(RevModelsError, ArithmeticError):
         seen: block, value and limit.
     """
 
-    def __init__(self, seen: Range) -> None:
+    def __init__(self, seen: SeenRange) -> None:
         self.seen = seen
         where = "the input of the first block" if seen.block < 0 else f"the output of block {seen.block}"
         text = (

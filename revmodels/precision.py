@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revmodels.coupling.grid import check_bits, grid_limit
 from revmodels.errors import PrecisionError, one_of
+from revmodels.grid_bits import check_bits, grid_limit
 
 DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,

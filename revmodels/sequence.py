@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.coupling.block import Pair, ReversibleBlock, split
-from revmodels.coupling.grid import Extent, Range, one_grid, to_grid
+from revmodels.coupling.grid import one_grid, to_grid
+from revmodels.coupling.range import Extent, Range
 from revmodels.engine.eager import Observer
 from revmodels.engine.recomputed_input import Origin
 from revmodels.errors import StrategyError

@@ -62,8 +62,8 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
                 raise StudyError(path, value=value, rule=error.rule, remedy=error.remedy) from None
         return settings
     from revmodels import Precision
-    from revmodels.coupling.grid import check_bits
     from revmodels.errors import PrecisionError
+    from revmodels.grid_bits import check_bits
     from revmodels.models.architecture import PRESETS
 
     try:

@@ -15,8 +15,8 @@ from revmodels.compiled.random_numbers import Seeded
 from revmodels.compiled.shared_unit import Template, templates
 from revmodels.compiled.side_effects import check_buffers, refused
 from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
-from revmodels.engine.replayed_state import batch_norms, frozen_statistics
 from revmodels.errors import CompileError
+from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.torch_internals import version
 
 

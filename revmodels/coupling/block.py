@@ -20,10 +20,12 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from revmodels.coupling.grid import Extent, check_bits, to_grid
-from revmodels.engine.replayed_state import batch_norms, frozen_statistics
+from revmodels.coupling.grid import to_grid
+from revmodels.coupling.range import Extent
 from revmodels.errors import PrecisionError, ResidualError, SplitError, one_of
+from revmodels.grid_bits import check_bits
 from revmodels.precision import COUPLINGS, Precision
+from revmodels.running_statistics import batch_norms, frozen_statistics
 
 Pair = tuple[Tensor, Tensor]
 Step = Callable[[Tensor, Tensor], Pair]

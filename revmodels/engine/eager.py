@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from revmodels.coupling.block import Pair, ReversibleBlock, separate
-from revmodels.coupling.grid import Extent
+from revmodels.coupling.range import Extent
 from revmodels.engine.evaluation import refuse_tangents
 from revmodels.engine.recomputed_input import Origin
 from revmodels.engine.replayed_state import Autocast

@@ -30,8 +30,9 @@ from revmodels.engine.module_state import (
     put_back_to,
     tensors_held,
 )
-from revmodels.engine.replayed_state import RandomState, frozen_statistics
+from revmodels.engine.replayed_state import RandomState
 from revmodels.errors import ReplayError, TransformError
+from revmodels.running_statistics import frozen_statistics
 from revmodels.torch_internals import has_global_hook, own_buffers, own_parameters, version
 
 Function = Callable[[Tensor], Tensor]

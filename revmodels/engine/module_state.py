@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revmodels.engine.replayed_state import moves_statistics
 from revmodels.errors import ReplayError
+from revmodels.running_statistics import moves_statistics
 from revmodels.torch_internals import (
     BatchNorm,
     Dropout,

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.coupling.block import Pair, split
-from revmodels.engine.replayed_state import RandomState, batch_norms, frozen_statistics
+from revmodels.engine.replayed_state import RandomState
 from revmodels.errors import ReplayError
+from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.torch_internals import version
 
 

@@ -21,7 +21,7 @@ from revmodels.engine.module_state import (
     layers_within_reach,
     put_back_to,
 )
-from revmodels.engine.replayed_state import ScratchStatistics
+from revmodels.running_statistics import ScratchStatistics
 
 
 class RepeatedCall:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from revmodels.coupling.block import Pair, ReversibleBlock
-from revmodels.engine.replayed_state import batch_norms, frozen_statistics
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
+from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.sequence import ReversibleSequence
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from revmodels.coupling.block import ReversibleBlock
-    from revmodels.coupling.grid import Extent
+    from revmodels.coupling.range import Extent
     from revmodels.engine.eager import Observer
     from revmodels.engine.recomputed_input import Origin
     from revmodels.strategies.memory_plan import Plans

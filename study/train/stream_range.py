@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from revmodels.coupling.grid import check_bits, grid_limit
+from revmodels.grid_bits import check_bits, grid_limit
 from revmodels.precision import DTYPES
 from revmodels.sequence import ReversibleSequence
 from study.settings import PrecisionSettings

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_model
-from revmodels.coupling.grid import DEFAULT_BITS, grid_limit, to_grid
+from revmodels.coupling.grid import to_grid
 from revmodels.engine import eager as engine
 from revmodels.errors import PrecisionError, RangeError
+from revmodels.grid_bits import DEFAULT_BITS, grid_limit
 from revmodels.measure import peak_memory, predict_memory
 from revmodels.models.layers import UnitOptions, residual_function
 from tests.revmodels.blocks import gradients
