@@ -194,13 +194,14 @@ def _gradients(
 
 def _reference_gradients(model: nn.Module, batch: Batch, loss: Loss) -> dict[int, Tensor]:
     """Gradients of a stored float64 copy of `model`, by the ids of the model's own parameters."""
-    copied = copy.deepcopy(model).double()
+    copied = copy.deepcopy(model)
     sequences = [m for m in copied.modules() if isinstance(m, ReversibleSequence)]
     for m in copied.modules():
         if isinstance(m, ResidualNetwork):
             m.precision = FP64
     for sequence in sequences:
         sequence.set_precision(FP64)
+    copied.double()  # after the policies, which would keep the parameters in their own dtype
     inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs_of(batch))
     exact = _gradients(copied, sequences, "store", (inputs, batch[1]), loss)
     pairs = zip(model.parameters(), copied.parameters(), strict=True)

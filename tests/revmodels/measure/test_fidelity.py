@@ -158,3 +158,13 @@ def test_reference_of_a_float64_network_is_itself():
     blocks = fidelity(model, batch, reference=True).blocks
     assert all(b.stored_reference_rel_error == 0 for b in blocks)
     assert all(b.reference_rel_error < 1e-8 for b in blocks)
+
+
+def test_the_float64_reference_of_a_network_with_a_policy_of_its_own_warns_of_nothing(recwarn):
+    precision = Precision(compute="bf16")
+    model = create_model("revnet38", num_classes=4, width=0.25, precision=precision)
+    images, labels = torch.randn(4, 3, 8, 8), torch.randint(4, (4,))
+    found = fidelity(model, (images, labels), reference=True)
+    assert [str(w.message) for w in recwarn.list if w.category is UserWarning] == []
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert all(block.reference_rel_error is not None for block in found.blocks)
