@@ -50,11 +50,12 @@ def rebuilt(forward: ForwardPass, indices: range, keeps: Sequence[bool], *stream
     """
     import torch
 
-    from revmodels.compiled import network as compiled
     from revmodels.engine import eager
 
     x1, x2 = streams
     if torch.compiler.is_dynamo_compiling() and forward.observer is None:
+        from revmodels.compiled import network as compiled  # imports the compiler, which takes a second
+
         return compiled.run(forward.units, indices, x1, x2, keeps=tuple(keeps))
     first = indices[0]
     return eager.run(
