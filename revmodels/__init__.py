@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from revmodels.coupling.block import ReversibleBlock
     from revmodels.coupling.stage_entry import StageEntry
     from revmodels.errors import RevModelsError
+    from revmodels.models.architecture import list_models
     from revmodels.models.irevnet import IRevNet
-    from revmodels.models.presets import create_model, list_models
+    from revmodels.models.presets import create_model
     from revmodels.models.resnet import ResNet
     from revmodels.models.revnet import RevNet
     from revmodels.models.revvit import RevViT
@@ -42,8 +43,9 @@ _HOMES = {
     "coupling.block": ("ReversibleBlock",),
     "coupling.stage_entry": ("StageEntry",),
     "errors": ("RevModelsError",),
+    "models.architecture": ("list_models",),
     "models.irevnet": ("IRevNet",),
-    "models.presets": ("create_model", "list_models"),
+    "models.presets": ("create_model",),
     "models.resnet": ("ResNet",),
     "models.revnet": ("RevNet",),
     "models.revvit": ("RevViT",),

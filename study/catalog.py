@@ -11,17 +11,54 @@ TABLES = {"cifar": (10, 100), "imagenet": (1000,)}
 """The class counts the paper reports parameters for, by stem."""
 
 
+PARAMETERS = {
+    "irevnet": (6_269_696, 512),
+    "irevnet302": (122_047_356, 3_072),
+    "resnet32": (463_504, 64),
+    "resnet50": (23_500_352, 2_048),
+    "resnet101": (42_492_480, 2_048),
+    "resnet110": (1_727_312, 64),
+    "resnet152": (58_136_128, 2_048),
+    "resnet164": (1_700_688, 256),
+    "revnet38": (463_760, 112),
+    "revnet56": (24_224_128, 3_328),
+    "revnet104": (42_099_072, 3_328),
+    "revnet110": (1_727_904, 128),
+    "revnet164": (1_743_648, 512),
+    "revvit_small": (21_665_664, 768),
+    "revvit_base": (85_798_656, 1_536),
+}
+"""Of each preset: parameters without the classifier, and features that are classified, as `count_parameters`
+finds them. They stand here because counting builds every network, which takes PyTorch and seconds."""
+
+
+def count_parameters(name: str) -> tuple[int, int]:
+    """Return a preset's parameters without its classifier, and the number of features that it classifies.
+
+    The network is built on torch's meta device, so nothing is allocated.
+    """
+    import torch
+
+    from revmodels import create_model
+
+    with torch.device("meta"):
+        model = create_model(name, num_classes=1)
+    *_, classifier = (part for part in model.head.modules() if isinstance(part, torch.nn.Linear))
+    # The classifier of one class has a weight for each feature, and a bias.
+    without = sum(p.numel() for p in model.parameters()) - classifier.in_features - 1
+    return without, classifier.in_features
+
+
 def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
     """Return one row per preset that matches a shell pattern, with parameters at the paper's class counts.
 
-    The networks are built on torch's meta device, so nothing is allocated.
+    Nothing is built, but for a preset that `PARAMETERS` does not have.
 
     Raises:
         StudyError: No preset matches; the message names the nearest.
     """
-    import torch
-
-    from revmodels import create_model, list_models
+    from revmodels.models.architecture import PRESETS, list_models
+    from revmodels.strategies.registry import usable_strategies
     from study.errors import StudyError, nearest
 
     names = list_models(pattern)
@@ -31,25 +68,22 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
         )
     rows = []
     for name in names:
-        with torch.device("meta"):
-            model = create_model(name, num_classes=1)
-        # A class more is a weight for each feature that is classified, and a bias.
-        *_, classifier = (part for part in model.head.modules() if isinstance(part, torch.nn.Linear))
-        without = sum(p.numel() for p in model.parameters()) - classifier.in_features - 1
-        counts = {classes: without + classes * (classifier.in_features + 1) for classes in (10, 100, 1000)}
-        stem = model.architecture.stem
+        architecture = PRESETS[name]
+        without, features = PARAMETERS.get(name) or count_parameters(name)
+        # A class is a weight for each feature that is classified, and a bias.
+        counts = {classes: without + classes * (features + 1) for classes in (10, 100, 1000)}
         rows.append(
             {
                 "model": name,
-                "family": model.family,
-                "block": model.block,
-                "depth": model.depth,
-                "stem": stem,
+                "family": architecture.family,
+                "block": architecture.block,
+                "depth": architecture.depth,
+                "stem": architecture.stem,
                 **{
-                    f"parameters_{classes}": counts[classes] if classes in TABLES[stem] else None
+                    f"parameters_{classes}": counts[classes] if classes in TABLES[architecture.stem] else None
                     for classes in (10, 100, 1000)
                 },
-                "strategies": ", ".join(model.strategies),
+                "strategies": ", ".join(usable_strategies(invertible=architecture.is_reversible)),
             }
         )
     return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 
 from revmodels.errors import DepthError, ResolutionError, WidthError
 
@@ -278,3 +279,13 @@ PRESETS: dict[str, Architecture] = {
 }
 """The networks by name: of the RevNet paper and its code; of Jacobsen et al. (ICLR 2018), for CIFAR with the
 image padded to 16 channels and for ImageNet unpadded; of Mangalam et al. (CVPR 2022), sizes S and B."""
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the presets that match a shell pattern, sorted by family and depth.
+
+    >>> list_models("revnet1*")
+    ['revnet104', 'revnet110', 'revnet164']
+    """
+    names = sorted(PRESETS, key=lambda name: (PRESETS[name].family, PRESETS[name].depth))
+    return [name for name in names if fnmatch(name, pattern)]

@@ -1,12 +1,11 @@
-"""Networks by name, in timm's convention: `create_model` and `list_models`."""
+"""Networks by name, in timm's convention: `create_model`."""
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from typing import Any
 
 from revmodels.errors import ResolutionError, StrategyError, UnknownModelError, one_of
-from revmodels.models.architecture import PRESETS, RevViTArchitecture
+from revmodels.models.architecture import PRESETS, RevViTArchitecture, list_models
 from revmodels.models.base import ResidualNetwork
 from revmodels.models.irevnet import IRevNet
 from revmodels.models.layers import UnitOptions
@@ -18,16 +17,6 @@ from revmodels.precision import Precision
 from revmodels.strategies.registry import default_strategy
 
 FAMILIES: dict[str, Any] = {"revnet": RevNet, "resnet": ResNet, "irevnet": IRevNet, "revvit": RevViT}
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the presets that match a shell pattern, sorted by family and depth.
-
-    >>> list_models("revnet1*")
-    ['revnet104', 'revnet110', 'revnet164']
-    """
-    names = sorted(PRESETS, key=lambda name: (PRESETS[name].family, PRESETS[name].depth))
-    return [name for name in names if fnmatch(name, pattern)]
 
 
 def create_model(

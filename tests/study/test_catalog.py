@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from revmodels import create_model, list_models
-from study.catalog import model_rows
+from study import catalog
+from study.catalog import PARAMETERS, count_parameters, model_rows
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -22,9 +23,33 @@ def test_parameters_are_those_of_the_network_that_is_built(name):
             assert shown == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", list_models())
+def test_the_table_has_what_counting_the_parameters_of_the_built_network_finds(name):
+    assert PARAMETERS[name] == count_parameters(name), f"write it into PARAMETERS of {catalog.__file__}"
+
+
+@pytest.mark.parametrize("name", ["revnet110", "resnet50", "irevnet", "revvit_small"])
+def test_a_preset_that_the_table_has_not_is_counted(monkeypatch, name):
+    expected = model_rows(name)
+    monkeypatch.delitem(PARAMETERS, name)
+    assert model_rows(name) == expected
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_each_row_tells_what_the_network_itself_tells(name):
+    (row,) = model_rows(name)
+    with torch.device("meta"):
+        model = create_model(name, num_classes=10)
+    for column in ("family", "block", "depth"):
+        assert row[column] == getattr(model, column)
+    assert row["stem"] == model.architecture.stem
+    assert row["strategies"] == ", ".join(model.strategies)
+
+
 @pytest.mark.parametrize(
     "code",
     [
+        "from study.catalog import model_rows; model_rows()",
         "from study.catalog import dataset_rows; dataset_rows()",
         "from study.plan import make_plan; from study.spec import load_study; make_plan(load_study('smoke'))",
         "import study; dir(study); study.Study",
@@ -34,3 +59,9 @@ def test_what_trains_nothing_imports_neither_torch_nor_ray(code):
     end = "; import sys; print([name for name in ('torch', 'ray') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code + end], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_code_that_trains_a_trial_is_had_without_the_compiler():
+    code = "import sys, study.train.trial; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
