@@ -215,13 +215,12 @@ class ReversibleSequence(nn.Module):
             return self._run(x1, x2, None, origin)
         # Whether a compiler traces this is asked first: it knows the answer, and need not read `sys.modules`.
         if torch.compiler.is_dynamo_compiling() or "torch._dynamo" in sys.modules:
-            from revmodels.compiled.outside_graphs import run_on_grid
+            from revmodels.engine.outside_graphs import run_on_grid
 
-            return run_on_grid(self, x1, x2, bits, origin)
-        return self.run_on_grid(x1, x2, bits, origin)
+            return run_on_grid(self._run_on_grid, x1, x2, bits, origin)
+        return self._run_on_grid(x1, x2, bits, origin)
 
-    def run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None) -> Pair:
-        """Apply units of exact coupling in turn; see `revmodels.compiled.outside_graphs.run_on_grid`."""
+    def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None) -> Pair:
         extent = Extent(bits, x1.dtype)
         # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
         if next(self.units()).has_inverse:

@@ -1,0 +1,39 @@
+"""What a compiler must leave alone, in a file of its own: its decorator takes a second to import.
+
+Import this file where something is being compiled, or where the compiler has been imported already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from revmodels.coupling.block import Pair
+from revmodels.engine.recomputed_input import Origin
+
+
+@torch.compiler.disable(
+    reason="exact coupling needs one kernel in forward pass and replay; run it uncompiled"
+)
+def run_on_grid(
+    run: Callable[[Tensor, Tensor, int, Origin | None], Pair],
+    x1: Tensor,
+    x2: Tensor,
+    bits: int,
+    origin: Origin | None,
+) -> Pair:
+    """Run units of exact coupling, with everything below them, outside any compiled graph.
+
+    Args:
+        run: applies the units to what follows.
+        x1: the first stream, of any shape and a floating dtype.
+        x2: the second, of the same shape and dtype.
+        bits: binary places of the grid.
+        origin: makes the two streams again; see `revmodels.sequence.ReversibleSequence.forward`.
+
+    Returns:
+        The two streams that `run` returns, of the input's dtype and, but for stage entries, shape.
+    """
+    return run(x1, x2, bits, origin)
