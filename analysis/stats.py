@@ -173,21 +173,32 @@ def settings_key(row: Row, *free: str, same: Sequence[str] = ()) -> Hashable:
             which memory is measured on a CPU count as one: they differ by less than strategies do.
 
     """
-    columns, paths = _bound(free, tuple(same))
-    values = tuple(map(row.get, columns))
-    if "memory_source" in same:
-        values = tuple("tracker" if value == "cpu_allocator" else value for value in values)
-    return (*values, _config_without(row.get("config_json"), paths))
+    columns, take, source, paths = _bound(free, tuple(same))
+    try:
+        values = take(row)
+    except KeyError:
+        values = tuple(map(row.get, columns))
+    if source is not None and values[source] == "cpu_allocator":
+        values = (*values[:source], "tracker", *values[source + 1 :])
+    return values, _config_without(row.get("config_json"), paths)
+
+
+_Bound = tuple[tuple[str, ...], Callable[[Row], tuple[Any, ...]], int | None, frozenset[str]]
 
 
 @functools.lru_cache(maxsize=256)
-def _bound(free: tuple[str, ...], same: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The columns that must agree, and the settings that need not."""
+def _bound(free: tuple[str, ...], same: tuple[str, ...]) -> _Bound:
+    """Return the columns that must agree, what takes them from a row, and the settings that need not agree.
+
+    Between the last two stands the place of ``memory_source`` among the columns, or None.
+    """
     columns, paths = set(), {"probe"}
     for factor in free:
         columns |= set(_FACTORS[factor][0])
         paths |= set(_FACTORS[factor][1])
-    return tuple(name for name in (*_COLUMNS, *same) if name not in columns), frozenset(paths)
+    names = tuple(name for name in (*_COLUMNS, *same) if name not in columns)
+    source = names.index("memory_source") if "memory_source" in names else None
+    return names, operator.itemgetter(*names), source, frozenset(paths)
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:
