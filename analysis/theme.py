@@ -22,7 +22,7 @@ OUTCOME_COLORS = {
     "diverged": "#D55E00",
     "oom": "#CC79A7",
     "pruned": "#8A8F98",
-    "unfit": "#8C510A",
+    "unfit": "#56B4E9",
     "timeout": "#E69F00",
     "failed": "#0072B2",
 }
