@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for name in list_models(chosen.models):
         with torch.device("meta"):
-            allowed = type(create_model(name, num_classes=10)).strategies
+            allowed = create_model(name, num_classes=10).strategies
         for strategy in STRATEGIES:
             if strategy in allowed:
                 rows.append(compare(name, strategy, chosen.batch))

@@ -119,7 +119,7 @@ def run_trials(
     told: Callable[[dict[str, Any]], None],
 ) -> int:
     """Train what the store has no row of, in turn, until the time is up; returns how many are left."""
-    done, following = History(store).done(), History(store).attempts()
+    done, following = set(History(store).done()), History(store).attempts()
     for trial in trials:
         if trial.trial_id in done:
             continue

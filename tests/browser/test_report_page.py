@@ -94,7 +94,7 @@ def test_a_mean_is_recomputed_over_what_is_left_and_loses_its_interval(page):
     after = page.evaluate(read)
     assert len(after["rows"]) == 1
     assert after["up"] is None
-    cell = page.locator(f'{ROWS}[data-row="{after["rows"][0]}"] td').nth(8)
+    cell = page.locator(f'{ROWS}[data-row="{after["rows"][0]}"] td').nth(9)
     assert float(cell.inner_text()) == pytest.approx(after["y"], abs=0.006)
 
 
@@ -463,7 +463,7 @@ def test_a_cell_of_the_precision_map_is_the_median_over_what_is_left(page):
     press_chip(page, "width", "0.5")
     after = page.evaluate(read)
     assert set(after["rows"]) < set(before["rows"])
-    cells = [float(page.locator(f'{ROWS}[data-row="{row}"] td').nth(8).inner_text()) for row in after["rows"]]
+    cells = [float(page.locator(f'{ROWS}[data-row="{row}"] td').nth(9).inner_text()) for row in after["rows"]]
     assert after["z"] == pytest.approx(statistics.median(cells), abs=0.006)
     assert float(after["text"]) == pytest.approx(after["z"], abs=0.06)
     press_chip(page, "precision", "bf16")
