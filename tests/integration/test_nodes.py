@@ -69,7 +69,9 @@ def cluster(tmp_path) -> Iterator[tuple[str, Callable[..., None]]]:
     folder = tempfile.mkdtemp(prefix="rs-", dir="/tmp")  # short, for the sockets of Ray in it
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
     # A Ray of our own, started before by this process, takes no other machines.
+    # Nor does it ask for the token that an earlier Ray of this user may have left.
     inherited = {name: value for name, value in os.environ.items() if name not in LOOPBACK}
+    inherited["RAY_AUTH_MODE"] = "disabled"
     machines: list[subprocess.Popen[bytes]] = []
 
     def add(*arguments: str, name: str, mount: str = "true", **environment: str) -> None:
