@@ -122,7 +122,7 @@ def test_machines_without_the_store_or_the_package_are_named(cluster, write_stud
     answer = finish(start("run", study, "--store", store, "--address", address), timeout=240)
     assert answer.code == 4, answer.err
     named = problems(answer.err)
-    assert named.keys() == {"elsewhere", "readonly", "without"}
+    assert named.keys() == {"elsewhere", "readonly", "without"}, answer.err
     assert "one and the same folder" in named["elsewhere"]
     assert "mount the shared folder" in named["elsewhere"]
     assert "Read-only file system" in named["readonly"]
