@@ -59,8 +59,9 @@ def test_a_machine_that_cannot_run_trials_is_a_fault_of_the_cluster(store, answe
 
 
 @pytest.fixture
-def cluster(tmp_path) -> Iterator[tuple[str, Callable[..., None]]]:
+def cluster(tmp_path, monkeypatch) -> Iterator[tuple[str, Callable[..., None]]]:
     """The address of a cluster, and a function that adds a machine with mounts of its own to it."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # set in this process for an earlier cluster
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not have mounts of its own")
     with socket.socket() as probe:
