@@ -29,6 +29,7 @@ from study.store.files import local_folder
 
 NAME = "optuna.journal"
 OUTCOMES = "outcomes"
+CONSTRAINTS = "constraints"
 LOCK_S = 5
 """A lock that is this old was left by a killed process: an entry takes milliseconds."""
 
@@ -60,13 +61,12 @@ class Journal:
                 path.rename(path.with_name(f".{NAME}.{uuid.uuid4().hex[:8]}"))
                 self._study = _open(path, name, objectives)
 
-    def holds(self, outcomes: Mapping[str, str]) -> bool:
-        """Whether the file has a trial of these seeds: trial ids with their outcomes."""
+    def find(self, outcomes: Mapping[str, str]) -> FrozenTrial | None:
+        """The file's trial of these seeds, trial ids with their outcomes, or None."""
         if self._study is None:
-            return False
-        return any(
-            t.user_attrs.get(OUTCOMES) == dict(outcomes) for t in self._study.get_trials(deepcopy=False)
-        )
+            return None
+        trials = self._study.get_trials(deepcopy=False)
+        return next((t for t in trials if t.user_attrs.get(OUTCOMES) == dict(outcomes)), None)
 
     def add(self, trial: FrozenTrial, outcomes: Mapping[str, str]) -> None:
         """Add an ended trial, with the trial ids of its seeds and how they ended."""
@@ -75,11 +75,16 @@ class Journal:
         trial.user_attrs = {OUTCOMES: dict(outcomes)}
         if trial.constraints:
             # As Optuna kept them before version 5: optuna-dashboard still looks for the list.
-            trial.system_attrs = {**trial.system_attrs, "constraints": list(trial.constraints.values())}
+            trial.system_attrs = {**trial.system_attrs, CONSTRAINTS: list(trial.constraints.values())}
         try:
             self._study.add_trial(trial)
         except OSError:
             self._study = None  # the disk is full, or gone: what becomes of the run is decided by its rows
+
+
+def attributes_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What a sampler noted of a trial, such as its generation, without what `Journal.add` put beside it."""
+    return {name: value for name, value in trial.system_attrs.items() if not name.startswith(CONSTRAINTS)}
 
 
 def _open(path: Path, name: str, objectives: Mapping[str, str]) -> optuna.Study:

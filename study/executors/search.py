@@ -28,7 +28,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from study.executors.job import SCORE, Job
 from study.executors.job_queue import JobQueue
-from study.executors.journal import Journal
+from study.executors.journal import Journal, attributes_of
 from study.executors.pareto_pruning import ParetoPruning
 from study.outcomes import PRUNED, UNFIT
 from study.spec.axes import Axis
@@ -49,10 +49,14 @@ REPEATS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A point that Optuna proposed and the trial ids, one per seed, that answer it."""
+    """A point that Optuna proposed and the trial ids, one per seed, that answer it.
+
+    `fresh` says that one of them had to be trained; otherwise the proposal was a repetition.
+    """
 
     trial: optuna.Trial
     trial_ids: tuple[str, ...]
+    fresh: bool
 
 
 class StoreSearch(JobQueue):
@@ -102,19 +106,24 @@ class StoreSearch(JobQueue):
             directions=["maximize" if d == "max" else "minimize" for d in objectives.values()],
             sampler=make_sampler(sampler, seed),
         )
+        self._seeded = (sampler, seed)
         for point, rows in known:
             values, state = self._verdict(rows)
+            ends = {row["trial_id"]: row["outcome"] for row in rows}
+            self._rows.update({row["trial_id"]: row for row in rows})
+            kept = None if journal is None else journal.find(ends)
             trial = create_trial(
                 state=state,
                 values=values,
                 params=point,
                 distributions=self._space,
                 constraints=self._told_violations(rows, values) or None,
+                intermediate_values=kept.intermediate_values if kept else None,
+                system_attrs=attributes_of(kept) if kept else None,
             )
             self.study.add_trial(trial)
             self._untried.discard(point)
-            ends = {row["trial_id"]: row["outcome"] for row in rows}
-            if journal is not None and not journal.holds(ends):
+            if journal is not None and kept is None:
                 journal.add(trial, ends)
 
     def propose(self) -> Job | None:
@@ -147,8 +156,9 @@ class StoreSearch(JobQueue):
     def _propose(self) -> bool:
         """Ask until a proposal has something to train; False if the space has nothing new."""
         for attempt in itertools.count():
+            number = self._seed_anew()
             if attempt >= REPEATS and self._untried.finite:
-                point = self._untried.pick()
+                point = self._untried.pick(number)
                 if point is None:
                     return False
                 self.study.enqueue_trial(point)
@@ -156,13 +166,30 @@ class StoreSearch(JobQueue):
             self._untried.discard(trial.params)
             jobs = self._make_jobs(trial.params)
             fresh = [job for job in jobs if self._is_new(job.trial.trial_id)]
-            self._open.append(Proposal(trial=trial, trial_ids=tuple(job.trial.trial_id for job in jobs)))
+            trial_ids = tuple(job.trial.trial_id for job in jobs)
+            self._open.append(Proposal(trial=trial, trial_ids=trial_ids, fresh=bool(fresh)))
             if fresh:
                 self._waiting.extend(fresh)
                 self._new += 1
                 return True
             self._settle()
         raise AssertionError("unreachable")
+
+    def _seed_anew(self) -> int:
+        """Seed the sampler by how many proposals there were, which a search that goes on knows as well.
+
+        A sampler that draws without looking at results stays: it repeats what it drew before, and these
+        proposals are answered from their rows.
+
+        Returns:
+            That number.
+        """
+        number = len(self.study.get_trials(deepcopy=False))
+        sampler, seed = self._seeded
+        if sampler not in ("qmc", "random"):
+            drawn = random.Random(f"{seed} {number}").randrange(2**31)
+            self.study.sampler = make_sampler(sampler, drawn)
+        return number
 
     def _is_new(self, trial_id: str) -> bool:
         """Neither trained, nor being trained or about to be."""
@@ -185,7 +212,8 @@ class StoreSearch(JobQueue):
                 told = self.study.tell(proposal.trial, values, state=state)
                 if self._journal is not None:
                     ends = {i: str(self._rows[i]["outcome"]) for i in proposal.trial_ids}
-                    self._journal.add(told, ends)
+                    if proposal.fresh or self._journal.find(ends) is None:
+                        self._journal.add(told, ends)
             else:
                 waiting.append(proposal)
         self._open = waiting
@@ -225,7 +253,7 @@ class _Untried:
 
     def __init__(self, space: Mapping[str, Axis], seed: int) -> None:
         values = [axis.values for axis in space.values()]
-        self._random = random.Random(seed)
+        self._seed = seed
         self._names = tuple(space)
         self._points: list[tuple[Any, ...]] = []
         self.finite = all(v is not None for v in values) and math.prod(len(v or ()) for v in values) <= 10_000
@@ -238,11 +266,12 @@ class _Untried:
         if key in self._points:
             self._points.remove(key)
 
-    def pick(self) -> Point | None:
-        """One of the points at random, or None if there is none left."""
-        return (
-            dict(zip(self._names, self._random.choice(self._points), strict=True)) if self._points else None
-        )
+    def pick(self, number: int) -> Point | None:
+        """One of the points at random, as proposal `number`; None if there is none left."""
+        if not self._points:
+            return None
+        chosen = random.Random(f"{self._seed} {number}").choice(self._points)
+        return dict(zip(self._names, chosen, strict=True))
 
 
 def objective_values(row: Row, objectives: Iterable[str]) -> list[float] | None:

@@ -31,6 +31,8 @@ def known_points(
     space = search_space(study, search.step)
     found: dict[str, tuple[Point, list[Row]]] = {}
     for row in sorted(rows.values(), key=lambda row: str(row["started_at"])):
+        if row.get("error_class") == KeyboardInterrupt.__name__:
+            continue  # it goes on, so it is still to be proposed
         point = point_of(row, space) if row["seed"] in search.seeds and row["config_json"] else None
         if point is None:
             continue
@@ -46,10 +48,11 @@ def known_points(
 def remaining(study: Study, search: PlannedSearch, rows: Mapping[str, Row]) -> PlannedSearch:
     """Return the search with `trials` cut to the points it has still to propose.
 
-    Points that this study's search proposed in earlier runs count, however they ended. A finite space cannot
+    Points that this study's search proposed in earlier runs count, however they ended, once every seed has. A
+    trial that the user interrupted has not ended. A finite space cannot
     yield more than its untried points.
     """
-    known = known_points(study, search, rows)
+    known = complete(search, known_points(study, search, rows))
     own = sum(
         any(row["study"] == study.name and row["origin"] == search.sampler for row in point_rows)
         for _, point_rows in known

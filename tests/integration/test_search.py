@@ -268,6 +268,55 @@ def test_every_sampler_lives_with_failures_limits_and_what_the_store_knows(
             assert broken == pytest.approx(trial.params["model.width"] / 0.25 - 1)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("objectives", [ONE, OBJECTIVES], ids=["one", "several"])
+@pytest.mark.parametrize("ended", [4, 13])
+def test_a_search_that_is_killed_and_goes_on_proposes_what_an_undisturbed_one_would(
+    make_study, tmp_path, sampler, objectives, ended
+):
+    space = {"train.learning_rate": {"loguniform": [0.01, 0.2]}, "train.momentum": {"uniform": [0.0, 0.99]}}
+    study = search_study(make_study, space, sampler=sampler, objectives=objectives, trials=17)
+    (search,) = plan_run(study, "no-store-here").searches
+
+    def proposals(searcher, rows, count):
+        found = []
+        for number in range(len(rows), len(rows) + count):
+            trial = searcher.suggest(str(number))["job"].trial
+            row = {**good(trial.settings.train.momentum), "memory_peak_bytes": 1000 + number}
+            row["outcome"] = {3: "diverged", 7: "pruned"}.get(number, "ok")
+            searcher.on_trial_result(str(number), {**row, "epoch": 1})
+            searcher.on_trial_complete(str(number), row)
+            rows[trial.trial_id] = {**settings_columns(trial, 0), "started_at": f"{number:02}", **row}
+            found.append(trial.trial_id)
+        return found
+
+    undisturbed = proposals(searcher_of(study, limit=17, objectives=objectives), {}, 17)
+    rows = {}
+    begun = searcher_of(study, limit=17, objectives=objectives, journal=journal_of(study, tmp_path))
+    assert proposals(begun, rows, ended) == undisturbed[:ended]
+    begun.suggest("in training")  # and its driver is killed
+    resumed = searcher_of(
+        study,
+        limit=17 - ended,
+        objectives=objectives,
+        known=known_points(study, search, rows),
+        journal=journal_of(study, tmp_path),
+    )
+    assert proposals(resumed, rows, 17 - ended) == undisturbed[ended:]
+
+
+def test_an_interrupted_trial_of_a_search_is_proposed_again(make_study):
+    study = search_study(make_study, LEARNING_RATES, seeds=(0, 1))
+    (search,) = plan_run(study, "no-store-here").searches
+    rows = {
+        trial.trial_id: {**settings_columns(trial, 0), "outcome": "failed", "started_at": None}
+        for trial in trials_at(study, search, {"train.learning_rate": 0.05})
+    }
+    assert remaining(study, search, rows).trials == search.trials - 1
+    next(iter(rows.values()))["error_class"] = "KeyboardInterrupt"
+    assert remaining(study, search, rows).trials == search.trials
+
+
 def test_a_journal_that_a_killed_run_left_half_written_goes_on(make_study, tmp_path):
     study = search_study(make_study, LEARNING_RATES, objectives={"accuracy_val": "max"})
     searcher = searcher_of(study, limit=2, objectives=ONE, journal=journal_of(study, tmp_path))
