@@ -101,7 +101,7 @@ def convergence(store: Store) -> Evidence | Missing:
         store,
         f"""
 SELECT p.trial_id, p.twin_id, p.device, p.data, p.model, p.twin, p.epochs,
-       100 * avg(ea.accuracy_train - eb.accuracy_train) AS gap, count(*) AS points
+       100 * avg(ea.accuracy_train - eb.accuracy_train ORDER BY ea.epoch) AS gap, count(*) AS points
 FROM ({_twins((*PAIRS, *IMAGENET_PAIRS))}) p
 JOIN epochs ea ON ea.trial_id = p.trial_id JOIN epochs eb ON eb.trial_id = p.twin_id AND ea.epoch = eb.epoch
 WHERE ea.accuracy_train IS NOT NULL AND eb.accuracy_train IS NOT NULL

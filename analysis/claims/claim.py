@@ -69,8 +69,14 @@ class Claim:
 
 
 def select(store: Store, query: str) -> list[Row]:
-    """The rows of one SELECT over the views."""
-    return store.sql(query).to_pylist()
+    """The rows of one SELECT over the views, ordered by their columns from left to right.
+
+    DuckDB gives the rows of a join or a group in any order. What is told of them must not depend on it.
+
+    Returns:
+        The rows as dicts.
+    """
+    return store.sql(f"SELECT * FROM ({query}) ORDER BY ALL").to_pylist()
 
 
 def evidence(holds: bool, figure: str, values: Iterable[float], rows: Sequence[Row]) -> Evidence:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from typing import Any
 
 from analysis.claims.claim import Claim, Evidence, Missing, Row, evidence, select
 from analysis.laws.growth import Fit, fit_power
 from analysis.stats import estimate, group_by
 from analysis.store.store import Store
 from analysis.strategies import CHECKPOINT, REVERSE, STORE
-from analysis.wording import bytes_text, ratio_text
+from analysis.wording import bytes_text, precision_label, precision_rank, ratio_text
 
 FLAT = 0.01
 """Reversing is flat in depth if it grows by less than this share of what storing grows by."""
@@ -138,9 +139,21 @@ def freed_memory(store: Store) -> Evidence | Missing:
 
 
 def _groups(rows: list[Row], *columns: str) -> list[list[Row]]:
-    """Rows that agree in `columns`; by default in everything but depth, strategy and seed."""
+    """Group the rows by `columns`; by default by everything but depth, strategy and seed.
+
+    Returns:
+        The groups. Those of the usual arithmetic, of wide networks and large batches come first, for only a
+        few are told.
+    """
     names = columns or _ALIKE_COLUMNS
-    return list(group_by(rows, lambda r: tuple(map(r.get, names))).values())
+    groups = group_by(rows, lambda r: tuple(map(r.get, names))).items()
+
+    def place(item: tuple[tuple[Any, ...], list[Row]]) -> tuple[Any, ...]:
+        key, (first, *_) = item
+        arithmetic = precision_rank(precision_label(first))
+        return arithmetic, -(first["width"] or 0), -(first["batch_size"] or 0), tuple(map(str, key))
+
+    return [group for _, group in sorted(groups, key=place)]
 
 
 def _peaks(rows: list[Row], axis: str, strategy: str) -> list[Row]:

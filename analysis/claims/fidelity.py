@@ -119,8 +119,8 @@ WHERE {_REBUILDS} AND compute_dtype = 'fp32' AND width = 1 AND depth = TRY_CAST(
         models = ", ".join(STORED_FLOATS)
         return Missing(needs=f"fp32 trials of {models} on 32 x 32 images with tracked activations")
     holds = max(r["share"] for r in rows) <= HEAD_SLACK
-    floats = {r["model"]: r["floats"] for r in rows}
-    figure = "numbers per image kept for the backward pass: " + "; ".join(
+    floats = {r["model"]: r["floats"] for r in sorted(rows, key=lambda r: r["floats"])}
+    figure = "numbers per image kept for the backward pass, at most: " + "; ".join(
         f"{m} {floats[m]:,.0f} against {STORED_FLOATS[m]:,} in stage inputs and the last output"
         for m in sorted(floats)
     )

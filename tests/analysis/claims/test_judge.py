@@ -5,7 +5,7 @@ import pytest
 from analysis.claims.judge import FAILS, HOLDS, NOT_MEASURED, all_claims, claims_text, counts, judge
 from analysis.report.page import render_report
 from analysis.store.store import open_store
-from tests.analysis.conftest import block_rows, epoch_rows, trial_row, write_rows, write_trials
+from tests.analysis.conftest import block_rows, demo_trials, epoch_rows, trial_row, write_rows, write_trials
 
 SYNTHETIC = {"data": "synthetic:3x32x32x10"}
 
@@ -203,3 +203,21 @@ def test_the_report_has_the_claims_it_can_judge(tmp_path, demo):
     (tmp_path / "store").mkdir()
     assert 'id="claims"' not in render_report(open_store(tmp_path / "store"))
     assert sum(counts(judge(demo)).values()) == 18
+
+
+@pytest.mark.parametrize("turn", [1, 7, 23])
+def test_the_order_of_the_rows_changes_no_verdict(tmp_path, turn):
+    rows = demo_trials(seeds=5)
+    rows += [network("revnet38", strategy=s, seed=i) for s in ("store", "reverse") for i in range(4)]
+    turned = [*rows[turn:], *rows[:turn]][::-1]
+    for name, order in (("a", rows), ("b", turned)):
+        for number, row in enumerate(order):
+            row = row | {"started_at": rows[number]["started_at"]}
+            write_rows(tmp_path / name, "trials", [row])
+            if row["accuracy_train"] is not None:
+                write_rows(tmp_path / name, "epochs", epoch_rows(row))
+            if blocks := probed(row, [1e-4 * (1 + row["seed"]), 3e-4]):
+                write_rows(tmp_path / name, "blocks", blocks)
+    first, second = (judge(open_store(tmp_path / name)) for name in ("a", "b"))
+    assert sum(v.low is not None for v in first) >= 3
+    assert second == first
