@@ -66,11 +66,12 @@ class Execution:
             SystemExit: The run was asked to end.
         """
         from study.cluster.session import ClusterLostError
+        from study.train.length import evaluations
 
         searches = [search for search in plan.searches if search.trials]
         shared = [common_settings(self._study, search) for search in searches]
-        epochs = sum(t.settings.train.epochs for t in plan.trials)
-        epochs += sum(s.train.epochs * search.count for s, search in zip(shared, searches, strict=True))
+        epochs = sum(evaluations(t.settings) for t in plan.trials)
+        epochs += sum(evaluations(s) * search.count for s, search in zip(shared, searches, strict=True))
         self._progress.begin(trials=plan.total, epochs=epochs)
         for restarts_left in reversed(range(RESTARTS + 1)):
             try:
@@ -175,6 +176,7 @@ class Execution:
         from study.executors.journal import Journal
         from study.executors.search import StoreSearch, make_scheduler
         from study.executors.tune import Batch
+        from study.train.length import evaluations
 
         history = History(self._store)
         rows, following = history.rows(), history.attempts()
@@ -205,7 +207,7 @@ class Execution:
             scaling=settings.scaling,
             queue=searcher,
             scheduler=make_scheduler(
-                step.pruning, epochs=settings.train.epochs, objectives=search.objectives
+                step.pruning, epochs=evaluations(settings), objectives=search.objectives
             ),
         )
 

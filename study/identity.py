@@ -151,9 +151,11 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
     settings = resolve(settings)
     scaling, probe = settings.scaling, settings.probe
     probed = probe.enabled and strategy_of(settings).inverts
+    evaluate = _fragment(settings.evaluate)
     return {
         **({} if probe.cost else {"cost": "false"}),
         "data": _fragment(settings.data, source=fingerprint(settings.data)),
+        **({} if evaluate == "{}" else {"evaluate": evaluate}),
         "memory": _fragment(settings.memory),
         "model": _fragment(settings.model),
         **({} if "parallel" in _left_out(scaling) else {"parallel": json.dumps(scaling.parallel)}),
@@ -174,7 +176,7 @@ def _left_out(section: Any) -> tuple[str, ...]:
         for name, setting in settings_of(kind).items()
         if setting.identity == NEVER
         or (setting.identity == IF_CHANGED and getattr(section, name) == getattr(kind, name))
-        or (setting.only_with is not None and getattr(section, setting.only_with[0]) != setting.only_with[1])
+        or setting.unused(section)
     )
 
 

@@ -137,6 +137,7 @@ def _settings(row: dict[str, Any]) -> TrialSettings:
             {
                 **sections,
                 "data": {"name": row["data"], **data},
+                "evaluate": config.get("evaluate", {}),
                 "scaling": {
                     "workers": most,
                     "min_workers": least,

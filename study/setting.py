@@ -40,7 +40,9 @@ class Setting:
         choices: The words that it takes.
         check: Raises `BrokenRule` for a value that it does not take.
         identity: `ALWAYS`, `IF_CHANGED` or `NEVER`.
-        only_with: Another setting of the section and the value with which alone this one is used.
+        only_with: Another setting of the section and the value, or the values, with which alone this one is
+            used.
+        unless: Other settings of the section that take the place of this one where they are given.
         column: The column of a trial's row that holds it.
         written: JSON Schema of the other ways in which a study file may write it.
     """
@@ -55,8 +57,18 @@ class Setting:
     check: Callable[[Any], None] | None = None
     identity: str = ALWAYS
     only_with: tuple[str, Any] | None = None
+    unless: tuple[str, ...] = ()
     column: str = ""
     written: Mapping[str, Any] | None = None
+
+    def unused(self, section: Any) -> bool:
+        """Whether the other settings of its section leave this one without a part to play."""
+        if any(getattr(section, name) is not None for name in self.unless):
+            return True
+        if self.only_with is None:
+            return False
+        name, wanted = self.only_with
+        return getattr(section, name) not in (wanted if isinstance(wanted, tuple) else (wanted,))
 
     def validated(self, value: Any) -> Any:
         """Return the value itself, whose type is right already. None stands for a setting that is left open.

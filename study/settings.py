@@ -24,8 +24,11 @@ STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")
 MATMULS = ("ieee", "tf32")
 ON_OVERFLOW = ("raise", "record")
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
+OPTIMIZERS = ("sgd", "adamw", "adam", "muon")
+ADAMS = ("adamw", "adam", "muon")
+"""Optimizers with the two averages of Adam; Muon leaves embeddings, biases and gains to AdamW."""
+SCHEDULES = ("cosine", "step", "constant", "linear", "wsd")
+EVALUATION_UNITS = ("epochs", "steps")
 EXECUTORS = ("auto", "tune", "train")
 PARALLELS = ("ddp", "fsdp2")
 PLACEMENTS = ("PACK", "SPREAD")
@@ -238,14 +241,57 @@ class TrainSettings(_Strict):
     """One training run."""
 
     epochs: Annotated[
-        int, Setting("How often the training set is passed.", "epochs", at_least=1, column="epochs")
+        int,
+        Setting(
+            "How often the training set is passed, unless steps or tokens say how long training is.",
+            "epochs",
+            at_least=1,
+            unless=("steps", "tokens"),
+            column="epochs",
+        ),
     ] = 10
+    steps: Annotated[
+        int | None,
+        Setting(
+            "Optimizer steps of the training, in place of epochs.",
+            "steps",
+            at_least=1,
+            identity=IF_CHANGED,
+            column="steps",
+        ),
+    ] = None
+    tokens: Annotated[
+        int | None,
+        Setting(
+            "Tokens that are learnt from, in place of epochs; rounded up to whole steps.",
+            "tokens",
+            at_least=1,
+            identity=IF_CHANGED,
+        ),
+    ] = None
     batch_size: Annotated[
         int,
-        Setting("Images of an optimizer step, over all workers.", "images", at_least=1, column="batch_size"),
+        Setting(
+            "Examples of an optimizer step, over all workers.", "examples", at_least=1, column="batch_size"
+        ),
     ] = 128
+    accumulate: Annotated[
+        int,
+        Setting(
+            "Parts in which the batch of a step goes through the network, which saves memory.",
+            "parts",
+            at_least=1,
+            identity=IF_CHANGED,
+            column="accumulate",
+        ),
+    ] = 1
     optimizer: Annotated[
-        str, Setting("The optimizer: SGD with momentum, or AdamW.", choices=OPTIMIZERS, column="optimizer")
+        str,
+        Setting(
+            "The optimizer: SGD with momentum, Adam, AdamW, or Muon for matrices with AdamW for the rest.",
+            choices=OPTIMIZERS,
+            column="optimizer",
+        ),
     ] = "sgd"
     learning_rate: Annotated[
         float, Setting("The highest learning rate of the schedule.", above=0, column="learning_rate")
@@ -261,6 +307,30 @@ class TrainSettings(_Strict):
             only_with=("optimizer", "sgd"),
         ),
     ] = False
+    beta1: Annotated[
+        float,
+        Setting(
+            "The decay of Adam's average of gradients.",
+            at_least=0,
+            below=1,
+            identity=IF_CHANGED,
+            only_with=("optimizer", ADAMS),
+        ),
+    ] = 0.9
+    beta2: Annotated[
+        float,
+        Setting(
+            "The decay of Adam's average of squared gradients.",
+            at_least=0,
+            below=1,
+            identity=IF_CHANGED,
+            only_with=("optimizer", ADAMS),
+        ),
+    ] = 0.999
+    fused: Annotated[
+        bool,
+        Setting("Whether the optimizer updates all parameters in one kernel.", identity=IF_CHANGED),
+    ] = False
     weight_decay: Annotated[
         float,
         Setting(
@@ -272,8 +342,33 @@ class TrainSettings(_Strict):
         Setting("How the learning rate goes on after the warm-up.", choices=SCHEDULES, column="schedule"),
     ] = "cosine"
     warmup_epochs: Annotated[
-        float, Setting("Epochs in which the learning rate rises to its peak.", "epochs", at_least=0)
+        float,
+        Setting(
+            "Epochs in which the learning rate rises to its peak, unless warmup_steps says it in steps.",
+            "epochs",
+            at_least=0,
+            unless=("warmup_steps",),
+        ),
     ] = 0.0
+    warmup_steps: Annotated[
+        int | None,
+        Setting(
+            "Steps in which the learning rate rises to its peak, in place of warmup_epochs.",
+            "steps",
+            at_least=0,
+            identity=IF_CHANGED,
+        ),
+    ] = None
+    decay_fraction: Annotated[
+        float,
+        Setting(
+            "With wsd, the share of all steps at the end in which the learning rate falls to 0.",
+            above=0,
+            at_most=1,
+            identity=IF_CHANGED,
+            only_with=("schedule", "wsd"),
+        ),
+    ] = 0.2
     clip_norm: Annotated[
         float | None,
         Setting(
@@ -283,9 +378,51 @@ class TrainSettings(_Strict):
     label_smoothing: Annotated[
         float, Setting("The share of each target that is spread over all classes.", at_least=0, below=1)
     ] = 0.0
+    patience: Annotated[
+        int | None,
+        Setting(
+            "Evaluations without a lower validation loss after which training ends; without it, never.",
+            "evaluations",
+            at_least=1,
+            identity=IF_CHANGED,
+        ),
+    ] = None
     channels_last: Annotated[
         bool, Setting("Whether images and weights lie in memory with the channels last.")
     ] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(_Strict):
+    """When the network is evaluated, which writes a row and a checkpoint; the last step is always followed
+    by an evaluation.
+    """
+
+    every: Annotated[
+        int | None,
+        Setting(
+            "The distance of evaluations; without it, each epoch, or ten in a training of so many steps.",
+            at_least=1,
+            identity=IF_CHANGED,
+        ),
+    ] = None
+    unit: Annotated[
+        str | None,
+        Setting(
+            "What the distance is counted in; without it, in what the length of the training is.",
+            choices=EVALUATION_UNITS,
+            identity=IF_CHANGED,
+        ),
+    ] = None
+    examples: Annotated[
+        int | None,
+        Setting(
+            "Validation examples of an evaluation, spread evenly over all; without it, all.",
+            "examples",
+            at_least=1,
+            identity=IF_CHANGED,
+        ),
+    ] = None
 
 
 _WORKERS = {
@@ -389,17 +526,17 @@ class ScalingSettings(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings(_Strict):
-    """When fidelity is measured: at epoch 0, each `every` epochs, and at the end."""
+    """When fidelity is measured: before the training, at each `every`-th evaluation, and at the end."""
 
     every: Annotated[
         int | None,
         Setting(
-            "Epochs from one probe to the next; without it, only the first and the last are probed.",
-            "epochs",
+            "Evaluations from one probe to the next; without it, only the first and the last are probed.",
+            "evaluations",
             at_least=1,
         ),
     ] = None
-    examples: Annotated[int, Setting("Images of a probe's batch.", "images", at_least=1)] = 64
+    examples: Annotated[int, Setting("Examples of a probe's batch.", "examples", at_least=1)] = 64
     enabled: Annotated[bool, Setting("Whether fidelity is measured at all.", identity=NEVER)] = True
     reference: Annotated[
         bool,
@@ -426,6 +563,7 @@ class TrialSettings:
     precision: PrecisionSettings = field(default_factory=PrecisionSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     seed: Annotated[int, Setting("The seed of weights, data order and dropout.", column="seed")] = 0

@@ -90,6 +90,7 @@ ROOMS: dict[str, Room] = {
     "study.ray_internals": Room(lazily="ray"),
     "study.doctor": Room(own="ray_internals", others="revmodels", lazily="torch"),
     "study.data": Room(own="errors settings", others="torch", lazily="PIL numpy pyarrow sklearn torchvision"),
+    "study.tasks": Room(own="data errors settings", others="torch"),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
     "study.identity": Room(own="data errors setting settings", others="revmodels"),
     "study.store": Room(
@@ -97,13 +98,13 @@ ROOMS: dict[str, Room] = {
         others="analysis.errors analysis.schema analysis.store pyarrow revmodels torch",
     ),
     "study.train": Room(
-        own="data errors identity outcomes provenance settings store", others="revmodels torch"
+        own="errors identity outcomes provenance settings store tasks", others="revmodels torch"
     ),
     "study.rerun": Room(own="errors identity settings store train", others="torch"),
     "study.status": Room(own="errors outcomes store", others="analysis.store"),
     "study.spec": Room(own="errors setting settings", others="analysis.schema pydantic pydantic_core yaml"),
     "study.plan": Room(
-        own="data errors identity provenance settings spec store train",
+        own="data errors identity provenance settings spec store tasks train",
         others="analysis.store pydantic revmodels",
         lazily="torch",
     ),
@@ -118,7 +119,7 @@ ROOMS: dict[str, Room] = {
     ),
     "study.record": Room(own="errors provenance spec store"),
     "study.execution": Room(
-        own="cluster errors executors outcomes plan ray_internals settings spec store",
+        own="cluster errors executors outcomes plan ray_internals settings spec store train",
         others="analysis.schema analysis.store",
     ),
     "study.run": Room(

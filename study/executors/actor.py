@@ -92,7 +92,7 @@ class TrialActor(tune.Trainable):
     def _begin(self) -> dict[str, Any] | None:
         """Take the trial's lease and begin; or what to report if it is not ours to train."""
         job, trial = self._job, self._job.trial
-        epochs = trial.settings.train.epochs
+        epochs = job.evaluations
         hold = acquire(job.store, trial.trial_id, study=trial.study, epochs=epochs, run=job.run)
         if isinstance(hold, Lease):
             return {"outcome": ELSEWHERE}
@@ -152,7 +152,7 @@ class _Training:
         if self._hold.lost:
             raise AbandonedError("another run took this trial over")
         self._hold.progress(row["epoch"])
-        if row["epoch"] == self._job.trial.settings.train.epochs:
+        if row["epoch"] == self._job.evaluations:
             return False  # told with the trial's outcome: nobody is to stop what has come to its end
         self._reports.put(numbers_of(row))
         self._leave.acquire()

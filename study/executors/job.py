@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from study import outcomes
-from study.errors import StoreError
+from study.errors import StoreError, StudyError
 from study.identity import strategy_of
 from study.outcomes import AbandonedError, UnfitError
 from study.plan.cost import trial_cost
@@ -22,6 +22,7 @@ from study.settings import Trial
 from study.store import checkpoints
 from study.store.rows import TrialResult, lost_result
 from study.store.writer import AttemptTakenError, write_result
+from study.train.length import evaluations
 from study.train.trial import train_trial
 
 SCORE = "score"
@@ -66,6 +67,13 @@ class Job:
         return "cuda" if reserved and torch.cuda.is_available() else "cpu"
 
     @property
+    def evaluations(self) -> int:
+        """How often the trial is evaluated; 1 of one that cannot be trained, as its own row will say."""
+        with contextlib.suppress(StudyError):
+            return evaluations(self.trial.settings)
+        return 1
+
+    @property
     def too_late(self) -> bool:
         """The study's time was up before the trial began."""
         return self.ends_at is not None and time.time() >= self.ends_at
@@ -83,14 +91,15 @@ class Job:
         trial = self.predicted
         if why := self._lack(trial):
             return lost_result(trial, UnfitError(why), attempt=self.attempt, started_at=datetime.now(UTC))
-        return train_trial(
+        result = train_trial(
             trial,
             attempt=self.attempt,
             deadline=min((limit for limit in limits if limit is not None), default=None),
-            concurrent_trials=self.concurrent_trials,
             device=self.device,
             **how,
         )
+        result.trial["concurrent_trials"] = self.concurrent_trials
+        return result
 
     @property
     def fits(self) -> bool:
@@ -119,7 +128,7 @@ class Job:
         Raises:
             AbandonedError: The store cannot be written: it could not take the row either.
         """
-        if epoch < self.trial.settings.train.epochs:
+        if epoch < self.evaluations:
             try:
                 checkpoints.save(self.store, state)
             except StoreError as error:

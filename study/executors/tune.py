@@ -23,6 +23,7 @@ from study.outcomes import ProcessLostError
 from study.plan.concurrency import at_once
 from study.ray_internals import mend_tune
 from study.settings import ScalingSettings, Trial
+from study.train.length import evaluations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class _Observer(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned: Trial = trial.config["job"].trial
-        self._progress.started(planned.trial_id, epochs=planned.settings.train.epochs)
+        self._progress.started(planned.trial_id, epochs=evaluations(planned.settings))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from study.data.load import DataShape, data_shape
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrainSettings, TrialSettings
-from study.train.build import network_of
+from study.settings import TrainSettings, TrialSettings
+from study.tasks.registry import task_of
+from study.tasks.task import Shape, Task
+from study.train.build import build_model
 from study.train.optim import make_optimizer
 
 _WITHOUT_COST = (
-    *("epochs", "batch_size", "learning_rate", "schedule", "warmup_epochs", "clip_norm", "label_smoothing"),
+    *("epochs", "steps", "tokens", "batch_size", "accumulate", "learning_rate", "schedule", "patience"),
+    *("warmup_epochs", "warmup_steps", "decay_fraction", "clip_norm", "label_smoothing"),
 )
 """Settings of the training that do not change what a step takes: equal models are computed once."""
 
@@ -34,16 +36,16 @@ def trial_cost(settings: TrialSettings) -> Cost:
     Raises:
         DataError: The data set is missing: its image size and classes are needed.
     """
-    train, shape = settings.train, data_shape(settings.data)
-    batch = max(1, train.batch_size // settings.scaling.workers)
-    cost = _cost(
-        settings.model,
-        settings.precision,
-        settings.memory,
-        shape,
-        batch,
-        replace(train, **{name: getattr(TrainSettings, name) for name in _WITHOUT_COST}),
+    train, task = settings.train, task_of(settings)
+    batch = -(-train.batch_size // (settings.scaling.workers * train.accumulate))
+    alike = replace(
+        TrialSettings(),
+        model=settings.model,
+        precision=settings.precision,
+        memory=settings.memory,
+        train=replace(train, **{name: getattr(TrainSettings, name) for name in _WITHOUT_COST}),
     )
+    cost = _cost(alike, task, task.shape(settings), max(1, batch))
     if settings.scaling.parallel == "ddp":
         return cost
     rest = cost.memory_bytes - cost.activation_bytes
@@ -51,25 +53,19 @@ def trial_cost(settings: TrialSettings) -> Cost:
 
 
 @lru_cache(maxsize=1024)
-def _cost(
-    model: ModelSettings,
-    precision: PrecisionSettings,
-    memory: MemorySettings,
-    shape: DataShape,
-    batch: int,
-    train: TrainSettings,
-) -> Cost:
+def _cost(settings: TrialSettings, task: Task, shape: Shape, count: int) -> Cost:
     import torch
 
     from revmodels import measure
 
-    dtype = torch.float64 if precision.compute == "fp64" else torch.float32
     with torch.device("meta"):
-        network = network_of(model, precision, memory, shape)
-        inputs = torch.empty(batch, shape.in_channels, shape.image_size, shape.image_size, dtype=dtype)
-        targets = torch.empty(batch, dtype=torch.long)
+        network = task.adapted(build_model(settings, shape))
+        batch = task.blank(shape, count, settings)
     use = measure.predict_memory(
-        network, (inputs, targets), lambda parameters: make_optimizer(network, train, parameters)
+        network,
+        (batch.inputs, batch.targets),
+        lambda parameters: make_optimizer(network, settings.train, parameters),
+        loss=lambda outputs, targets: task.loss(outputs, replace(batch, targets=targets), settings.train),
     )
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Cost(parameters=trained, memory_bytes=use.total_bytes, activation_bytes=use.activation_bytes)
@@ -82,15 +78,16 @@ def count_parameters(settings: TrialSettings) -> int:
     Raises:
         DataError: The data set is missing: its image size and classes are needed.
     """
-    return _count(settings.model, settings.precision, settings.memory, data_shape(settings.data))
+    alike = replace(
+        TrialSettings(), model=settings.model, precision=settings.precision, memory=settings.memory
+    )
+    return _count(alike, task_of(settings).shape(settings))
 
 
 @lru_cache(maxsize=1024)
-def _count(
-    model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
-) -> int:
+def _count(settings: TrialSettings, shape: Shape) -> int:
     import torch
 
     with torch.device("meta"):
-        network = network_of(model, precision, memory, shape)
+        network = build_model(settings, shape)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

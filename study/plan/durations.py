@@ -33,12 +33,16 @@ from study.errors import StudyError
 from study.identity import canonical, resolve, strategy_of
 from study.settings import (
     DataSettings,
+    EvaluateSettings,
     MemorySettings,
     ModelSettings,
     ScalingSettings,
     Trial,
     TrialSettings,
 )
+from study.tasks.registry import task_of
+from study.tasks.task import Task
+from study.train.length import length_of, shared_batch
 
 Row = Mapping[str, Any]
 CALIBRATION_STEPS = 6
@@ -72,10 +76,11 @@ def past_of(row: Row) -> dict[str, Any] | None:
     examples, epochs, seconds = row["examples_train"], row["epochs_done"], row["wall_s"]
     if not (examples and epochs and seconds):
         return None
+    seen = row.get("examples_seen") or examples * epochs
     return {
         "config": json.loads(row["config_json"]),
         "row": row,
-        "per_example_s": seconds / examples / epochs,
+        "per_example_s": seconds / seen,
     }
 
 
@@ -116,7 +121,16 @@ class Clock:
             examples = self._calibrated.examples
         if examples is None:
             return Time()
-        total = examples * settings.train.epochs
+        length = length_of(
+            settings,
+            examples=examples,
+            tokens_per_example=task_of(settings).shape(settings).tokens_per_example
+            if settings.train.tokens
+            else None,
+            workers=settings.scaling.workers,
+        )
+        batch = shared_batch(settings.train.batch_size, examples, settings.scaling.workers)
+        total = length.steps * batch
         same = self._same.get(_key(config, {"batch_size": settings.train.batch_size, **machine}))
         if same:
             return Time(seconds=total * statistics.median(same), source=SAME, trials=len(same))
@@ -165,18 +179,18 @@ def calibrate(trials: Sequence[Trial]) -> Calibration:
     Raises:
         StudyError: The steps did not end well; the message is their own.
     """
-    from study.data.load import load_data
     from study.train.trial import train_trial
 
     distinct = {(trial.settings.model, trial.settings.memory): trial for trial in trials}
     cheapest = min(distinct.values(), key=lambda trial: work_per_example(trial.settings) or math.inf)
     settings = cheapest.settings
-    examples = len(load_data(settings.data).train)
+    examples = task_of(settings).training_examples(settings)
     batch = min(examples, max(1, settings.train.batch_size // settings.scaling.workers))
     few = replace(
         settings,
         data=replace(settings.data, train_examples=min(examples, CALIBRATION_STEPS * batch)),
-        train=replace(settings.train, epochs=1, batch_size=batch),
+        train=replace(settings.train, steps=CALIBRATION_STEPS, tokens=None, batch_size=batch),
+        evaluate=EvaluateSettings(examples=batch),
         scaling=replace(settings.scaling, workers=1),
         probe=replace(settings.probe, enabled=False),
     )
@@ -200,34 +214,26 @@ def calibrate(trials: Sequence[Trial]) -> Calibration:
 
 def work_per_example(settings: TrialSettings) -> float | None:
     """Floating-point operations of one training example; None if they cannot be counted."""
-    from study.data.load import data_shape
-
-    forward = _forward_work(settings.model, data_shape(settings.data))
+    task = task_of(settings)
+    alike = replace(TrialSettings(), model=settings.model, memory=MemorySettings(strategy="store"))
+    forward = _forward_work(alike, task, task.shape(settings))
     repeats = strategy_of(settings).saves_memory  # by running forward once more
     return None if forward is None else forward * (4 if repeats else 3)
 
 
 @lru_cache(maxsize=1024)
-def _forward_work(model: ModelSettings, shape: Any) -> float | None:
+def _forward_work(settings: TrialSettings, task: Task, shape: Any) -> float | None:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    import revmodels
+    from study.train.build import build_model
 
     with FakeTensorMode():
-        network = revmodels.create_model(
-            model.name,
-            num_classes=shape.num_classes,
-            in_channels=shape.in_channels,
-            width=model.width,
-            depth=model.depth,
-            stem=shape.stem,
-            strategy="store",
-        )
-        images = torch.empty(2, shape.in_channels, shape.image_size, shape.image_size)
+        network = task.adapted(build_model(settings, shape))
+        batch = task.blank(shape, 2, settings)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(images)
+            network(*batch.inputs)
     return counter.get_total_flops() / 2 or None
 
 

@@ -100,6 +100,14 @@ def _on_ladder(ladder: Ladder, settings: s.TrialSettings, values: Mapping[str, A
             rule="follows from the ladder, and cannot vary as well",
             remedy=f"take it out of the space, or {taken[0]} out of ladder.derive",
         )
+    for name in ("steps", "tokens"):
+        if "epochs" in ladder.derive and getattr(settings.train, name) is not None:
+            raise StudyError(
+                f"train.{name}",
+                value=getattr(settings.train, name),
+                rule="takes the place of the epochs that follow from the ladder",
+                remedy="take it out, or epochs out of ladder.derive",
+            )
     found = asdict(rung_of(ladder, settings))
     train = replace(settings.train, **{name: found[name] for name in ladder.derive})
     return replace(settings, train=train)
@@ -111,10 +119,12 @@ def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
     Raises:
         DataError: The data set is missing: the classes are part of the network, the images of the epochs.
     """
-    from study.data.load import training_images
     from study.plan.cost import count_parameters
+    from study.tasks.registry import task_of
 
-    return rung(ladder, parameters=count_parameters(settings), examples=training_images(settings.data))
+    return rung(
+        ladder, parameters=count_parameters(settings), examples=task_of(settings).training_examples(settings)
+    )
 
 
 def _section(name: str, fixed: Any, changes: Mapping[str, Any]) -> Any:

@@ -50,6 +50,7 @@ Model = Annotated[s.ModelSettings, _Mapping()]
 Precision = Annotated[s.PrecisionSettings, _Mapping()]
 Memory = Annotated[s.MemorySettings, _Mapping()]
 Train = Annotated[s.TrainSettings, _Mapping()]
+Evaluate = Annotated[s.EvaluateSettings, _Mapping()]
 Scaling = Annotated[s.ScalingSettings, _Mapping(), BeforeValidator(_elastic)]
 Probe = Annotated[s.ProbeSettings, _Mapping()]
 
@@ -61,6 +62,7 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
         "precision": Precision,
         "memory": Memory,
         "train": Train,
+        "evaluate": Evaluate,
         "scaling": Scaling,
         "probe": Probe,
     }.items()

@@ -15,7 +15,19 @@ from pydantic import Field, field_serializer
 from study import settings as s
 from study.errors import StudyError, nearest
 from study.spec.axes import KINDS, Axis, Seeds, Space
-from study.spec.fields import Budget, Changes, Data, Memory, Model, Precision, Probe, Scaling, Section, Train
+from study.spec.fields import (
+    Budget,
+    Changes,
+    Data,
+    Evaluate,
+    Memory,
+    Model,
+    Precision,
+    Probe,
+    Scaling,
+    Section,
+    Train,
+)
 from study.spec.ladder import Ladder
 from study.spec.search import Limit, Pruning, Search, SearchStep
 
@@ -42,6 +54,9 @@ class Scale(Section):
     )
     train: Annotated[dict[str, Any], Changes(s.TrainSettings)] | None = Field(
         default=None, description="What it changes of train."
+    )
+    evaluate: Annotated[dict[str, Any], Changes(s.EvaluateSettings)] | None = Field(
+        default=None, description="What it changes of evaluate."
     )
     space: Space | None = Field(default=None, description="The space in place of the study's.")
     seeds: Seeds | None = Field(default=None, description="The seeds in place of the study's.")
@@ -76,6 +91,9 @@ class Study(Section):
         default=s.MemorySettings(), description="How the backward pass gets its activations."
     )
     train: Train = Field(default=s.TrainSettings(), description="The training run.")
+    evaluate: Evaluate = Field(
+        default=s.EvaluateSettings(), description="When the network is evaluated in training."
+    )
     space: Space | None = Field(
         default=None, description="What varies: values by dotted path, or a list of such spaces."
     )

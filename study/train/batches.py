@@ -1,50 +1,39 @@
-"""The batches of an epoch, which follow from the trial's seed and the epoch alone.
-
-Shapes: N images of a batch, C channels, H rows, W columns. With several workers N is this worker's share.
-"""
+"""The batches of a training, which follow from the trial's seed and the number of the step alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-from study.data.augment import augment, draw
-from study.data.load import Split
-from study.settings import TrainSettings
+from study.tasks.task import Batch
 from study.train.session import Session
 
 
-def training_batches(session: Session, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield this worker's share of every batch of an epoch: normalized, augmented inputs, and targets.
+def training_batches(session: Session, first: int, last: int) -> Iterator[Batch]:
+    """Yield this worker's share of the batch of each step from `first` to `last`, the latter not included.
 
-    Order and augmentation follow from the trial's seed and the epoch alone, so a resumed trial meets the same
-    batches, and workers share one global batch whatever their number.
+    An epoch is passed in an order of its own, and what augmentation draws comes from the same generator. So a
+    resumed trial meets the same batches, and workers share one global batch whatever their number.
+
+    Args:
+        session: The trial's data, seed and place among the workers.
+        first: The first step, counted from 0 over the whole training.
+        last: The step after the last one.
     """
-    data, place, count = session.data, session.place, session.batch_size
-    generator = torch.Generator().manual_seed(session.settings.seed * 1_000_003 + epoch)
-    order_N = torch.randperm(len(data.train), generator=generator)
+    examples, place, count = session.examples, session.place, session.batch_size
     share = slice(place.rank * count // place.world_size, (place.rank + 1) * count // place.world_size)
-    for step in range(session.steps_per_epoch):
-        index_N = order_N[step * count : (step + 1) * count]
-        draws = draw(data.augmentation, count, generator) if data.augmentation else None
-        inputs_NCHW, targets_N = batch(session, data.train, index_N[share])
-        if data.augmentation and draws:
-            inputs_NCHW = augment(inputs_NCHW, data.augmentation, draws[share])
-            inputs_NCHW = laid_out(inputs_NCHW, session.settings.train)
-        yield inputs_NCHW, targets_N
-
-
-def batch(session: Session, split: Split, index_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalized inputs (N, C, H, W) and targets (N,) on the session's device."""
-    images = split.images_NCHW[index_N].to(session.device)
-    inputs = laid_out(session.data.normalize(images, session.dtype), session.settings.train)
-    return inputs, split.labels_N[index_N].to(session.device)
-
-
-def laid_out(inputs_NCHW: Tensor, train: TrainSettings) -> Tensor:
-    """The inputs in the memory format that the settings ask for."""
-    return inputs_NCHW.contiguous(
-        memory_format=torch.channels_last if train.channels_last else torch.contiguous_format
-    )
+    step = first
+    while step < last:
+        epoch, done = divmod(step, session.steps_per_epoch)
+        # Epochs are counted from 1 in seeds, as in rows.
+        generator = torch.Generator().manual_seed(session.settings.seed * 1_000_003 + epoch + 1)
+        order_N = torch.randperm(len(examples.train), generator=generator)
+        for _ in range(done):
+            examples.draw(count, generator)
+        for within in range(done, min(session.steps_per_epoch, done + last - step)):
+            index_N = order_N[within * count : (within + 1) * count]
+            draws = examples.draw(count, generator)
+            batch = examples.train.batch(index_N[share])
+            yield batch if draws is None else examples.augmented(batch, draws[share])
+            step += 1

@@ -10,32 +10,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from study.data.load import DataShape
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
+from study.settings import TrialSettings
+from study.tasks.task import Shape
 
 
-def build_model(settings: TrialSettings, shape: DataShape) -> nn.Module:
+def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
     """The trial's network with weights from the global random generator, on the default device."""
-    return network_of(settings.model, settings.precision, settings.memory, shape)
-
-
-def network_of(
-    model: ModelSettings, precision: PrecisionSettings, memory: MemorySettings, shape: DataShape
-) -> nn.Module:
-    """The network of three sections of a trial's settings, on the default device."""
     import revmodels
 
+    model, memory = settings.model, settings.memory
     return revmodels.create_model(
         model.name,
-        num_classes=shape.num_classes,
-        in_channels=shape.in_channels,
+        **shape.preset_options,
         width=model.width,
         depth=model.depth,
-        stem=shape.stem,
         strategy=memory.strategy,
         anchor_every=memory.anchor_every,
         memory_budget_bytes=memory.memory_budget_bytes,
-        precision=revmodels.Precision(**asdict(precision)),
+        precision=revmodels.Precision(**asdict(settings.precision)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a split that is not trained on."""
+"""The metrics of a split that is not trained on."""
 
 from __future__ import annotations
 
@@ -6,36 +6,54 @@ import math
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
-from study.data.load import Split
-from study.train.batches import batch
+from study.tasks.task import Split
 from study.train.session import Session, summed
-
-EVALUATION_BATCH = 512
 
 
 @torch.no_grad()
-def evaluate(session: Session, split: Split) -> tuple[float, float]:
-    """(cross-entropy, accuracy) of a split in evaluation mode, in the precision of training."""
-    model, place = session.model, session.place
+def evaluate(session: Session, split: Split, *, most: int | None = None) -> dict[str, float]:
+    """The task's metrics of a split in evaluation mode, by name, in the precision of training.
+
+    Args:
+        session: What is trained.
+        split: What it is evaluated on.
+        most: Examples at most, spread evenly over the split; without it, all.
+
+    Returns:
+        The value of each metric, over all workers.
+    """
+    task, model, place = session.task, session.model, session.place
     if place.world_size > 1:
         # Running statistics differ between workers until the next step; rank 0's are the model's.
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
     model.eval()
-    totals = torch.zeros(3, dtype=torch.float64)
-    shares = list(torch.arange(place.rank, len(split), place.world_size).split(EVALUATION_BATCH))
-    for index in shares:
-        inputs, targets = batch(session, split, index)
-        logits = model(inputs)
-        loss = F.cross_entropy(logits, targets, reduction="sum").item()
-        correct = int((logits.argmax(1) == targets).sum())
-        totals += torch.tensor([loss, correct, len(targets)], dtype=torch.float64)
+    index_N = evenly(len(split), most)
+    own_N, size = index_N[place.rank :: place.world_size], session.examples.evaluation_batch
+    shares = [part for part in own_N.split(size) if len(part)]
+    totals: torch.Tensor | None = None
+    for part in shares:
+        batch = split.batch(part)
+        sums = task.sums(model(*batch.inputs), batch)
+        totals = sums if totals is None else totals + sums
     # Rank 0 has the most batches; of a sharded network, every worker has to take part in each.
-    most = math.ceil(math.ceil(len(split) / place.world_size) / EVALUATION_BATCH)
-    for _ in range(most - sum(len(index) > 0 for index in shares) if session.sharded else 0):
-        model(batch(session, split, torch.arange(1))[0])
+    rounds = math.ceil(math.ceil(len(index_N) / place.world_size) / size)
+    for _ in range(rounds - len(shares) if session.sharded or totals is None else 0):
+        batch = split.batch(index_N[:1])
+        sums = task.sums(model(*batch.inputs), batch)
+        totals = torch.zeros_like(sums) if totals is None else totals
     model.train()
-    loss_sum, correct_sum, examples = summed(session, totals).tolist()
-    return loss_sum / examples, correct_sum / examples
+    assert totals is not None
+    return task.values(summed(session, totals))
+
+
+def evenly(count: int, most: int | None) -> torch.Tensor:
+    """Return positions 0 to `count` - 1, or `most` of them at equal distances.
+
+    >>> evenly(10, 3)
+    tensor([0, 3, 6])
+    """
+    if most is None or most >= count:
+        return torch.arange(count)
+    return torch.arange(most) * count // most

@@ -1,19 +1,18 @@
-"""One epoch of training, step by step.
-
-Shapes: N images of a batch, C channels, H rows, W columns. With several workers N is this worker's share.
-"""
+"""Training from one evaluation to the next, step by step."""
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from study.outcomes import DivergedError, TimeUpError
+from study.tasks.task import Batch
 from study.train.batches import training_batches
 from study.train.nonfinite import first_bad_block
 from study.train.optim import learning_rate
@@ -22,11 +21,10 @@ from study.train.stream_range import StreamRange
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """What an epoch of training gave, over all workers."""
+class Stretch:
+    """What the training from one evaluation to the next gave, over all workers."""
 
-    loss: float
-    accuracy: float
+    values: dict[str, float]
     learning_rate: float
     gradient_norm: float
     time_s: float
@@ -35,11 +33,11 @@ class EpochResult:
     streams: StreamRange | None
 
 
-def train_epoch(session: Session, epoch: int) -> EpochResult:
-    """Train for one epoch, counted from 1.
+def train_steps(session: Session, first: int, last: int) -> Stretch:
+    """Train from step `first` to step `last`, counted from 0 over the whole training; `last` is not trained.
 
     Returns:
-        The epoch's means, times and counts.
+        The means, times and counts of these steps.
 
     Raises:
         DivergedError: A loss or a gradient is not finite, on any worker; with fp16, at a loss scale below 1.
@@ -47,20 +45,16 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
     """
     train, optimizer, scaler = session.settings.train, session.optimizer, session.scaler
     session.network.train()
-    totals = torch.zeros(3, dtype=torch.float64)  # loss, correct, examples
-    first, spent, norm, rate = (epoch - 1) * session.steps_per_epoch, 0.0, math.nan, math.nan
-    skipped = 0
+    totals: Tensor | None = None
+    spent, norm, rate, skipped = 0.0, math.nan, math.nan, 0
     streams = StreamRange.of(session.settings.precision)
-    for step, (inputs, targets) in enumerate(training_batches(session, epoch)):
-        rate = learning_rate(train, first + step, session.steps_per_epoch)
+    for step, batch in enumerate(training_batches(session, first, last), first):
+        rate = learning_rate(train, step, session.length)
         for group in optimizer.param_groups:
             group["lr"] = rate
         began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        logits = session.network(inputs)
-        loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing)
-        scaler.scale(loss).backward()
-        value = loss.item()  # waits for the device: weights are to move only by finite numbers
+        value, answers = _backward(session, batch)
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in session.model.parameters() if p.grad is not None]
         total_norm = torch.nn.utils.get_total_norm(gradients)
@@ -81,24 +75,75 @@ def train_epoch(session: Session, epoch: int) -> EpochResult:
             torch.cuda.synchronize(session.device)
         session.clock.step_times_s.append(time.perf_counter() - began)
         spent += session.clock.step_times_s[-1]
-        _check(session, wrong, epoch, step, inputs)
+        _check(session, wrong, step, batch)
         if streams is not None:
             streams.see(session.model)
-        with torch.no_grad():
-            plain = F.cross_entropy(logits, targets).item() if train.label_smoothing else value
-            correct = int((logits.argmax(1) == targets).sum())
-        totals += torch.tensor([plain * len(targets), correct, len(targets)], dtype=torch.float64)
-    loss_sum, correct_sum, examples = summed(session, totals).tolist()
-    return EpochResult(
-        loss=loss_sum / examples,
-        accuracy=correct_sum / examples,
+        sums = _sums(session, answers)
+        totals = sums if totals is None else totals + sums
+    assert totals is not None
+    return Stretch(
+        values=session.task.values(summed(session, totals)),
         learning_rate=rate,
         gradient_norm=norm,
         time_s=spent,
-        examples=int(examples),
+        examples=(last - first) * session.batch_size,
         skipped=skipped if scaler.is_enabled() else None,
         streams=streams,
     )
+
+
+Answer = tuple[Batch, Any, float]
+"""A part of a batch, what the network answered, and the loss of that."""
+
+
+def _backward(session: Session, batch: Batch) -> tuple[float, list[Answer]]:
+    """Run forward and backward; gradients are in place afterwards.
+
+    With gradient accumulation the batch goes through in parts, and the loss of each counts as much as it has
+    terms.
+
+    Returns:
+        The loss of a step over this worker's share, and what the network answered.
+    """
+    task, train = session.task, session.settings.train
+    parts = batch.parts(train.accumulate)
+    weights = [task.weight(part) for part in parts]
+    counts = [len(part) if weight is None else weight for part, weight in zip(parts, weights, strict=True)]
+    total: float = sum(counts)
+    if None not in weights and session.place.world_size > 1:
+        # Workers' gradients are averaged: a share with more terms than the mean has to count for more.
+        whole = summed(session, torch.tensor([float(total)], dtype=torch.float64)).item()
+        total = whole / session.place.world_size
+    answers: list[Answer] = []
+    value = 0.0
+    for part, count in zip(parts, counts, strict=True):
+        later = part is not parts[-1]
+        with session.network.no_sync() if later and session.replicated else nullcontext():  # type: ignore[operator]
+            outputs = session.network(*part.inputs)
+            loss = task.loss(outputs, part, train)
+            whole_loss = loss if count == total else loss * (count / total)
+            session.scaler.scale(whole_loss).backward()
+        # Reading it waits for the device: weights are to move only by finite numbers.
+        answers.append((part, _detached(outputs), loss.item()))
+        value += answers[-1][2] * (1.0 if count == total else count / total)
+    return value, answers
+
+
+def _detached(outputs: Any) -> Any:
+    return outputs.detach() if isinstance(outputs, Tensor) else outputs
+
+
+@torch.no_grad()
+def _sums(session: Session, answers: list[Answer]) -> Tensor:
+    """The sums of the metrics over a step, with the loss as rows record it: of what was asked, unsmoothed."""
+    train, plain = session.settings.train, session.plain
+    totals: Tensor | None = None
+    for part, outputs, value in answers:
+        reported = value if plain == train else session.task.loss(outputs, part, plain).item()
+        sums = session.task.sums(outputs, part, reported)
+        totals = sums if totals is None else totals + sums
+    assert totals is not None
+    return totals
 
 
 def _not_finite(loss: float, gradient_norm: float) -> str | None:
@@ -108,18 +153,19 @@ def _not_finite(loss: float, gradient_norm: float) -> str | None:
     return None
 
 
-def _check(session: Session, wrong: str | None, epoch: int, step: int, inputs: Tensor) -> None:
+def _check(session: Session, wrong: str | None, step: int, batch: Batch) -> None:
     """End the trial on all workers at once: one that went on alone would wait for the others for ever."""
     late = session.deadline is not None and time.time() > session.deadline
     flags = torch.tensor([wrong is not None, late], dtype=torch.float64)
     bad, late_anywhere = summed(session, flags).tolist()
+    epoch, within = divmod(step, session.steps_per_epoch)
     if bad:
         where = "it was found on another worker"
         if session.sharded:
             where = "which block it was is not known of a sharded network"
         elif wrong:
-            where = first_bad_block(session.model, inputs)
+            where = first_bad_block(session.model, *batch.inputs)
         shown = wrong or "training loss is not finite"
-        raise DivergedError(f"{shown} at epoch {epoch}, step {step + 1}: {where}")
+        raise DivergedError(f"{shown} at epoch {epoch + 1}, step {within + 1}: {where}")
     if late_anywhere:
-        raise TimeUpError(f"the time was up at epoch {epoch}, step {step + 1}")
+        raise TimeUpError(f"the time was up at epoch {epoch + 1}, step {within + 1}")

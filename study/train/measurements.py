@@ -6,11 +6,10 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from revmodels import measure
 from study.identity import strategy_of
-from study.train.batches import batch, training_batches
+from study.train.batches import training_batches
 from study.train.session import Session
 
 
@@ -20,12 +19,13 @@ def measure_memory(session: Session) -> dict[str, Any]:
         return {}  # shards come and go inside FSDP's storages, which the tracker does not see
     model = session.network if strategy_of(session.settings).whole_network else session.model
     model.train()
-    smoothing = session.settings.train.label_smoothing
+    task, train = session.task, session.settings.train
+    batch = next(training_batches(session, 0, 1)).parts(train.accumulate)[0]
     use = measure.peak_memory(
         model,
-        next(training_batches(session, 1)),
+        (batch.inputs, batch.targets),
         session.optimizer,
-        loss=lambda logits, targets: F.cross_entropy(logits, targets, label_smoothing=smoothing),
+        loss=lambda outputs, _: task.loss(outputs, batch, train),
     )
     return {
         "memory_peak_bytes": use.total_bytes,
@@ -49,11 +49,16 @@ def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:
     if not (strategy_of(settings).inverts and settings.probe.enabled):
         return {}, []
     session.model.train()
-    index = torch.arange(min(settings.probe.examples, len(session.data.train)))
-    inputs, targets = batch(session, session.data.train, index)
-    result = measure.fidelity(session.model, (inputs, targets), reference=settings.probe.reference)
+    examples, task = session.examples, session.task
+    batch = examples.train.batch(torch.arange(min(settings.probe.examples, len(examples.train))))
+    result = measure.fidelity(
+        session.model,
+        (batch.inputs, batch.targets),
+        loss=lambda outputs, _: task.loss(outputs, batch, session.plain),
+        reference=settings.probe.reference,
+    )
     rebuilds = any(block.reconstruction_rel_error is not None for block in result.blocks)
-    constants = measure.lipschitz(session.model, inputs) if settings.probe.lipschitz else ()
+    constants = measure.lipschitz(session.model, batch.inputs[0]) if settings.probe.lipschitz else ()
     worst = {
         "reconstruction_rel_error": result.reconstruction_rel_error,
         "end_to_end_rel_error": result.end_to_end_rel_error,

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from revmodels.errors import RevModelsError
 
 
-def first_bad_block(model: nn.Module, inputs: Tensor) -> str:
+def first_bad_block(model: nn.Module, *inputs: Tensor) -> str:
     """Repeat the forward pass of a step whose loss or gradients are not finite, and say where it began.
 
     Args:
         model: The network as the step found it, with the step's gradients.
-        inputs: The step's batch (N, C, H, W).
+        inputs: What the step called it with.
 
     Returns:
         str A clause for a message; it names no block if the fault lies outside of all.
     """
-    if not torch.isfinite(inputs).all():
+    if not all(torch.isfinite(x).all() for x in inputs):
         return "the batch itself is not finite"
     blocks = _blocks(model)
     bad: list[int] = []
@@ -37,7 +37,7 @@ def first_bad_block(model: nn.Module, inputs: Tensor) -> str:
     ]
     try:
         with torch.no_grad():
-            model(inputs)
+            model(*inputs)
     except RevModelsError:
         pass  # An exact stream out of range is what is looked for.
     finally:

@@ -24,17 +24,22 @@ class TrialProgress:
     wall_before_s: float = 0.0
 
     @property
+    def losses(self) -> list[float]:
+        """The validation loss of each evaluation."""
+        return [row["loss_val"] for row in self.epochs]
+
+    @property
     def key(self) -> dict[str, Any]:
         """The columns that all three tables share."""
         return {"trial_id": self.trial.trial_id, "study": self.trial.study, "attempt": self.attempt}
 
 
-def state_of(session: Session, progress: TrialProgress, epoch: int, wall_s: float) -> dict[str, Any]:
-    """All that a resumed trial needs: tensors and plain values alone."""
+def state_of(session: Session, progress: TrialProgress, evaluation: int, wall_s: float) -> dict[str, Any]:
+    """All that a resumed trial needs after an evaluation: tensors and plain values alone."""
     cuda = torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else None
     return {
         "trial_id": progress.trial.trial_id,
-        "epoch": epoch,
+        "epoch": evaluation,
         **_weights(session),
         "scaler": session.scaler.state_dict(),
         "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
@@ -55,8 +60,8 @@ def _weights(session: Session) -> dict[str, Any]:
     return {"model": session.model.state_dict(), "optimizer": session.optimizer.state_dict()}
 
 
-def restore(session: Session, progress: TrialProgress, state: dict[str, Any]) -> int:
-    """Take over a saved state; returns the epochs that are done."""
+def restore(session: Session, progress: TrialProgress, state: dict[str, Any]) -> None:
+    """Take over a saved state."""
     if state["trial_id"] != progress.trial.trial_id:
         raise ValueError(
             f"a state fits its own trial, {state['trial_id']}; received for {progress.trial.trial_id}"
@@ -78,4 +83,3 @@ def restore(session: Session, progress: TrialProgress, state: dict[str, Any]) ->
     progress.blocks += [{**row, **progress.key} for row in state["blocks"]]
     progress.clock.step_times_s += state["step_times_s"]
     progress.wall_before_s = state["wall_s"]
-    return int(state["epoch"])

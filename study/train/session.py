@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from study.data.load import ImageData
-from study.settings import TrialSettings
+from study.settings import TrainSettings, TrialSettings
+from study.tasks.task import Examples, Task
+from study.train.length import Length, length_of, shared_batch
 
 WARMUP_STEPS = 10
 """At most this many first steps, and at most a quarter of all, are left out of the median step time."""
@@ -51,7 +53,8 @@ class Session:
     """Everything that one attempt at a trial trains with."""
 
     settings: TrialSettings
-    data: ImageData
+    task: Task
+    examples: Examples
     model: nn.Module
     network: nn.Module
     optimizer: Optimizer
@@ -67,20 +70,36 @@ class Session:
         return self.settings.scaling.parallel == "fsdp2" and dist.is_initialized()
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the inputs: that of the parameters."""
-        return torch.float64 if self.settings.precision.compute == "fp64" else torch.float32
+    def replicated(self) -> bool:
+        """Whether each worker holds the whole network, in DistributedDataParallel."""
+        return self.network is not self.model and isinstance(
+            self.network, nn.parallel.DistributedDataParallel
+        )
 
-    @property
+    @cached_property
+    def plain(self) -> TrainSettings:
+        """The training without what changes its targets: by it, rows record the loss."""
+        return replace(self.settings.train, label_smoothing=0.0)
+
+    @cached_property
     def batch_size(self) -> int:
-        """Images per step over all workers: the trial's, or all that there are, in equal shares."""
-        size = min(self.settings.train.batch_size, len(self.data.train))
-        return size - size % self.place.world_size
+        """Examples per step over all workers: the trial's, or all that there are, in equal shares."""
+        return shared_batch(self.settings.train.batch_size, len(self.examples.train), self.place.world_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches of an epoch; the images of an incomplete one have their turn in another epoch."""
-        return len(self.data.train) // self.batch_size
+        """Whole batches of an epoch; the examples of an incomplete one have their turn in another epoch."""
+        return self.length.steps_per_epoch
+
+    @cached_property
+    def length(self) -> Length:
+        """How long the training is."""
+        return length_of(
+            self.settings,
+            examples=len(self.examples.train),
+            tokens_per_example=self.examples.shape.tokens_per_example,
+            workers=self.place.world_size,
+        )
 
 
 def any_worker(session: Session, flag: bool) -> bool:

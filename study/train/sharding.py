@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as gathered
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -34,11 +34,6 @@ def _units(model: nn.Module) -> Iterator[nn.Module]:
     """The residual units. The engine asks that one be sharded as a whole, never F or G by itself."""
     body: Any = model.body
     yield from body.units() if hasattr(body, "units") else body
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` was applied to the network."""
-    return isinstance(model, FSDPModule)
 
 
 def whole_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:

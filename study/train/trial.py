@@ -1,7 +1,7 @@
 """The training loop of one trial, from its settings to its rows. It imports no Ray, Optuna or pydantic.
 
 One trial is: read the data, build the model on the trial's seed, measure the memory of one step, train and
-validate for the epochs asked for, probe how faithfully activations are rebuilt, and read the test set once.
+validate for as long as asked for, probe how faithfully activations are rebuilt, and read the test set once.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import nn
 
 from study import outcomes
-from study.data.load import load_data
 from study.identity import resolve, strategy_of
 from study.outcomes import DivergedError, StopError
 from study.provenance import provenance
 from study.settings import Trial
 from study.store.rows import TrialResult, full_row, settings_columns
-from study.train.build import build_model, matmul_precision
+from study.tasks.task import LOSS
+from study.train.build import matmul_precision
 from study.train.evaluate import evaluate
-from study.train.loop import train_epoch
+from study.train.length import shared_batch
+from study.train.loop import train_steps
 from study.train.measurements import measure_memory, probe
-from study.train.optim import make_optimizer
+from study.train.opening import gathered, open_session
 from study.train.progress import TrialProgress, restore, state_of
 from study.train.session import Distributed, Session, any_worker
 
@@ -48,7 +48,6 @@ def train_trial(
     distributed: Distributed | None = None,
     deadline: float | None = None,
     device: str | None = None,
-    concurrent_trials: int = 1,
 ) -> TrialResult:
     """Train one trial and return its rows, however it ends.
 
@@ -58,20 +57,20 @@ def train_trial(
     Args:
         trial: What to train.
         attempt: 0 for the first try; part of every row's key.
-        on_epoch: Called with the epoch's row after each epoch, on every worker; a true answer ends the trial
-            as ``pruned``, unless it was the last epoch.
+        on_epoch: Called with the row of each evaluation, on every worker; a true answer ends the trial as
+            ``pruned``, unless it was the last one.
         resume: A state that `save` was given, to go on from.
-        save: Called after each epoch, on every worker, with a state that ``torch.load(weights_only=True)``
-            can read back, and the epoch. The state refers to live tensors: write it before returning.
+        save: Called after each evaluation, on every worker, with a state that
+            ``torch.load(weights_only=True)`` can read back, and the evaluation's number. The state refers to
+            live tensors: write it before returning.
         distributed: This process' place in an initialized process group. The batch size is shared by the
             workers; every worker returns rows, and rank 0's are the ones to keep.
         deadline: Seconds since the Unix epoch after which the trial ends as ``timeout``.
         device: ``cpu`` or ``cuda``; None takes CUDA where there is one.
-        concurrent_trials: Trials that may share the machine, recorded beside the times.
 
     Returns:
-        TrialResult Rows with exactly the columns of `analysis.schema`. Exceptions become outcomes; only those
-        that are not `Exception` (an interrupt) pass through.
+        TrialResult Rows with exactly the columns of `analysis.schema`, as of a trial that had the machine to
+        itself. Exceptions become outcomes; only those that are not `Exception` (an interrupt) pass through.
     """
     began, started_at = time.perf_counter(), datetime.now(UTC)
     place = distributed or Distributed(rank=0, world_size=1)
@@ -90,7 +89,7 @@ def train_trial(
     if device.startswith("cuda"):
         gc.collect()  # the traceback held the tensors of a trial that ran out of memory
         torch.cuda.empty_cache()
-    return _result(progress, device, started_at, time.perf_counter() - began, concurrent_trials)
+    return _result(progress, device, started_at, time.perf_counter() - began)
 
 
 def _as_divergence(error: Exception, progress: TrialProgress) -> Exception:
@@ -115,83 +114,60 @@ def _run(
     on_epoch: OnEpoch | None,
 ) -> None:
     began = time.perf_counter()
-    session = _open(progress, place, device, deadline)
-    done = restore(session, progress, resume) if resume is not None else 0
-    if resume is None:
+    session = open_session(progress, place, device, deadline)
+    if resume is not None:
+        restore(session, progress, resume)
+    else:
         if progress.trial.settings.probe.cost:
             progress.columns.update(measure_memory(session))
         _probe(session, progress, 0)
-    epochs = session.settings.train.epochs
-    for epoch in range(done + 1, epochs + 1):
-        row = _epoch(session, progress, epoch)
+    while not _ended(session, progress.losses):
+        row = _advance(session, progress)
+        evaluation = row["epoch"]
         if save is not None:
-            save(state_of(session, progress, epoch, time.perf_counter() - began), epoch)
+            save(state_of(session, progress, evaluation, time.perf_counter() - began), evaluation)
         stop = on_epoch(row) if on_epoch is not None else False
-        if any_worker(session, bool(stop)) and epoch < epochs:
-            raise StopError(f"stopped after epoch {epoch} of {epochs}")
-    loss_test, accuracy_test = evaluate(session, session.data.test)
-    progress.columns["loss_test"] = loss_test
-    progress.columns["accuracy_test"] = accuracy_test if session.data.has_labels else None
+        if any_worker(session, bool(stop)) and not _ended(session, progress.losses):
+            raise StopError(f"stopped after epoch {evaluation} of {session.length.evaluations}")
+    values = evaluate(session, session.examples.test)
+    progress.columns.update(session.task.measured(values, session.examples, "test"))
 
 
-def _open(
-    progress: TrialProgress, place: Distributed, device: torch.device, deadline: float | None
-) -> Session:
-    """Read the data and build the model on the trial's seed."""
-    settings = resolve(progress.trial.settings)
-    data = load_data(settings.data).near(device)
-    progress.columns.update(examples_train=len(data.train), num_classes=data.num_classes)
-    torch.manual_seed(settings.seed)
-    model = build_model(settings, data.shape)
-    progress.columns["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    layout = torch.channels_last if settings.train.channels_last else torch.contiguous_format
-    sharded = settings.scaling.parallel == "fsdp2" and torch.distributed.is_initialized()
-    if sharded:
-        layout = torch.contiguous_format  # the only one that FSDP2 takes
-    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    if sharded:
-        from study.train.sharding import shard
-
-        shard(model, device)
-    session = Session(
-        settings=settings,
-        data=data,
-        model=model,
-        network=strategy_of(settings).prepare(model),
-        optimizer=make_optimizer(model, settings.train),
-        scaler=torch.amp.GradScaler(device.type, enabled=settings.precision.compute == "fp16"),
-        device=device,
-        place=place,
-        deadline=deadline,
-        clock=progress.clock,
+def _ended(session: Session, losses: list[float]) -> bool:
+    """Whether the training is at its end: by its length, or because validation losses fall no more."""
+    if len(losses) >= session.length.evaluations:
+        return True
+    patience = session.settings.train.patience
+    return (
+        patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience if losses else False
     )
-    if place.world_size > 1:
-        # Weights are equal by the seed; only what is random in the forward pass must differ.
-        torch.manual_seed(settings.seed * place.world_size + place.rank)
-        if not session.sharded:
-            session.network = nn.parallel.DistributedDataParallel(model)
-    return session
 
 
-def _epoch(session: Session, progress: TrialProgress, epoch: int) -> dict[str, Any]:
-    """Train and validate one epoch, and append its row."""
-    result = train_epoch(session, epoch)
-    loss_val, accuracy_val = evaluate(session, session.data.val)
-    if not math.isfinite(loss_val):
-        raise DivergedError(f"validation loss is {loss_val} after epoch {epoch}")
-    labeled = session.data.has_labels
-    settings = session.settings
-    last, every = epoch == settings.train.epochs, settings.probe.every
-    worst = _probe(session, progress, epoch) if last or (every and epoch % every == 0) else {}
+def _advance(session: Session, progress: TrialProgress) -> dict[str, Any]:
+    """Train until the next evaluation, evaluate, and append the row of that."""
+    evaluation = len(progress.epochs) + 1
+    settings, length = session.settings, session.length
+    first, last = length.until(evaluation - 1), length.until(evaluation)
+    result = train_steps(session, first, last)
+    values = evaluate(session, session.examples.val, most=settings.evaluate.examples)
+    if not math.isfinite(values[LOSS.name]):
+        raise DivergedError(f"validation loss is {values[LOSS.name]} after epoch {evaluation}")
+    ends = _ended(session, [*progress.losses, values[LOSS.name]])
+    every = settings.probe.every
+    worst = _probe(session, progress, evaluation) if ends or (every and evaluation % every == 0) else {}
+    seen, tokens = last * session.batch_size, session.examples.shape.tokens_per_example
+    measured = {
+        **session.task.measured(result.values, session.examples, "train"),
+        **session.task.measured(values, session.examples, "val"),
+    }
+    counted = {"examples_seen": seen, "tokens_seen": None if tokens is None else seen * tokens}
     row = {
         **progress.key,
-        "epoch": epoch,
-        "step": epoch * session.steps_per_epoch,
+        "epoch": evaluation,
+        "step": last,
         "workers": session.place.world_size,
-        "loss_train": result.loss,
-        "accuracy_train": result.accuracy if labeled else None,
-        "loss_val": loss_val,
-        "accuracy_val": accuracy_val if labeled else None,
+        **measured,
+        **counted,
         "learning_rate": result.learning_rate,
         "gradient_norm": result.gradient_norm,
         "steps_skipped": result.skipped,
@@ -201,13 +177,13 @@ def _epoch(session: Session, progress: TrialProgress, epoch: int) -> dict[str, A
         **worst,
     }
     progress.epochs.append(full_row("epochs", row))
-    progress.columns.update({name: row[name] for name in ("loss_train", "accuracy_train")})
+    progress.columns.update(measured)
+    progress.columns.update(counted)
     if result.skipped is not None:
         progress.columns["steps_skipped"] = progress.columns.get("steps_skipped", 0) + result.skipped
     if result.streams is not None:
         progress.columns.update(result.streams.after(progress.columns))
-    progress.columns.update(loss_val=loss_val, accuracy_val=row["accuracy_val"])
-    if last:
+    if ends:
         progress.columns.update(worst)
     return progress.epochs[-1]
 
@@ -216,7 +192,7 @@ def _probe(session: Session, progress: TrialProgress, epoch: int) -> dict[str, f
     """Probe on rank 0, while the others go on to wait for its next step."""
     settings = session.settings
     if session.sharded and strategy_of(settings).inverts and settings.probe.enabled:
-        session = _gathered(session)
+        session = gathered(session)
     if session.place.rank != 0:
         return {}
     worst, blocks = probe(session)
@@ -224,33 +200,17 @@ def _probe(session: Session, progress: TrialProgress, epoch: int) -> dict[str, f
     return worst
 
 
-def _gathered(session: Session) -> Session:
-    """The session with the whole network on rank 0: what one worker does alone cannot gather shards."""
-    from study.train.sharding import whole_weights
-
-    weights = whole_weights(session.model)
-    if session.place.rank != 0:
-        return session
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(session.settings, session.data.shape)
-    model.load_state_dict(weights)
-    return replace(session, model=model.to(session.device))
-
-
-def _result(
-    progress: TrialProgress, device: str, started_at: datetime, wall_s: float, concurrent_trials: int
-) -> TrialResult:
+def _result(progress: TrialProgress, device: str, started_at: datetime, wall_s: float) -> TrialResult:
     settings, median_s = progress.trial.settings, progress.clock.median_s
-    used = progress.columns.get("examples_train")
-    batch_size = settings.train.batch_size if used is None else min(settings.train.batch_size, used)
-    batch_size -= batch_size % settings.scaling.workers
+    used = progress.columns.get("examples_train") or settings.train.batch_size
+    batch_size = shared_batch(settings.train.batch_size, used, settings.scaling.workers)
     values = {
         **settings_columns(progress.trial, progress.attempt),
         **progress.columns,
         "epochs_done": len(progress.epochs),
         "steps_done": len(progress.clock.step_times_s),
         "wall_s": progress.wall_before_s + wall_s,
-        "concurrent_trials": concurrent_trials,
+        "concurrent_trials": 1,
         **provenance(device),
         "started_at": started_at,
         "finished_at": datetime.now(UTC),

@@ -6,12 +6,14 @@ import torch
 import revmodels
 from study.identity import trial_id
 from study.settings import TrainSettings, TrialSettings
+from study.train.length import Length
 from study.train.optim import learning_rate, make_optimizer, parameter_groups
 
 
 def rates(steps_per_epoch=10, **changes):
     train = TrainSettings(epochs=10, learning_rate=1.0, **changes)
-    return [learning_rate(train, step, steps_per_epoch) for step in range(100)]
+    length = Length(steps=10 * steps_per_epoch, steps_per_epoch=steps_per_epoch, every=steps_per_epoch)
+    return [learning_rate(train, step, length) for step in range(100)]
 
 
 def test_only_convolution_and_linear_weights_decay():

@@ -1,0 +1,161 @@
+"""Classification: examples with one label of several, cross-entropy and accuracy.
+
+Shapes: N images of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from study.data.augment import Draws, augment, draw
+from study.data.load import DataShape, ImageData, load_data, training_images
+from study.data.load import Split as Images
+from study.data.load import data_shape as shape_of_data
+from study.settings import TrainSettings, TrialSettings
+from study.tasks.task import LOSS, Batch, Examples, Metric, Task, input_dtype, with_inputs
+
+ACCURACY = Metric(
+    name="accuracy", direction="max", unit="fraction", meaning="share of examples whose class is found"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageShape:
+    """What a network for images has to fit.
+
+    Attributes:
+        input_shape: (C, H, W).
+        num_classes: How many classes there are.
+        stem: The stem of the presets for images of this size: ``cifar`` or ``imagenet``.
+    """
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+    stem: str
+
+    @classmethod
+    def of(cls, shape: DataShape) -> ImageShape:
+        """The shape of a data set of square images."""
+        return cls(
+            input_shape=(shape.in_channels, shape.image_size, shape.image_size),
+            num_classes=shape.num_classes,
+            stem=shape.stem,
+        )
+
+    @property
+    def preset_options(self) -> dict[str, Any]:
+        """Arguments of `revmodels.create_model`."""
+        return {"in_channels": self.input_shape[0], "num_classes": self.num_classes, "stem": self.stem}
+
+    @property
+    def tokens_per_example(self) -> int | None:
+        """None: an image is no text."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSplit:
+    """A split whose images are normalized and laid out as the trial asks for."""
+
+    images: Images
+    data: ImageData
+    device: torch.device
+    dtype: torch.dtype
+    layout: torch.memory_format
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index_N: Tensor) -> Batch:
+        """Normalized inputs (N, C, H, W) and targets (N,)."""
+        images_NCHW = self.images.images_NCHW[index_N].to(self.device)
+        inputs_NCHW = self.data.normalize(images_NCHW, self.dtype).contiguous(memory_format=self.layout)
+        return Batch(inputs=(inputs_NCHW,), targets=self.images.labels_N[index_N].to(self.device))
+
+
+@dataclass(kw_only=True, eq=False)
+class LabeledImages(Examples):
+    """Images with their labels, cropped and flipped at random in training if the data say so."""
+
+    data: ImageData
+    layout: torch.memory_format
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws | None:
+        """Corners and flips."""
+        return draw(self.data.augmentation, count, generator) if self.data.augmentation else None
+
+    def augmented(self, batch: Batch, draws: Draws | None) -> Batch:
+        """The batch cropped and flipped."""
+        if self.data.augmentation is None or draws is None:
+            return batch
+        inputs_NCHW = augment(batch.inputs[0], self.data.augmentation, draws)
+        return with_inputs(batch, inputs_NCHW.contiguous(memory_format=self.layout))
+
+
+class Classification(Task):
+    """One label of several for each example."""
+
+    name = "classification"
+    metrics = (LOSS, ACCURACY)
+    score = "accuracy"
+
+    def shape(self, settings: TrialSettings) -> ImageShape:
+        """Image size, channels and classes, from a single image."""
+        return ImageShape.of(shape_of_data(settings.data))
+
+    def training_examples(self, settings: TrialSettings) -> int:
+        """Images that a trial trains on; none is read."""
+        return training_images(settings.data)
+
+    def open(self, settings: TrialSettings, device: torch.device) -> Examples:
+        """The images of the three splits."""
+        data = load_data(settings.data).near(device)
+        layout = _layout(settings.train)
+
+        def split(images: Images) -> ImageSplit:
+            return ImageSplit(
+                images=images, data=data, device=device, dtype=input_dtype(settings), layout=layout
+            )
+
+        return LabeledImages(
+            train=split(data.train),
+            val=split(data.val),
+            test=split(data.test),
+            shape=ImageShape.of(data.shape),
+            columns={"num_classes": data.num_classes},
+            without=frozenset() if data.has_labels else frozenset({ACCURACY.name}),
+            data=data,
+            layout=layout,
+        )
+
+    def blank(self, shape: ImageShape, count: int, settings: TrialSettings) -> Batch:
+        """Images and labels without content."""
+        images = torch.empty(count, *shape.input_shape, dtype=input_dtype(settings))
+        return Batch(inputs=(images,), targets=torch.empty(count, dtype=torch.long))
+
+    def loss(self, outputs: Tensor, batch: Batch, train: TrainSettings) -> Tensor:
+        """Cross-entropy of logits (N, classes), of smoothed labels if the training asks for it."""
+        return F.cross_entropy(outputs, batch.targets, label_smoothing=train.label_smoothing)
+
+    def sums(self, outputs: Tensor, batch: Batch, loss: float | None = None) -> Tensor:
+        """Cross-entropy, right answers, and examples."""
+        if loss is None:
+            total = F.cross_entropy(outputs, batch.targets, reduction="sum").item()
+        else:
+            total = loss * len(batch)
+        correct = int((outputs.argmax(1) == batch.targets).sum())
+        return torch.tensor([total, correct, len(batch)], dtype=torch.float64)
+
+    def values(self, sums: Tensor) -> dict[str, float]:
+        """Mean cross-entropy, and accuracy."""
+        loss, correct, examples = sums.tolist()
+        return {LOSS.name: loss / examples, ACCURACY.name: correct / examples}
+
+
+def _layout(train: TrainSettings) -> torch.memory_format:
+    return torch.channels_last if train.channels_last else torch.contiguous_format
