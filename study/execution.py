@@ -187,7 +187,8 @@ class Execution:
             sampler=search.sampler,
             seed=step.sampler_seed,
             make_jobs=lambda point: [
-                self._job(trial, following, cluster) for trial in trials_at(self._study, search, point)
+                self._job(trial, following, cluster, objective=next(iter(search.objectives.items())))
+                for trial in trials_at(self._study, search, point)
             ],
             find_row=lambda trial_id: (
                 rows[trial_id] if trial_id in rows and rows[trial_id]["outcome"] in outcomes.FINAL else None
@@ -211,7 +212,7 @@ class Execution:
             ),
         )
 
-    def _job(self, trial: Trial, following: dict[str, int], cluster: Cluster) -> Job:
+    def _job(self, trial: Trial, following: dict[str, int], cluster: Cluster, **of_search: Any) -> Job:
         from study.executors.job import Job
         from study.executors.tune import concurrency
 
@@ -224,6 +225,7 @@ class Execution:
             concurrent_trials=concurrency(trial.settings.scaling, cluster),
             run=self._id,
             may_not_fit=self._study.budget.unfit == "try",
+            **of_search,
         )
 
 

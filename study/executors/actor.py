@@ -103,7 +103,7 @@ class TrialActor(tune.Trainable):
                 final = rows  # as before: a second row would say the same
             if final:
                 hold.release(done=final[-1]["outcome"] in outcomes.FINAL)
-                return {**report_of(final[-1]), FOUND: True}
+                return {**report_of(final[-1], job.objective), FOUND: True}
             attempt = max([job.attempt, *(row["attempt"] + 1 for row in rows)])
             self._training = _Training(replace(job, attempt=attempt), hold, self.trainer)
         except BaseException:
@@ -154,14 +154,14 @@ class _Training:
         self._hold.progress(row["epoch"])
         if row["epoch"] == self._job.evaluations:
             return False  # told with the trial's outcome: nobody is to stop what has come to its end
-        self._reports.put(numbers_of(row))
+        self._reports.put(numbers_of(row, self._job.objective))
         self._leave.acquire()
         return self._stop
 
     def _run(self) -> None:
         try:
             self._leave.acquire()
-            self._report = report_of(self._train(self._job, self))
+            self._report = report_of(self._train(self._job, self), self._job.objective)
         except AbandonedError as error:
             if self._hold.lost:
                 self._report = {"outcome": ELSEWHERE}

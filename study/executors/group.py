@@ -224,7 +224,7 @@ def train_rank(config: dict[str, Any]) -> None:
             distributed=place,
             resume=resume,
             **(
-                telling(job, lambda row: ask(numbers_of(row)))
+                telling(job, lambda row: ask(numbers_of(row, job.objective)))
                 if first
                 else {"save": lambda state, epoch: None}
             ),

@@ -26,7 +26,9 @@ from study.train.length import evaluations
 from study.train.trial import train_trial
 
 SCORE = "score"
-"""What pruning judges a trial by: validation accuracy, 0 where there is none."""
+"""What pruning judges a trial by where there is one objective: its value so far, the greater the better."""
+WORST = -1e30
+"""The score where the objective has no finite value. Tune averages scores, so this one is finite."""
 
 
 class Watch(Protocol):
@@ -48,7 +50,8 @@ class Job:
     """One attempt at a trial: what to train, where its rows go, and how long it may take.
 
     `ends_at` is the end of the whole study in seconds since 1970, `time_s` the limit of this trial. `run`
-    names the run that hands it out. `may_not_fit` trains what is predicted not to fit the memory.
+    names the run that hands it out. `may_not_fit` trains what is predicted not to fit the memory. `objective`
+    is the column by which pruning judges the trial, and ``max`` or ``min``.
     """
 
     trial: Trial
@@ -59,6 +62,7 @@ class Job:
     concurrent_trials: int = 1
     run: str = ""
     may_not_fit: bool = False
+    objective: tuple[str, str] = ("accuracy_val", "max")
 
     @property
     def device(self) -> str:
@@ -179,13 +183,20 @@ def telling(job: Job, on_epoch: Callable[[dict[str, Any]], bool]) -> dict[str, A
     return {"save": save, "on_epoch": tell}
 
 
-def numbers_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of an epoch's or a trial's row, as Tune is told them."""
+def numbers_of(row: dict[str, Any], objective: tuple[str, str]) -> dict[str, Any]:
+    """Return the numbers of an epoch's or a trial's row, as Tune is told them, with the `SCORE`.
+
+    Args:
+        row: The row.
+        objective: The column by which pruning judges, and ``max`` or ``min``.
+    """
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
-    score = row.get("accuracy_val")
-    return {**numbers, SCORE: score if score is not None and math.isfinite(score) else 0.0}
+    name, direction = objective
+    value = numbers.get(name)
+    score = WORST if value is None or not math.isfinite(value) else value if direction == "max" else -value
+    return {**numbers, SCORE: score}
 
 
-def report_of(row: dict[str, Any]) -> dict[str, Any]:
-    """What Tune and its searchers are told of a trial that ended."""
-    return {**numbers_of(row), "epoch": row["epochs_done"], "outcome": row["outcome"]}
+def report_of(row: dict[str, Any], objective: tuple[str, str]) -> dict[str, Any]:
+    """Return what Tune and its searchers are told of a trial that ended; see `numbers_of`."""
+    return {**numbers_of(row, objective), "epoch": row["epochs_done"], "outcome": row["outcome"]}

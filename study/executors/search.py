@@ -325,8 +325,8 @@ def make_scheduler(
     Args:
         pruning: What the study file says.
         epochs: Epochs of a trial.
-        objectives: Of the search. Several are judged together, by non-dominated rank; otherwise validation
-            accuracy is.
+        objectives: Of the search. Several are judged together, by non-dominated rank; one by the score that
+            `study.executors.job.numbers_of` makes of it.
 
     Returns:
         The scheduler, new.

@@ -32,13 +32,18 @@ OBJECTIVES = (
 """Columns that a search may optimize. The test set is not among them: it steers nothing."""
 
 
+def _known_early(objective: str) -> bool:
+    """Whether a column has a value before the trial has ended."""
+    return objective in schema.EPOCHS.types or objective.startswith(("memory_", "parameters"))
+
+
 Objective = Annotated[str, Setting(choices=OBJECTIVES)]
 
 Direction = Annotated[str, Setting(choices=DIRECTIONS)]
 
 
 class Pruning(Section):
-    """Stopping of unpromising trials, judged after each epoch by their validation accuracy.
+    """Stopping of unpromising trials, judged after each epoch by the search's objective.
 
     In a search for several objectives they are judged by all that are known by then: trials at the same epoch
     are sorted into fronts, those of a front by the room around them, and the first of them go on.
@@ -103,6 +108,11 @@ class SearchStep(Section):
         elif self.trials is None:
             remedy = "for example trials: 20"
             raise PydanticCustomError("step", "an optuna step needs a number of trials", {"remedy": remedy})
+        elif self.pruning is not None and not any(_known_early(name) for name in self.directions):
+            names = ", ".join(self.directions)
+            rule = f"pruning needs an objective that is known during training, and {names} is not"
+            remedy = "add one such as accuracy_val: max, or remove pruning"
+            raise PydanticCustomError("step", rule, {"remedy": remedy})
         return self
 
     @property

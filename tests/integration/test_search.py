@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import optuna
 import pytest
 from optuna.storages import JournalStorage
@@ -9,7 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study.executors.job import Job
+from study.errors import StudyError
+from study.executors.job import SCORE, WORST, Job, numbers_of, report_of
 from study.executors.journal import Journal
 from study.executors.search import StoreSearch, make_scheduler, objective_values
 from study.plan.search_progress import known_points, point_of, remaining
@@ -370,3 +374,36 @@ def loaded(store) -> optuna.Study:
     """The one study of the store's journal, as Optuna's own tools read it."""
     file = str(store / "study=small" / "optuna.journal")
     return optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(file)))
+
+
+def test_pruning_by_one_objective_judges_by_that_objective():
+    row = {"epochs_done": 3, "accuracy_val": 0.9, "loss_val": 0.4, "outcome": "ok", "data": "digits"}
+    assert numbers_of(row, ("accuracy_val", "max"))[SCORE] == 0.9
+    assert numbers_of(row, ("loss_val", "min"))[SCORE] == -0.4
+    for broken in (None, math.nan, math.inf):
+        assert numbers_of({**row, "loss_val": broken}, ("loss_val", "min"))[SCORE] == WORST
+    assert report_of(row, ("loss_val", "min"))["outcome"] == "ok"
+
+
+def test_pruning_needs_an_objective_that_is_known_during_training(make_study):
+    with pytest.raises(StudyError, match="known during training, and step_time_s is not"):
+        search_study(
+            make_study, LEARNING_RATES, objectives={"step_time_s": "min"}, pruning={"method": "asha"}
+        )
+
+
+def test_a_search_for_several_objectives_stops_trials_early_on_ray(ray_cluster, make_study, store):
+    study = search_study(
+        partial(make_study, data={"name": "digits"}, train={"epochs": 4, "batch_size": 32}),
+        {"train.learning_rate": {"loguniform": [1e-6, 0.1]}},
+        trials=8,
+        sampler="random",
+        objectives={"accuracy_val": "max", "memory_peak_bytes": "min"},
+        pruning={"method": "median", "startup_trials": 2},
+    )
+    assert run_study(study, store).exit_code == 0
+    rows = list(read_rows(store).values())
+    ends = {outcome: [row for row in rows if row["outcome"] == outcome] for outcome in ("ok", "pruned")}
+    assert len(rows) == 8 and ends["ok"] and ends["pruned"]
+    assert all(row["epochs_done"] < study.train.epochs for row in ends["pruned"])
+    assert max(row["accuracy_val"] for row in ends["ok"]) > max(r["accuracy_val"] for r in ends["pruned"])
