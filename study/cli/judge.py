@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, JsonOption, OfStudy, StoreOption, study_name
 from study.cli.output import print_json, say
 
@@ -26,6 +27,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two studies or two stores: what changed, and paired differences with intervals."""
+    leave_out_pandas()
     from analysis.answers.compare import compare as compare_rows
     from analysis.answers.compare import open_side
     from analysis.answers.compare_text import comparison_text
@@ -41,6 +43,7 @@ def claims(
     as_json: JsonOption = False,
 ) -> None:
     """Judge the claims of the RevNet paper by the rows of the store."""
+    leave_out_pandas()
     from analysis.claims.judge import claims_text, counts, judge
     from analysis.store.store import open_store
 

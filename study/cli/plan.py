@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from study.cli.imports import leave_out_pandas
 from study.cli.options import LIMIT, STORE, JsonOption, LimitOption, ScaleOption, StoreOption, StudyArgument
 from study.cli.output import duration, megabytes, print_json, print_rows, say
 
@@ -55,6 +56,7 @@ def plan(
     trials: `same` settings on this kind of machine, or `scaled` by the work of a training step from the
     nearest ones; else from `--calibrate`; else they are `unknown`.
     """
+    leave_out_pandas()
     from study.run import plan_run
     from study.spec.load import load_study
 

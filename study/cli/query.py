@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from study.cli import interrupts
+from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, FormatOption, JsonOption, MemoryOption, StoreOption, bytes_of
 from study.cli.output import print_json, say
 
@@ -54,6 +55,7 @@ def query(
     if sql is None or listed:
         _write(list_queries(), format, as_json=as_json, widest=WHOLE)
         return
+    leave_out_pandas()
     from analysis.store.store import open_store
 
     with interrupts.time_limit(timeout):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from study.cli import interrupts
+from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, JsonOption, MemoryOption, OfStudy, StoreOption, bytes_of, study_name
 from study.cli.output import print_json, say, tell
 from study.cli.run import MANY_FILES
@@ -39,6 +40,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write one offline HTML file with every figure and trial of a study."""
+    leave_out_pandas()
     name = study_name(study)
     target = output or Path(store) / f"{name or 'report'}.html"
 

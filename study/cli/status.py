@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study.cli import interrupts
+from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, JsonOption, StoreOption, study_name
 from study.cli.output import duration, print_json, print_rows, say, tell
 
@@ -38,6 +39,7 @@ def status(
     A trial counts as running while its process refreshes its lease in the store, whichever machine it is on.
     A study that was interrupted shows what is left of it; `revstudy run` goes on.
     """
+    leave_out_pandas()
     from study.status import store_status
 
     name = study_name(study)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, JsonOption, OfStudy, StoreOption, study_name
 from study.cli.output import print_json, print_rows, say, tell
 
@@ -28,6 +29,7 @@ def compact(
 
     It may run while trials do, and may be cut off at any moment: no row is lost or read twice.
     """
+    leave_out_pandas()
     from analysis.store.compact import compact as merge
 
     def progress(step: str) -> None:

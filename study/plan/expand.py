@@ -171,7 +171,7 @@ def make_plan(
     trials, budget = tuple(t for trial_id, t in new.items() if trial_id not in done), study.budget.trials
     trials, beyond = trials[:budget], trials[budget:] if budget is not None else ()
     costs = {}
-    if predict:
+    if predict and trials:
         from study.plan.cost import trial_cost
 
         costs = {trial.trial_id: trial_cost(trial.settings) for trial in trials}

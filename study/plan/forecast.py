@@ -5,13 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from study.plan.cost import Cost
 from study.plan.durations import UNKNOWN, Calibration, Clock, Time
 from study.plan.machine import Machine, Misfit, misfits
 from study.plan.searches import PlannedSearch
 from study.settings import ScalingSettings, Trial
+
+if TYPE_CHECKING:
+    from study.plan.cost import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
