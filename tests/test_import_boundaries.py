@@ -129,6 +129,7 @@ ROOMS: dict[str, Room] = {
     "study.cli": Room(
         own="catalog cluster data doctor errors executors outcomes plan rerun run settings spec status store",
         others="analysis rich typer",
+        lazily="pyarrow",
     ),
 }
 

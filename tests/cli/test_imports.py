@@ -18,12 +18,13 @@ IMPORTED = (
 )
 
 
-def imported(*arguments):
-    """The packages in memory at the end of a command."""
+def imported(*arguments, whole=False):
+    """The packages in memory at the end of a command, or all modules under their whole names."""
     command = [sys.executable, "-c", IMPORTED, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+    names = set(done.stderr.splitlines()[-1].split())
+    return names if whole else {name.partition(".")[0] for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,9 @@ def test_pandas_can_be_imported_after_it_was_left_out():
     before = list(sys.meta_path)
     leave_out_pandas()
     assert sys.meta_path == before
+
+
+def test_the_doctor_imports_neither_ray_nor_the_compiler_of_pytorch(tmp_path):
+    found = imported("doctor", "--store", tmp_path, whole=True)
+    assert "torch" in found
+    assert not found & {"ray", "torch._dynamo", "torch._inductor"}
