@@ -92,18 +92,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     tally: Counter[str] = Counter()
-    longest = 0.0
+    longest: dict[str, float] = {}
     with TemporaryDirectory() as folder:
         file = Path(folder) / "fuzzed.yaml"
         for index in range(arguments.files):
             file.write_bytes(fuzzed(random.Random(f"{arguments.seed}-{index}")))
             began = time.process_time()
             try:
-                tally[outcome(file)] += 1
+                end = outcome(file)
             except Exception as error:
-                tally[f"{type(error).__name__} (file {index})"] += 1
-            longest = max(longest, time.process_time() - began)
-    print(dict(tally), f"the slowest took {longest:.2f} s of processor time")
+                end = f"{type(error).__name__} (file {index})"
+            tally[end] += 1
+            longest[end] = max(longest.get(end, 0.0), time.process_time() - began)
+    for end, count in tally.items():
+        print(f"{end}: {count}, the slowest took {longest[end]:.2f} s of processor time")
     raise SystemExit(bool(set(tally) - {"planned", "refused"}))
 
 
