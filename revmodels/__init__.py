@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from revmodels.coupling.block import ReversibleBlock
     from revmodels.coupling.stage_entry import StageEntry
     from revmodels.errors import RevModelsError
-    from revmodels.models.architecture import list_models
+    from revmodels.models.catalog import list_models
+    from revmodels.models.gpt import GPT
     from revmodels.models.irevnet import IRevNet
     from revmodels.models.presets import create_model
     from revmodels.models.resnet import ResNet
+    from revmodels.models.revgpt import RevGPT
     from revmodels.models.revnet import RevNet
     from revmodels.models.revvit import RevViT
     from revmodels.precision import Precision
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
     from revmodels.strategies.registry import STRATEGIES
 
 __all__ = [
+    "GPT",
     "STRATEGIES",
     "IRevNet",
     "Precision",
     "ResNet",
+    "RevGPT",
     "RevModelsError",
     "RevNet",
     "RevViT",
@@ -43,10 +47,12 @@ _HOMES = {
     "coupling.block": ("ReversibleBlock",),
     "coupling.stage_entry": ("StageEntry",),
     "errors": ("RevModelsError",),
-    "models.architecture": ("list_models",),
+    "models.catalog": ("list_models",),
+    "models.gpt": ("GPT",),
     "models.irevnet": ("IRevNet",),
     "models.presets": ("create_model",),
     "models.resnet": ("ResNet",),
+    "models.revgpt": ("RevGPT",),
     "models.revnet": ("RevNet",),
     "models.revvit": ("RevViT",),
     "precision": ("Precision",),

@@ -49,12 +49,14 @@ class ReplayError(RevModelsError, RuntimeError):
 
 
 class DoubleBackwardError(RevModelsError, RuntimeError):
-    """A second derivative through rebuilt activations."""
+    """A second derivative through what the backward pass computes again."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, what: str = "a reversible unit", remedy: str = "Use strategy='store' for gradient penalties."
+    ) -> None:
         super().__init__(
-            "a reversible unit has no second derivative: what it recomputes is not part of the graph that "
-            "create_graph=True asks for. Use strategy='store' for gradient penalties."
+            f"{what} has no second derivative: what it recomputes is not part of the graph that "
+            f"create_graph=True asks for. {remedy}"
         )
 
 
@@ -92,6 +94,14 @@ class TransformError(ReplayError):
 
 class ResolutionError(RevModelsError, ValueError):
     """Images of a height and width that a network cannot cut into equal parts."""
+
+
+class OptionError(RevModelsError, TypeError):
+    """An option of a model that does not exist, that it does not have, or that is missing."""
+
+
+class LanguageError(RevModelsError, ValueError):
+    """A vocabulary, context or tokens that a language model cannot have or take."""
 
 
 class ReversibilityError(RevModelsError, AssertionError):

@@ -52,12 +52,16 @@ def count_parameters(name: str) -> tuple[int, int]:
 def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
     """Return one row per preset that matches a shell pattern, with parameters at the paper's class counts.
 
+    A language model has no classes: its parameters are those at the preset's vocabulary, with and without
+    the embedding of tokens and the output layer.
+
     Nothing is built, but for a preset that `PARAMETERS` does not have.
 
     Raises:
         StudyError: No preset matches; the message names the nearest.
     """
-    from revmodels.models.architecture import PRESETS, list_models
+    from revmodels.models.catalog import PRESETS, list_models
+    from revmodels.models.decoder import LanguageArchitecture
     from revmodels.strategies.registry import usable_strategies
     from study.errors import StudyError, nearest
 
@@ -69,9 +73,11 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
     rows = []
     for name in names:
         architecture = PRESETS[name]
-        without, features = PARAMETERS.get(name) or count_parameters(name)
+        language = architecture.parameters() if isinstance(architecture, LanguageArchitecture) else None
         # A class is a weight for each feature that is classified, and a bias.
+        without, features = (0, 0) if language else PARAMETERS.get(name) or count_parameters(name)
         counts = {classes: without + classes * (features + 1) for classes in (10, 100, 1000)}
+        shown = TABLES.get(architecture.stem, ())
         rows.append(
             {
                 "model": name,
@@ -80,9 +86,11 @@ def model_rows(pattern: str = "*") -> list[dict[str, Any]]:
                 "depth": architecture.depth,
                 "stem": architecture.stem,
                 **{
-                    f"parameters_{classes}": counts[classes] if classes in TABLES[architecture.stem] else None
+                    f"parameters_{classes}": counts[classes] if classes in shown else None
                     for classes in (10, 100, 1000)
                 },
+                "parameters": language.total if language else None,
+                "parameters_non_embedding": language.non_embedding if language else None,
                 "strategies": ", ".join(usable_strategies(invertible=architecture.is_reversible)),
             }
         )

@@ -64,7 +64,7 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
     from revmodels import Precision
     from revmodels.errors import PrecisionError
     from revmodels.grid_bits import check_bits
-    from revmodels.models.architecture import PRESETS
+    from revmodels.models.catalog import PRESETS
 
     try:
         precision = Precision(**asdict(settings))
@@ -74,7 +74,7 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
         raise StudyError(path, value=value, rule=rule) from None
     if precision.coupling == "additive":
         return settings
-    if PRESETS[model].family == "resnet":
+    if not PRESETS[model].is_reversible:
         raise StudyError(
             "precision.coupling",
             value=precision.coupling,
@@ -88,7 +88,7 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
 @lru_cache(maxsize=1024)
 def _resolved(model: ModelSettings, strategy: str | None) -> tuple[int, str]:
     from revmodels.errors import DepthError
-    from revmodels.models.architecture import PRESETS
+    from revmodels.models.catalog import PRESETS
 
     if model.name not in PRESETS:
         from revmodels import list_models

@@ -13,6 +13,7 @@ what is held between the passes, and within 10 % in the peak.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from revmodels.memory.preserved_state import random_state_kept, training_kept
 from revmodels.memory.tracker import Tracker
-from revmodels.torch_internals import FakeTensorMode, drop_hooks, is_compiled
+from revmodels.torch_internals import FakeTensorMode, drop_hooks, is_compiled, storage_key
 
 Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]
 """What a model is called with, one tensor or several, and the targets of the loss."""
@@ -132,13 +133,29 @@ def predict_memory(
                 model = model()
         with fake:
             model = shaped_copy(model, "cpu")
-            fakes = tuple(described(x) for x in inputs_of(batch)), described(batch[1])
-            return _tracked_step(model, fakes, (optimizer or _momentum)(model.parameters()), loss)
+            return _tracked_step(model, _fake(batch), (optimizer or _momentum)(model.parameters()), loss)
 
 
 def inputs_of(batch: Batch) -> tuple[Tensor, ...]:
     """What a model is called with for this batch: one tensor of any shape and dtype, or several."""
     return (batch[0],) if isinstance(batch[0], Tensor) else tuple(batch[0])
+
+
+def _fake(batch: Batch) -> Batch:
+    """A batch without content. Parts that share memory, as a text and the same moved by one, do so again."""
+    parts = (*inputs_of(batch), batch[1])
+    memory = Counter(storage_key(x) for x in parts)
+    shared: dict[tuple[int, torch.dtype], Tensor] = {}
+    fakes = []
+    for x in parts:
+        if memory[storage_key(x)] == 1 or x.requires_grad:
+            fakes.append(described(x))
+            continue
+        key = storage_key(x), x.dtype
+        if key not in shared:
+            shared[key] = torch.empty(x.untyped_storage().nbytes() // x.itemsize, dtype=x.dtype, device="cpu")
+        fakes.append(shared[key].as_strided(x.size(), x.stride(), x.storage_offset()))
+    return tuple(fakes[:-1]), fakes[-1]
 
 
 def described(x: Tensor, device: str = "cpu") -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 
 from revmodels.errors import DepthError, ResolutionError, WidthError
 
@@ -59,7 +58,7 @@ class Architecture:
     @property
     def is_reversible(self) -> bool:
         """Whether its units have two coupled streams, so that there is something to invert."""
-        return self.family != "resnet"
+        return self.family not in ("resnet", "gpt")
 
     @property
     def has_equal_stages(self) -> bool:
@@ -77,7 +76,7 @@ class Architecture:
         Raises:
             WidthError: `width` is not a positive finite number.
         """
-        _check_width(width)
+        check_width(width)
         scaled = [max(2, 2 * round(c * width / 2)) for c in self.filters]
         factor = EXPANSION if self.block == "bottleneck" else 1
         return (scaled[0], *(factor * c for c in scaled[1:]))
@@ -154,7 +153,7 @@ class IRevNetArchitecture(Architecture):
         Raises:
             WidthError: `width` is not a positive finite number.
         """
-        _check_width(width)
+        check_width(width)
         area = self.layouts[1] ** 2
         step = max(INNER, area // 2)
         first = max(1, round(self.filters[0] * width / step)) * step
@@ -197,7 +196,7 @@ class RevViTArchitecture(Architecture):
         Raises:
             WidthError: `width` is not a positive finite number.
         """
-        _check_width(width)
+        check_width(width)
         d = HEAD_CHANNELS * max(1, round(self.filters[0] * width / HEAD_CHANNELS))
         return d, d
 
@@ -225,67 +224,11 @@ class RevViTArchitecture(Architecture):
         return replace(self, patch=patch)
 
 
-def _check_width(width: object) -> None:
+def check_width(width: object) -> None:
+    """See that `width` is a multiplier.
+
+    Raises:
+        WidthError: it is not a positive finite number.
+    """
     if not (isinstance(width, int | float) and math.isfinite(width) and width > 0):
         raise WidthError(f"width: a positive multiplier of the preset's channels; received {width!r}.")
-
-
-def _cifar(name: str, family: str, block: str, n: int, filters: tuple[int, ...]) -> Architecture:
-    return Architecture(name=name, family=family, block=block, stem="cifar", units=(n, n, n), filters=filters)
-
-
-def _imagenet(name: str, family: str, units: tuple[int, ...], filters: tuple[int, ...]) -> Architecture:
-    return Architecture(
-        name=name, family=family, block="bottleneck", stem="imagenet", units=units, filters=filters
-    )
-
-
-def _irevnet(name: str, stem: str, units: tuple[int, ...], filters: tuple[int, ...]) -> Architecture:
-    return IRevNetArchitecture(
-        name=name, family="irevnet", block="bottleneck", stem=stem, units=units, filters=filters
-    )
-
-
-def _revvit(name: str, channels: int) -> Architecture:
-    return RevViTArchitecture(
-        name=name, family="revvit", block="transformer", stem="imagenet", units=(12,), filters=(channels,)
-    )
-
-
-_NARROW = (16, 16, 32, 64)
-_REV = (32, 32, 64, 128)
-_RES_IMAGENET = (64, 64, 128, 256, 512)
-_REV_IMAGENET = (128, 128, 256, 512, 832)
-
-PRESETS: dict[str, Architecture] = {
-    architecture.name: architecture
-    for architecture in (
-        _cifar("revnet38", "revnet", "basic", 3, (32, 32, 64, 112)),
-        _cifar("revnet110", "revnet", "basic", 9, _REV),
-        _cifar("revnet164", "revnet", "bottleneck", 9, _REV),
-        _imagenet("revnet56", "revnet", (2, 2, 3, 2), _REV_IMAGENET),
-        _imagenet("revnet104", "revnet", (2, 2, 11, 2), _REV_IMAGENET),
-        _cifar("resnet32", "resnet", "basic", 5, _NARROW),
-        _cifar("resnet110", "resnet", "basic", 18, _NARROW),
-        _cifar("resnet164", "resnet", "bottleneck", 18, _NARROW),
-        _imagenet("resnet50", "resnet", (3, 4, 6, 3), _RES_IMAGENET),
-        _imagenet("resnet101", "resnet", (3, 4, 23, 3), _RES_IMAGENET),
-        _imagenet("resnet152", "resnet", (3, 8, 36, 3), _RES_IMAGENET),
-        _irevnet("irevnet", "cifar", (9, 9, 9), (16, 64, 256)),
-        _irevnet("irevnet302", "imagenet", (3, 8, 36, 3), (24, 96, 384, 1536)),
-        _revvit("revvit_small", 384),
-        _revvit("revvit_base", 768),
-    )
-}
-"""The networks by name: of the RevNet paper and its code; of Jacobsen et al. (ICLR 2018), for CIFAR with the
-image padded to 16 channels and for ImageNet unpadded; of Mangalam et al. (CVPR 2022), sizes S and B."""
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the presets that match a shell pattern, sorted by family and depth.
-
-    >>> list_models("revnet1*")
-    ['revnet104', 'revnet110', 'revnet164']
-    """
-    names = sorted(PRESETS, key=lambda name: (PRESETS[name].family, PRESETS[name].depth))
-    return [name for name in names if fnmatch(name, pattern)]

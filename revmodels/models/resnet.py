@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-from revmodels.errors import PrecisionError, StrategyError
 from revmodels.models.architecture import Architecture
-from revmodels.models.base import ResidualNetwork
 from revmodels.models.layers import UnitOptions, entry_shortcut, make_head, make_stem, residual_function
+from revmodels.models.stored import StoredNetwork
 from revmodels.precision import Precision
-from revmodels.strategies.registry import default_strategy, find_strategy
-from revmodels.strategies.strategy import ForwardPass, applied
 
 
 class ResidualUnit(nn.Module):
@@ -35,10 +31,8 @@ class ResidualUnit(nn.Module):
         return shortcut + r
 
 
-class ResNet(ResidualNetwork):
+class ResNet(StoredNetwork):
     """A ResNet with the units of the paper's code (resnet-32, -110, -164; -50, -101, -152)."""
-
-    body: nn.ModuleList
 
     def __init__(
         self,
@@ -60,53 +54,6 @@ class ResNet(ResidualNetwork):
             width=width,
             precision=precision,
         )
-        self._strategy = default_strategy(invertible=False)
-
-    def apply_precision(self, precision: Precision) -> None:
-        """Hand the policy to the units.
-
-        Raises:
-            PrecisionError: the policy is about coupled streams, and a ResNet has none.
-        """
-        if precision.coupling != "additive":
-            raise PrecisionError(
-                f"precision.coupling: {self.name} has no coupled streams and nothing to invert; received "
-                f"{precision.coupling!r}. Use coupling='additive', or a RevNet."
-            )
-        for unit in self.body:
-            assert isinstance(unit, ResidualUnit)
-            unit.precision = precision
-
-    @property
-    def strategy(self) -> str:
-        """One of `strategies`: those that need no inverse.
-
-        Raises:
-            StrategyError: on assigning another.
-        """
-        return self._strategy
-
-    @strategy.setter
-    def strategy(self, value: str) -> None:
-        if find_strategy(value).needs_inverse:
-            raise StrategyError(
-                f"strategy: {self.name} is not reversible, so {value!r} has nothing to rebuild from. Use "
-                f"one of {', '.join(self.strategies)}, or a RevNet."
-            )
-        self._strategy = value
-
-    def transform(self, stream: Tensor) -> Tensor:
-        """Apply the units in turn: (N, C0, H, W) to (N, C, H', W'), in the dtype of the stream."""
-        units = ForwardPass(units=self.body, apply=_apply)
-        if torch.is_grad_enabled():
-            (stream,) = find_strategy(self.strategy).run(units, stream)
-        else:
-            (stream,) = applied(units, range(len(self.body)), stream)
-        return stream
-
-
-def _apply(unit: nn.Module, stream: Tensor) -> tuple[Tensor]:
-    return (unit(stream),)
 
 
 def _units(architecture: Architecture, channels: tuple[int, ...], options: UnitOptions) -> list[ResidualUnit]:

@@ -158,7 +158,7 @@ def _smaller_batch(batch: int, excess: float, workers: int) -> int:
 
 def _frugal(model: str) -> list[str]:
     """The strategy that saves most memory without a setting of its own, if the network can use it."""
-    from revmodels.models.architecture import PRESETS
+    from revmodels.models.catalog import PRESETS
     from revmodels.strategies.registry import default_strategy, find_strategy
 
     name = default_strategy(invertible=PRESETS[model].is_reversible)

@@ -73,7 +73,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
 
 
 def _design(model: str) -> dict[str, str]:
-    from revmodels.models.architecture import PRESETS
+    from revmodels.models.catalog import PRESETS
 
     return {"family": PRESETS[model].family, "block": PRESETS[model].block}
 

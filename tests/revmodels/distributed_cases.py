@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from revmodels import ReversibleBlock, ReversibleSequence
+from revmodels import ReversibleBlock, ReversibleSequence, create_model
 from revmodels.errors import ReplayError
 from tests.revmodels.blocks import CHANNELS, KINDS
 
@@ -166,6 +167,35 @@ def fsdp(rank: int, *, per_block: bool, strategy: str = "reverse", **options: bo
     return worst
 
 
+def language(rank: int, name: str, parallel: str) -> float:
+    """A language model and its loss, whose embedding is its output layer, in two steps."""
+    model, single = (_language_model(name, strategy) for strategy in (None, "store"))
+    wrapped: nn.Module = model
+    if parallel == "ddp":
+        wrapped = DistributedDataParallel(model)
+    else:
+        mesh = init_device_mesh("cpu", (RANKS,))
+        for unit in getattr(model.body, "blocks", model.body):
+            fully_shard(unit, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    worst = 0.0
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (model, single)]
+    for step in range(2):
+        rows = torch.randint(64, (RANKS * BATCH, 13), generator=torch.Generator().manual_seed(step))
+        wrapped(part(rows[:, :-1], rank), part(rows[:, 1:], rank)).mean.backward()
+        single(rows[:, :-1], rows[:, 1:]).mean.backward()
+        worst = max(worst, worst_error(model, single))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    return worst
+
+
+def _language_model(name: str, strategy: str | None) -> Any:
+    torch.manual_seed(0)
+    return create_model(name, depth=2, vocab_size=64, tied=True, strategy=strategy).double()
+
+
 def fsdp_inside_a_block(rank: int) -> str:
     """The message with which the engine refuses F sharded by itself."""
     model = network()
@@ -193,6 +223,10 @@ CASES: dict[str, Callable[[int], object]] = {
     "fsdp blocks reshard": lambda rank: fsdp(rank, per_block=True, reshard_after_forward=True),
     "fsdp blocks kept": lambda rank: fsdp(rank, per_block=True, reshard_after_forward=False),
     "fsdp blocks stored": lambda rank: fsdp(rank, per_block=True, strategy="store"),
+    "ddp revgpt": lambda rank: language(rank, "revgpt_100k", "ddp"),
+    "ddp gpt": lambda rank: language(rank, "gpt_100k", "ddp"),
+    "fsdp revgpt": lambda rank: language(rank, "revgpt_100k", "fsdp"),
+    "fsdp gpt": lambda rank: language(rank, "gpt_100k", "fsdp"),
     "fsdp inside a block": fsdp_inside_a_block,
 }
 

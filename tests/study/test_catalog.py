@@ -9,11 +9,29 @@ import pytest
 import torch
 
 from revmodels import create_model, list_models
+from revmodels.models.catalog import PRESETS
 from study import catalog
 from study.catalog import PARAMETERS, count_parameters, model_rows
 
+IMAGES = [name for name in list_models() if PRESETS[name].stem != "tokens"]
+LANGUAGE = [name for name in list_models() if name not in IMAGES]
 
-@pytest.mark.parametrize("name", list_models())
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_parameters_of_a_language_model_are_told_with_and_without_embeddings(name):
+    (row,) = model_rows(name)
+    with torch.device("meta"):
+        model = create_model(name)
+    embeddings = {model.stem.weight, model.head.output.weight}
+    assert row["parameters"] == sum(p.numel() for p in model.parameters())
+    assert row["parameters_non_embedding"] == row["parameters"] - sum(p.numel() for p in embeddings)
+    assert row["parameters_10"] is None
+    for column in ("family", "block", "depth"):
+        assert row[column] == getattr(model, column)
+    assert row["strategies"] == ", ".join(model.strategies)
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_parameters_are_those_of_the_network_that_is_built(name):
     (row,) = model_rows(name)
     for classes in (10, 100, 1000):
@@ -23,7 +41,7 @@ def test_parameters_are_those_of_the_network_that_is_built(name):
             assert shown == sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_table_has_what_counting_the_parameters_of_the_built_network_finds(name):
     assert PARAMETERS[name] == count_parameters(name), f"write it into PARAMETERS of {catalog.__file__}"
 
@@ -35,7 +53,7 @@ def test_a_preset_that_the_table_has_not_is_counted(monkeypatch, name):
     assert model_rows(name) == expected
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", IMAGES)
 def test_each_row_tells_what_the_network_itself_tells(name):
     (row,) = model_rows(name)
     with torch.device("meta"):
