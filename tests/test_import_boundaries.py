@@ -89,7 +89,11 @@ ROOMS: dict[str, Room] = {
     "study.provenance": Room(lazily="torch"),
     "study.ray_internals": Room(lazily="ray"),
     "study.doctor": Room(own="ray_internals", others="revmodels", lazily="torch"),
-    "study.data": Room(own="errors settings", others="torch", lazily="PIL numpy pyarrow sklearn torchvision"),
+    "study.data": Room(
+        own="errors settings",
+        others="numpy torch",
+        lazily="PIL pyarrow sklearn tokenizers torchvision",
+    ),
     "study.tasks": Room(own="data errors settings", others="torch"),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
     "study.identity": Room(own="data errors setting settings", others="revmodels"),

@@ -7,6 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from study.data.text_fingerprint import is_text, text_fingerprint
 from study.errors import DataError, nearest
 from study.settings import DataSettings
 
@@ -32,6 +33,10 @@ def fingerprint(settings: DataSettings) -> str:
         DataError: The folder is missing or of another layout.
     """
     kind, _, rest = settings.name.partition(":")
+    if is_text(settings.name):
+        return text_fingerprint(
+            settings.name, tokenizer=getattr(settings, "tokenizer", "bytes"), root=settings.root
+        )
     if kind == "synthetic":
         return f"synthetic:{rest or SYNTHETIC_SIZES}"
     if kind in ("parquet", "folder"):
