@@ -89,11 +89,13 @@ TRIALS = Table(
         _text("error_class", "exception class of a trial that did not end ok"),
         _text("error_message", "its message, shortened to 2,000 characters"),
         # settings
-        _text("data", "data set name as the study file gives it"),
+        _text("task", "what is learnt: classification, language, or an import path; null in older rows"),
+        _text("data", "data set name, or import path, as the study file gives it"),
         _int("examples_train", "training examples used", "examples"),
-        _int("num_classes", "classes of the data set"),
-        _text("model", "preset, such as revnet110"),
-        _text("family", "revnet, irevnet, revvit or resnet"),
+        _int("num_classes", "classes of the data set; of a text, tokens of the vocabulary"),
+        _int("context_length", "tokens of a sequence; null for tasks without tokens", "tokens"),
+        _text("model", "preset, such as revnet110, or import path"),
+        _text("family", "revnet, irevnet, revvit, resnet, revgpt or gpt; null for a network of one's own"),
         _text("block", "basic, bottleneck or transformer"),
         _int(
             "depth", "weighted layers, as the paper counts them: 2 + convolutions of the residual functions"
@@ -131,6 +133,18 @@ TRIALS = Table(
         _real("loss_train", "mean training cross-entropy in the last epoch", "nats"),
         _real("loss_val", "validation cross-entropy after the last epoch", "nats"),
         _real("loss_test", "test cross-entropy", "nats"),
+        _real(
+            "bits_per_byte_train", "bits per byte of training text since the evaluation before", "bits/byte"
+        ),
+        _real("bits_per_byte_val", "bits per byte of validation text at the end", "bits/byte"),
+        _real("bits_per_byte_test", "bits per byte of test text, read once at the end", "bits/byte"),
+        _real(
+            "bigram_bits_per_byte",
+            "bits per byte of validation text under a bigram count model of the training text",
+            "bits/byte",
+        ),
+        _real("entropy_bits_per_byte", "the least there can be, of a source of known entropy", "bits/byte"),
+        _text("metrics_json", "JSON of the metrics that have no column, by name and split; null if none"),
         _int("epochs_done", "evaluations finished: epochs, unless the study file says otherwise"),
         _int("steps_done", "optimizer steps finished"),
         _int("examples_seen", "training examples seen, each as often as it was seen", "examples"),
@@ -196,6 +210,9 @@ EPOCHS = Table(
         _real("accuracy_train", "training accuracy", "fraction"),
         _real("loss_val", "validation cross-entropy", "nats"),
         _real("accuracy_val", "validation accuracy", "fraction"),
+        _real("bits_per_byte_train", "bits per byte of training text", "bits/byte"),
+        _real("bits_per_byte_val", "bits per byte of validation text", "bits/byte"),
+        _text("metrics_json", "JSON of the metrics that have no column, by name and split; null if none"),
         _real("learning_rate", "learning rate of the epoch's last step"),
         _real("gradient_norm", "norm of all gradients at the epoch's last step"),
         _int("steps_skipped", "steps in which fp16 gradients overflowed; null if not fp16"),

@@ -176,10 +176,12 @@ class Execution:
         from study.executors.journal import Journal
         from study.executors.search import StoreSearch, make_scheduler
         from study.executors.tune import Batch
+        from study.store.rows import with_metrics
         from study.train.length import evaluations
 
         history = History(self._store)
-        rows, following = history.rows(), history.attempts()
+        rows = {trial_id: with_metrics(row) for trial_id, row in history.rows().items()}
+        following = history.attempts()
         step, settings = self._study.steps[search.step], common_settings(self._study, search)
         searcher = StoreSearch(
             search_space(self._study, search.step),

@@ -15,9 +15,18 @@ from typing import Any, get_type_hints
 
 from revmodels.strategies.registry import STRATEGIES, default_strategy, find_strategy, is_strategy
 from revmodels.strategies.strategy import Strategy
+from study.code import is_own, source_of
 from study.errors import StudyError, nearest
 from study.setting import IF_CHANGED, NEVER, BrokenRule
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings, settings_of
+from study.settings import (
+    MemorySettings,
+    ModelSettings,
+    PrecisionSettings,
+    TaskSettings,
+    TrialSettings,
+    settings_of,
+)
+from study.tasks.naming import CONTEXT_LENGTH, task_name
 
 RECIPE = 2
 """Raise it when the training loop or the engine changes so that equal settings give other results."""
@@ -30,10 +39,37 @@ def resolve(settings: TrialSettings) -> TrialSettings:
         StudyError: Unknown model, a depth its design cannot have, a strategy or coupling its family cannot
             use, or settings of precision that contradict each other.
     """
-    model, precision, memory = _resolved_parts(settings.model, settings.precision, settings.memory)
+    if settings.data.context_length is None and task_name(settings) == "language":
+        settings = replace(settings, data=replace(settings.data, context_length=CONTEXT_LENGTH))
+    if is_own("model.name", settings.model.name):
+        model, precision, memory = _resolved_own(settings)
+    else:
+        model, precision, memory = _resolved_parts(settings.model, settings.precision, settings.memory)
     if (model, precision, memory) == (settings.model, settings.precision, settings.memory):
         return settings
     return replace(settings, model=model, precision=precision, memory=memory)
+
+
+def _resolved_own(settings: TrialSettings) -> tuple[ModelSettings, PrecisionSettings, MemorySettings]:
+    """Those of a network that the study brings along, which is built to see whether it can be reversed."""
+    from study.network import holds_inverse
+
+    memory, name = settings.memory, settings.model.name
+    reversible = holds_inverse(settings)
+    chosen = memory.strategy or default_strategy(invertible=reversible)
+    if find_strategy(chosen).needs_inverse and not reversible:
+        raise StudyError(
+            "memory.strategy",
+            value=chosen,
+            rule=f"{name} holds no ReversibleSequence, so there is nothing to rebuild its activations from",
+            remedy="use store or checkpoint, or build it of reversible blocks",
+        )
+    others: dict[str, Any] = {k: v for k, v in asdict(memory).items() if k != "strategy"}
+    resolved = MemorySettings(strategy=chosen, **find_strategy(chosen).resolved(others))
+    precision = settings.precision
+    if precision.coupling == "exact":
+        precision = _resolved_precision(precision, name)
+    return settings.model, precision, resolved
 
 
 @lru_cache(maxsize=65_536)
@@ -74,7 +110,7 @@ def _resolved_precision(settings: PrecisionSettings, model: str) -> PrecisionSet
         raise StudyError(path, value=value, rule=rule) from None
     if precision.coupling == "additive":
         return settings
-    if not PRESETS[model].is_reversible:
+    if model in PRESETS and not PRESETS[model].is_reversible:
         raise StudyError(
             "precision.coupling",
             value=precision.coupling,
@@ -146,26 +182,54 @@ def canonical_json(settings: TrialSettings) -> str:
 
 def _fragments(settings: TrialSettings) -> dict[str, str]:
     """The canonical JSON of each part under its name, names sorted."""
-    from study.data.fingerprint import fingerprint
-
     settings = resolve(settings)
     scaling, probe = settings.scaling, settings.probe
     probed = probe.enabled and strategy_of(settings).inverts
     evaluate = _fragment(settings.evaluate)
     return {
         **({} if probe.cost else {"cost": "false"}),
-        "data": _fragment(settings.data, source=fingerprint(settings.data)),
+        "data": _fragment(settings.data, source=source_of_data(settings)),
         **({} if evaluate == "{}" else {"evaluate": evaluate}),
         "memory": _fragment(settings.memory),
-        "model": _fragment(settings.model),
+        "model": _fragment(settings.model, source=_source_of_model(settings)),
         **({} if "parallel" in _left_out(scaling) else {"parallel": json.dumps(scaling.parallel)}),
         "precision": _fragment(settings.precision),
         "probe": _fragment(probe, ("cost",)) if probed else "null",
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
+        **_task_fragment(settings),
         "train": _fragment(settings.train),
         "workers": json.dumps([scaling.min_workers, scaling.workers] if scaling.elastic else scaling.workers),
     }
+
+
+def source_of_data(settings: TrialSettings) -> str:
+    """Return the identity of what the data of a trial hold, or of the source of what loads them.
+
+    Raises:
+        StudyError: They are missing.
+    """
+    from study.data.fingerprint import fingerprint
+
+    data = settings.data
+    if is_own("data.name", data.name):
+        return f"own:{data.name}:{source_of('data.name', data.name, settings.code)}"
+    return fingerprint(data)
+
+
+def _source_of_model(settings: TrialSettings) -> str | None:
+    name = settings.model.name
+    return source_of("model.name", name, settings.code) if is_own("model.name", name) else None
+
+
+def _task_fragment(settings: TrialSettings) -> dict[str, str]:
+    """The task, unless it is what such data are for."""
+    task = settings.task
+    if task.name is None or task.name == task_name(replace(settings, task=TaskSettings())):
+        return {}
+    own = is_own("task.name", task.name)
+    source = source_of("task.name", task.name, settings.code) if own else None
+    return {"task": _fragment(task, source=source)}
 
 
 def _left_out(section: Any) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ never needs pydantic.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,55 @@ class BrokenRule(ValueError):
         super().__init__(rule)
         self.rule = rule
         self.remedy = remedy
+
+
+class Options(dict[str, Any]):
+    """Options of what a study brings along: any keys, with values that JSON has. It is not to be changed.
+
+    Two are equal if their JSON is, so that 1, 1.0 and true are three values.
+    """
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self._json)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and self._json == Options(other)._json
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    @property
+    def _json(self) -> str:
+        return json.dumps(self, sort_keys=True)
+
+    @classmethod
+    def checked(cls, value: Any) -> Options:
+        """Return a mapping as options.
+
+        Raises:
+            BrokenRule: It is no mapping, a key is no name, or JSON has no such value.
+        """
+        if not isinstance(value, dict):
+            raise BrokenRule("must be a mapping", "for example {heads: 4}")
+        for key in value:
+            if not (isinstance(key, str) and key.isidentifier()):
+                raise BrokenRule(f"a key must be the name of an argument, not {key!r}")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise BrokenRule(f"must hold numbers, words, lists and mappings ({error})") from None
+        return cls(value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return {"type": "function-plain", "function": {"type": "no-info", "function": cls.checked}}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        return {"type": "object"}
+
+
+NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True)

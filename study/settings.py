@@ -14,10 +14,16 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, get_args, get_type_hints
 
+from study.code import is_own
 from study.errors import nearest
-from study.setting import IF_CHANGED, NEVER, BrokenRule, Setting
+from study.setting import IF_CHANGED, NEVER, NO_OPTIONS, BrokenRule, Options, Setting
 
-DATASETS = ("digits", "synthetic", "cifar10", "cifar100", "imagenet", "parquet:<dir>", "folder:<dir>")
+DATASETS = (
+    *("digits", "synthetic", "cifar10", "cifar100", "imagenet", "parquet:<dir>", "folder:<dir>"),
+    *("stdlib", "text:<path>", "tokens:<path>", "markov:<order>"),
+)
+TEXTS = ("stdlib", "text", "tokens", "markov")
+"""Kinds of data that are text."""
 STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile", "budget")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
@@ -41,11 +47,14 @@ def check_data_name(name: str) -> None:
         BrokenRule: There is no such kind of data set, or its sizes or its folder are missing.
     """
     kind, colon, rest = name.partition(":")
-    if kind in ("parquet", "folder") and colon:
+    if kind in ("parquet", "folder", "text", "tokens") and colon:
         if not rest:
             raise BrokenRule(
                 "must name a folder after the colon", f"write {kind}:<dir>, such as {kind}:images"
             )
+    elif kind == "markov" and colon:
+        if not rest.isdecimal():
+            raise BrokenRule("must give an order after the colon", "for example markov:2")
     elif kind == "synthetic" and colon:
         sizes = rest.split("x")
         if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
@@ -54,7 +63,7 @@ def check_data_name(name: str) -> None:
         if sizes[1] != sizes[2]:
             remedy = f"for example synthetic:{sizes[0]}x{sizes[1]}x{sizes[1]}x{sizes[3]}"
             raise BrokenRule("must give square images", remedy)
-    elif name not in DATASETS or "<" in name:
+    elif (name not in DATASETS or "<" in name) and not is_own("data.name", name):
         raise BrokenRule("must be a known data set", nearest(name, DATASETS))
 
 
@@ -71,12 +80,13 @@ class _Strict:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(_Strict):
-    """Which images are learnt. The validation set is part of the training pool; the test set is apart."""
+    """What is learnt from. The validation set is part of the training pool; the test set is apart."""
 
     name: Annotated[
         str,
         Setting(
-            "The data set: a built-in one, or parquet:<dir> or folder:<dir> for files of your own.",
+            "The data set: a built-in one, files of your own behind parquet:, folder:, text: or tokens:, or "
+            "a function of your own as module:function.",
             check=check_data_name,
             identity=NEVER,
             column="data",
@@ -84,10 +94,10 @@ class DataSettings(_Strict):
     ] = "digits"
     train_examples: Annotated[
         int | None,
-        Setting("Training images, a stratified subset; without it, all.", "images", at_least=1),
+        Setting("Training examples, a stratified subset; without it, all.", "examples", at_least=1),
     ] = None
     test_examples: Annotated[
-        int | None, Setting("Test images, a stratified subset; without it, all.", "images", at_least=1)
+        int | None, Setting("Test examples, a stratified subset; without it, all.", "examples", at_least=1)
     ] = None
     validation_fraction: Annotated[
         float, Setting("The share of the training pool that is kept for validation.", above=0, below=1)
@@ -104,6 +114,26 @@ class DataSettings(_Strict):
             at_least=1,
         ),
     ] = None
+    context_length: Annotated[
+        int | None,
+        Setting(
+            "Tokens of a sequence of text; without it, 256.",
+            "tokens",
+            at_least=1,
+            identity=IF_CHANGED,
+            column="context_length",
+        ),
+    ] = None
+    tokenizer: Annotated[
+        str,
+        Setting(
+            "What cuts text into tokens: bytes, bpe:<vocabulary size> or file:<tokenizer.json>.",
+            identity=IF_CHANGED,
+        ),
+    ] = "bytes"
+    options: Annotated[
+        Options, Setting("What a data set of your own is loaded with.", identity=IF_CHANGED)
+    ] = NO_OPTIONS
     root: Annotated[
         str | None,
         Setting("The folder that holds the data sets; without it, REVSTUDY_DATA or data.", identity=NEVER),
@@ -114,12 +144,39 @@ class DataSettings(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(_Strict):
-    """The network: a preset of `revmodels`, its width, and another legal depth if not its own."""
+class TaskSettings(_Strict):
+    """What is learnt: the loss, and the metrics."""
 
     name: Annotated[
-        str, Setting("The preset, such as revnet110; `revstudy models` lists them.", column="model")
+        str | None,
+        Setting(
+            "classification, language, or a class of your own as module:class; without it, what the data "
+            "are for.",
+            column="task",
+        ),
+    ] = None
+    options: Annotated[Options, Setting("What a task of your own is made with.", identity=IF_CHANGED)] = (
+        NO_OPTIONS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(_Strict):
+    """The network: a preset of `revmodels`, its width, and another legal depth if not its own; or a network
+    of your own, with its options.
+    """
+
+    name: Annotated[
+        str,
+        Setting(
+            "The preset, such as revnet110; `revstudy models` lists them. Or a function of your own that "
+            "builds the network, as module:function.",
+            column="model",
+        ),
     ] = "revnet38"
+    options: Annotated[Options, Setting("What a network of your own is built with.", identity=IF_CHANGED)] = (
+        NO_OPTIONS
+    )
     width: Annotated[
         float, Setting("What the channels of the preset are multiplied by.", above=0, column="width")
     ] = 1.0
@@ -391,6 +448,11 @@ class TrainSettings(_Strict):
         bool, Setting("Whether images and weights lie in memory with the channels last.")
     ] = True
 
+    @property
+    def by_epoch(self) -> bool:
+        """Whether `epochs` says how long the training is."""
+        return self.steps is None and self.tokens is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(_Strict):
@@ -559,6 +621,7 @@ class TrialSettings:
     """One point of a study, fully resolved: what `study.train.trial.train_trial` runs."""
 
     data: DataSettings = field(default_factory=DataSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     precision: PrecisionSettings = field(default_factory=PrecisionSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
@@ -567,6 +630,12 @@ class TrialSettings:
     scaling: ScalingSettings = field(default_factory=ScalingSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     seed: Annotated[int, Setting("The seed of weights, data order and dropout.", column="seed")] = 0
+    code: Annotated[
+        str | None,
+        Setting(
+            "The folder that import paths are looked up in; without it, what is installed.", identity=NEVER
+        ),
+    ] = None
 
     def with_seed(self, seed: int) -> TrialSettings:
         """The same settings under another seed. (`dataclasses.replace` takes ten times as long.)"""
@@ -620,8 +689,13 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     unknown = sorted(set(values) - known)
     if unknown:
         raise TypeError(f"{kind.__name__} has no field {unknown[0]!r}; fields: {', '.join(sorted(known))}")
-    nested = {k: _build(hints[k], v) if is_dataclass(hints[k]) else v for k, v in values.items()}
-    return kind(**nested)
+    return kind(**{k: _value(hints[k], v) for k, v in values.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if hint is Options:
+        return Options(value)
+    return _build(hint, value) if isinstance(hint, type) and is_dataclass(hint) else value
 
 
 @lru_cache(maxsize=32)

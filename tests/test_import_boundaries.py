@@ -83,8 +83,9 @@ ROOMS: dict[str, Room] = {
     ),
     # study: both, from `analysis` the schema and the store
     "study.errors": Room(),
+    "study.code": Room(own="errors"),
     "study.setting": Room(own="errors"),
-    "study.settings": Room(own="errors setting"),
+    "study.settings": Room(own="code errors setting"),
     "study.outcomes": Room(),
     "study.provenance": Room(lazily="torch"),
     "study.ray_internals": Room(lazily="ray"),
@@ -94,19 +95,23 @@ ROOMS: dict[str, Room] = {
         others="numpy torch",
         lazily="PIL pyarrow sklearn tokenizers torchvision",
     ),
-    "study.tasks": Room(own="data errors settings", others="torch"),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
-    "study.identity": Room(own="data errors setting settings", others="revmodels"),
+    "study.tasks": Room(own="code data errors setting settings", others="revmodels torch"),
+    "study.network": Room(own="code errors settings tasks", others="revmodels torch"),
+    "study.identity": Room(own="code data errors network setting settings tasks", others="revmodels"),
     "study.store": Room(
-        own="errors identity outcomes provenance settings",
+        own="errors identity outcomes provenance settings tasks",
         others="analysis.errors analysis.schema analysis.store pyarrow revmodels torch",
     ),
     "study.train": Room(
-        own="errors identity outcomes provenance settings store tasks", others="revmodels torch"
+        own="code errors identity network outcomes provenance settings store tasks",
+        others="revmodels torch",
     ),
     "study.rerun": Room(own="errors identity settings store train", others="torch"),
     "study.status": Room(own="errors outcomes store", others="analysis.store"),
-    "study.spec": Room(own="errors setting settings", others="analysis.schema pydantic pydantic_core yaml"),
+    "study.spec": Room(
+        own="code errors setting settings", others="analysis.schema pydantic pydantic_core yaml"
+    ),
     "study.plan": Room(
         own="data errors identity provenance settings spec store tasks train",
         others="analysis.store pydantic revmodels",

@@ -13,6 +13,7 @@ from study.cli.output import duration, megabytes, print_json, print_rows, say
 if TYPE_CHECKING:
     from study.plan.expand import Plan
     from study.plan.forecast import Forecast
+    from study.settings import TrainSettings
 
 
 def register(app: typer.Typer) -> None:
@@ -156,6 +157,10 @@ def _say_company(planned: Plan) -> None:
         say("Trials run one at a time: none disturbs the times of another")
 
 
+def _length(train: TrainSettings) -> str:
+    return f"{train.steps:,} steps" if train.steps is not None else f"{train.tokens:,} tokens"
+
+
 def _rows(planned: Plan) -> list[dict[str, Any]]:
     """One row per distinct model of the plan, with the trials that train it."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -170,7 +175,7 @@ def _rows(planned: Plan) -> list[dict[str, Any]]:
             "compute": s.precision.compute,
             "workers": s.scaling.workers,
             "batch": s.train.batch_size,
-            "epochs": s.train.epochs,
+            "epochs": s.train.epochs if s.train.by_epoch else _length(s.train),
             "parameters": cost.parameters if cost else None,
             "peak memory": megabytes(cost.memory_bytes if cost else None),
             "activations": megabytes(cost.activation_bytes if cost else None),

@@ -20,7 +20,7 @@ from study.plan.cost import trial_cost
 from study.plan.machine import this_machine
 from study.settings import Trial
 from study.store import checkpoints
-from study.store.rows import TrialResult, lost_result
+from study.store.rows import TrialResult, lost_result, with_metrics
 from study.store.writer import AttemptTakenError, write_result
 from study.train.length import evaluations
 from study.train.trial import train_trial
@@ -190,7 +190,7 @@ def numbers_of(row: dict[str, Any], objective: tuple[str, str]) -> dict[str, Any
         row: The row.
         objective: The column by which pruning judges, and ``max`` or ``min``.
     """
-    numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    numbers = {name: value for name, value in with_metrics(row).items() if isinstance(value, int | float)}
     name, direction = objective
     value = numbers.get(name)
     score = WORST if value is None or not math.isfinite(value) else value if direction == "max" else -value

@@ -43,6 +43,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
         model=settings.model,
         precision=settings.precision,
         memory=settings.memory,
+        code=settings.code,
         train=replace(train, **{name: getattr(TrainSettings, name) for name in _WITHOUT_COST}),
     )
     cost = _cost(alike, task, task.shape(settings), max(1, batch))
@@ -79,7 +80,11 @@ def count_parameters(settings: TrialSettings) -> int:
         DataError: The data set is missing: its image size and classes are needed.
     """
     alike = replace(
-        TrialSettings(), model=settings.model, precision=settings.precision, memory=settings.memory
+        TrialSettings(),
+        model=settings.model,
+        precision=settings.precision,
+        memory=settings.memory,
+        code=settings.code,
     )
     return _count(alike, task_of(settings).shape(settings))
 

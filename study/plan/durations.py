@@ -215,7 +215,9 @@ def calibrate(trials: Sequence[Trial]) -> Calibration:
 def work_per_example(settings: TrialSettings) -> float | None:
     """Floating-point operations of one training example; None if they cannot be counted."""
     task = task_of(settings)
-    alike = replace(TrialSettings(), model=settings.model, memory=MemorySettings(strategy="store"))
+    alike = replace(
+        TrialSettings(), model=settings.model, memory=MemorySettings(strategy="store"), code=settings.code
+    )
     forward = _forward_work(alike, task, task.shape(settings))
     repeats = strategy_of(settings).saves_memory  # by running forward once more
     return None if forward is None else forward * (4 if repeats else 3)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from study.errors import Problem, StudyError
 from study.identity import trial_ids
 from study.plan.points import apply_point, grid_points, grid_size, rung_of
-from study.plan.searches import PlannedSearch, check_search, search_space
+from study.plan.searches import PlannedSearch, check_search, objectives_of, search_space
 from study.settings import Trial
 from study.spec.study import Study
 
@@ -142,7 +142,7 @@ def make_plan(
                     sampler=step.origin,
                     trials=step.trials or 0,
                     seeds=seeds,
-                    objectives=step.directions,
+                    objectives=objectives_of(study, index),
                     constraints=step.limits,
                     space={path: axis.to_dict() for path, axis in axes},
                 )

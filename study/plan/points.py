@@ -18,13 +18,14 @@ from pydantic import ValidationError
 
 from study import settings as s
 from study.errors import Problem, StudyError, nearest
-from study.identity import resolve
+from study.identity import resolve, source_of_data
 from study.plan.concurrency import check_scaling
 from study.spec.axes import Axis
-from study.spec.fields import PATHS, SECTIONS
+from study.spec.fields import PATHS, SECTIONS, is_setting, with_value
 from study.spec.ladder import Ladder, Rung, rung
 from study.spec.messages import problems_of
 from study.spec.study import Study, keys_beside
+from study.tasks.check import check_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def apply_point(
     Raises:
         StudyError: Values that break a rule, alone or together; all of them are listed.
     """
-    unknown = [path for path in values if path not in PATHS]
+    unknown = [path for path in values if not is_setting(path)]
     if unknown:
         rule, remedy = "must be the dotted path of a setting", nearest(unknown[0], PATHS)
         raise StudyError(unknown[0], value=values[unknown[0]], rule=rule, remedy=remedy)
@@ -82,7 +83,7 @@ def apply_point(
             problems += problems_of(error, keys=keys_beside, prefix=name)
     if problems:
         raise _located(StudyError(problems=problems), places)
-    unresolved = s.TrialSettings(**sections, seed=seed)
+    unresolved = s.TrialSettings(**sections, seed=seed, code=study.code)
     try:
         rooted = _rooted(unresolved)
         return check(rooted if study.ladder is None else _on_ladder(study.ladder, resolve(rooted), values))
@@ -142,7 +143,10 @@ def _section(name: str, fixed: Any, changes: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=65_536)
 def _validated(name: str, fixed: Any, changes: tuple[tuple[str, type, Any], ...]) -> Any:
-    return SECTIONS[name].validate_python({**vars(fixed), **{path: value for path, _, value in changes}})
+    values = dict(vars(fixed))
+    for path, _, value in changes:
+        values = with_value(values, path, value)
+    return SECTIONS[name].validate_python(values)
 
 
 def check(settings: s.TrialSettings) -> s.TrialSettings:
@@ -154,10 +158,25 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
     """
     resolved = resolve(settings)
     check_scaling(resolved)
-    from study.data.fingerprint import fingerprint
-
-    fingerprint(settings.data)
+    check_length(resolved)
+    check_task(resolved)
+    source_of_data(resolved)
     return resolved
+
+
+def check_length(settings: s.TrialSettings) -> None:
+    """Check that the length of a training is said once.
+
+    Raises:
+        StudyError: It is said in steps and in tokens.
+    """
+    if settings.train.steps is not None and settings.train.tokens is not None:
+        raise StudyError(
+            "train.tokens",
+            value=settings.train.tokens,
+            rule="the length of the training is said in steps already",
+            remedy="keep one of train.steps and train.tokens",
+        )
 
 
 def product_of(place: str, space: Mapping[str, Axis]) -> Iterable[Point]:

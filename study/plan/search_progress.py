@@ -77,7 +77,9 @@ def point_of(row: Row, space: Mapping[str, Axis]) -> Point | None:
     point: Point = {}
     for path, axis in space.items():
         section, _, key = path.partition(".")
-        value = (config.get(section) or {}).get(key)
+        inside, _, option = key.partition(".")
+        value = (config.get(section) or {}).get(inside)
+        value = (value or {}).get(option) if option else value
         if axis.bounds is not None and axis.values is None:
             if not isinstance(value, int | float) or not axis.bounds[0] <= value <= axis.bounds[1]:
                 return None

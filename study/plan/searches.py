@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from study.errors import Problem, StudyError
+from study.errors import Problem, StudyError, nearest
 from study.identity import trial_id
 from study.plan.points import apply_point, product_of
 from study.settings import Trial, TrialSettings
 from study.spec.axes import Axis
+from study.spec.search import OBJECTIVES
 from study.spec.study import Study
+from study.tasks.check import metrics_of
 
 ENDS = 32
 
@@ -63,6 +65,33 @@ def check_search(study: Study, step: int) -> None:
                 problems.setdefault(where, replace(found, path=where))
     if problems:
         raise StudyError(problems=problems.values())
+
+
+def objectives_of(study: Study, step: int) -> dict[str, str]:
+    """What an optuna step optimizes, each ``max`` or ``min``: what it says, or what the task is judged by.
+
+    Returns:
+        A direction by column.
+
+    Raises:
+        StudyError: An objective or a limit is no column, and no metric of the task.
+    """
+    search = study.steps[step]
+    axes = search_space(study, step)
+    all_metrics, score = metrics_of(
+        apply_point(study, {path: (axis.values or axis.bounds or (None,))[0] for path, axis in axes.items()})
+    )
+    metrics = {m.column(split): m.direction for m in all_metrics for split in ("train", "val")}
+    for key in ("objectives", "constraints"):
+        for name in getattr(search, key) or ():
+            if name not in OBJECTIVES and name not in metrics:
+                raise StudyError(
+                    f"{study.place(step)}.{key}.{name}",
+                    value=name,
+                    rule="must be a column, or a metric of the task",
+                    remedy=nearest(name, (*metrics, *OBJECTIVES)),
+                )
+    return search.directions or {score.column("val"): score.direction}
 
 
 def trials_at(study: Study, search: PlannedSearch, point: Mapping[str, Any]) -> list[Trial]:

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from study.errors import nearest
 from study.setting import Setting
-from study.spec.fields import PATHS, Natural, PositiveReal, Section
+from study.spec.fields import PATHS, Natural, PositiveReal, Section, is_setting
 from study.spec.messages import MANY, ONE
 
 KINDS = ("grid", "choice", "uniform", "loguniform", "int")
@@ -98,7 +98,7 @@ class Axis(Section):
 
 
 def _check_path(path: str) -> str:
-    if path not in PATHS:
+    if not is_setting(path):
         remedy = "list seeds under the key seeds" if path.startswith("seed") else _nearest_path(path)
         raise PydanticCustomError("path", "must be the dotted path of a setting", {"remedy": remedy})
     return path

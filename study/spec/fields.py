@@ -5,7 +5,7 @@ Unknown keys are refused and types are strict: ``"10"`` is no number and ``true`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any
 
@@ -46,6 +46,7 @@ def _elastic(values: Any) -> Any:
 
 
 Data = Annotated[s.DataSettings, _Mapping()]
+Task = Annotated[s.TaskSettings, _Mapping()]
 Model = Annotated[s.ModelSettings, _Mapping()]
 Precision = Annotated[s.PrecisionSettings, _Mapping()]
 Memory = Annotated[s.MemorySettings, _Mapping()]
@@ -58,6 +59,7 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(kind)
     for name, kind in {
         "data": Data,
+        "task": Task,
         "model": Model,
         "precision": Precision,
         "memory": Memory,
@@ -70,7 +72,26 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
 """What checks each section of a trial's settings, by its name."""
 
 PATHS = tuple(f"{name}.{field.name}" for name, kind in s.sections().items() for field in fields(kind))
-"""Every dotted path that a space may vary."""
+"""Every dotted path that a space may vary, beside those of options."""
+
+
+def is_setting(path: str) -> bool:
+    """Return whether a space may vary a dotted path: a setting, or an option of what a study brings.
+
+    >>> is_setting("model.width"), is_setting("model.options.heads"), is_setting("model.heads")
+    (True, True, False)
+    """
+    section, _, rest = path.partition(".")
+    inside, _, option = rest.partition(".")
+    return path in PATHS or (f"{section}.{inside}" in PATHS and inside == "options" and option.isidentifier())
+
+
+def with_value(section: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The values of a section with another one for a key, which may be ``options.<name>``."""
+    inside, _, option = key.partition(".")
+    if not option:
+        return {**section, key: value}
+    return {**section, inside: {**section.get(inside, {}), option: value}}
 
 
 class Changes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from study.code import is_path
 from study.errors import Problem, StudyError, nearest
 from study.spec.messages import problems_of
 from study.spec.rules import space_problems
@@ -47,8 +48,20 @@ def load_study(file_or_builtin: str | Path, scale: str | None = None) -> Study:
         values = values.to_dict()
     if isinstance(values, dict):
         values = {"name": path.stem, **values}
+        if path.is_file() and source not in builtin_studies() and brings_code(values):
+            folder = path.resolve().parent
+            values["code"] = str((folder / Path(values.get("code") or ".").expanduser()).resolve())
     study = parse_study(values, source=source)
     return study if scale is None else study.at_scale(scale)
+
+
+def brings_code(values: Any) -> bool:
+    """Whether a study names a network, data set or task by an import path, in a section or in a space."""
+    if isinstance(values, dict):
+        return any(brings_code(value) for value in values.values())
+    if isinstance(values, list | tuple):
+        return any(brings_code(value) for value in values)
+    return isinstance(values, str) and is_path(values)
 
 
 def _read_python(path: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from study.errors import Problem
-from study.spec.fields import SECTIONS
+from study.spec.fields import SECTIONS, with_value
 from study.spec.messages import problems_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _value_problems(study: Study, place: str, space: Mapping[str, Axis]) -> list
         listed = axis.content(axis.kind) or ()
         for index, value in enumerate(listed):
             try:
-                SECTIONS[section].validate_python({**fixed, key: value})
+                SECTIONS[section].validate_python(with_value(fixed, key, value))
             except ValidationError as error:
                 for found in problems_of(error, keys=lambda _: ()):
                     where = f"{place}.{path}.{axis.kind}[{index}]"

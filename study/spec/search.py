@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from analysis import schema
-from study.setting import Setting
+from study.errors import nearest
+from study.setting import BrokenRule, Setting
 from study.spec.axes import Seeds, Space, one_or_many
 from study.spec.fields import Section
 from study.spec.messages import MANY, ONE
@@ -21,9 +23,15 @@ DIRECTIONS = ("max", "min")
 
 PRUNERS = ("median", "asha", "hyperband", "halving")
 
-_RESULTS = ("accuracy_", "loss_", "memory_", "reconstruction_", "gradient_")
+_RESULTS = ("accuracy_", "loss_", "bits_per_byte_", "memory_", "reconstruction_", "gradient_")
 
-_NOT_OBJECTIVES = ("accuracy_test", "loss_test", "memory_source", "memory_predicted_bytes")
+_NOT_OBJECTIVES = (
+    "accuracy_test",
+    "loss_test",
+    "bits_per_byte_test",
+    "memory_source",
+    "memory_predicted_bytes",
+)
 
 OBJECTIVES = (
     *(c.name for c in schema.TRIALS.columns if c.name.startswith(_RESULTS) and c.name not in _NOT_OBJECTIVES),
@@ -34,10 +42,20 @@ OBJECTIVES = (
 
 def _known_early(objective: str) -> bool:
     """Whether a column has a value before the trial has ended."""
-    return objective in schema.EPOCHS.types or objective.startswith(("memory_", "parameters"))
+    known = objective in schema.EPOCHS.types or objective.startswith(("memory_", "parameters"))
+    return known or objective not in schema.TRIALS.types  # a metric of one's own
 
 
-Objective = Annotated[str, Setting(choices=OBJECTIVES)]
+_METRIC = re.compile(r"[a-z][a-z0-9_]*_(train|val)")
+"""What the metric of a task of one's own is called; whether the task has it is seen when it is imported."""
+
+
+def _check_objective(name: str) -> None:
+    if name not in OBJECTIVES and not _METRIC.fullmatch(name):
+        raise BrokenRule("must be one of the choices", nearest(name, OBJECTIVES))
+
+
+Objective = Annotated[str, Setting(check=_check_objective)]
 
 Direction = Annotated[str, Setting(choices=DIRECTIONS)]
 
@@ -89,7 +107,8 @@ class SearchStep(Section):
     trials: Annotated[int | None, Setting("Points to propose.", "points", at_least=1)] = None
     objectives: Annotated[dict[Objective, Direction], Field(min_length=1)] | None = Field(
         default=None,
-        description="Columns to optimize, each max or min; without them, accuracy_val: max.",
+        description="Columns to optimize, each max or min; without them, what the task is judged by, such as "
+        "accuracy_val: max.",
     )
     constraints: Annotated[dict[Objective, Limit], Field(min_length=1)] | None = Field(
         default=None, description="Limits of columns; a point that breaks one is not feasible."
@@ -108,7 +127,11 @@ class SearchStep(Section):
         elif self.trials is None:
             remedy = "for example trials: 20"
             raise PydanticCustomError("step", "an optuna step needs a number of trials", {"remedy": remedy})
-        elif self.pruning is not None and not any(_known_early(name) for name in self.directions):
+        elif (
+            self.pruning is not None
+            and self.objectives
+            and not any(_known_early(name) for name in self.directions)
+        ):
             names = ", ".join(self.directions)
             rule = f"pruning needs an objective that is known during training, and {names} is not"
             remedy = "add one such as accuracy_val: max, or remove pruning"
@@ -117,8 +140,8 @@ class SearchStep(Section):
 
     @property
     def directions(self) -> dict[str, str]:
-        """Objectives with their directions; validation accuracy upwards if the file gives none."""
-        return dict(self.objectives or {"accuracy_val": "max"})
+        """Objectives with their directions; none if the file gives none, and the task's score counts."""
+        return dict(self.objectives or {})
 
     @property
     def limits(self) -> dict[str, dict[str, float]]:

@@ -26,6 +26,7 @@ from study.spec.fields import (
     Probe,
     Scaling,
     Section,
+    Task,
     Train,
 )
 from study.spec.ladder import Ladder
@@ -42,6 +43,9 @@ class Scale(Section):
     description: str = Field(default="", description="What the scale is for.")
     data: Annotated[dict[str, Any], Changes(s.DataSettings)] | None = Field(
         default=None, description="What it changes of data."
+    )
+    task: Annotated[dict[str, Any], Changes(s.TaskSettings)] | None = Field(
+        default=None, description="What it changes of task."
     )
     model: Annotated[dict[str, Any], Changes(s.ModelSettings)] | None = Field(
         default=None, description="What it changes of model."
@@ -84,7 +88,8 @@ class Study(Section):
         description="The name under which its trials are kept; without it, the file's."
     )
     description: str = Field(default="", description="What the study asks.")
-    data: Data = Field(default=s.DataSettings(), description="Which images are learnt.")
+    data: Data = Field(default=s.DataSettings(), description="What is learnt from.")
+    task: Task = Field(default=s.TaskSettings(), description="The loss and the metrics.")
     model: Model = Field(default=s.ModelSettings(), description="The network.")
     precision: Precision = Field(default=s.PrecisionSettings(), description="Number formats.")
     memory: Memory = Field(
@@ -106,6 +111,10 @@ class Study(Section):
     budget: Budget = Field(default=Budget(), description="Limits of the study and of its trials.")
     ladder: Ladder | None = Field(
         default=None, description="A rule for batch, learning rate and epochs by the size of the network."
+    )
+    code: str | None = Field(
+        default=None,
+        description="The folder that import paths are looked up in first; without it, that of the file.",
     )
     scales: dict[ScaleName, Scale] = Field(
         default_factory=dict, description="Named variants of the study, smaller or larger."

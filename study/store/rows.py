@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from study.errors import StudyError
 from study.identity import canonical_json, resolve
 from study.provenance import provenance
 from study.settings import Trial, columns_of
+from study.tasks.naming import task_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,26 @@ def full_row(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values.get(name) for name in columns}
 
 
+def metric_columns(values: Mapping[str, Any], before: str | None = None) -> dict[str, Any]:
+    """Return metrics as columns: those that the schema lacks stand together in ``metrics_json``.
+
+    Args:
+        values: Metrics by the name that their column has, or would have.
+        before: The ``metrics_json`` that they are added to.
+    """
+    names = TABLES["trials"].types
+    others = {name: value for name, value in values.items() if name not in names}
+    found = {name: value for name, value in values.items() if name in names}
+    if others or before:
+        found["metrics_json"] = json.dumps({**json.loads(before or "{}"), **others}, sort_keys=True)
+    return found
+
+
+def with_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the metrics that its table has no column for, each under its own name."""
+    return {**row, **json.loads(row.get("metrics_json") or "{}")}
+
+
 def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
     """The identity and settings columns of a trial; nothing is built or read but the data's fingerprint."""
     settings = trial.settings
@@ -56,6 +78,8 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         **columns_of(settings),
         "workers_min": settings.scaling.min_workers if settings.scaling.elastic else None,
         "parallel": settings.scaling.parallel if settings.scaling.distributed else None,
+        "task": task_name(settings),
+        "epochs": settings.train.epochs if settings.train.by_epoch else None,
         "origin": trial.origin,
         "memory_predicted_bytes": trial.memory_predicted_bytes,
     }
@@ -63,6 +87,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         resolved = resolve(settings)
         columns.update(depth=resolved.model.depth, strategy=resolved.memory.strategy)
         columns.update(grid_bits=resolved.precision.grid_bits, anchor_every=resolved.memory.anchor_every)
+        columns["context_length"] = resolved.data.context_length
         columns["activation_budget"] = resolved.memory.activation_budget
         columns["memory_budget_bytes"] = resolved.memory.memory_budget_bytes
         columns.update(_design(settings.model.name))
@@ -75,6 +100,8 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
 def _design(model: str) -> dict[str, str]:
     from revmodels.models.catalog import PRESETS
 
+    if model not in PRESETS:  # one that the study brings along
+        return {}
     return {"family": PRESETS[model].family, "block": PRESETS[model].block}
 
 

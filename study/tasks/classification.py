@@ -5,23 +5,22 @@ Shapes: N images of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from study.code import is_own
 from study.data.augment import Draws, augment, draw
-from study.data.load import DataShape, ImageData, load_data, training_images
+from study.data.load import SMALLEST_IMAGENET, DataShape, ImageData, load_data, training_images
 from study.data.load import Split as Images
 from study.data.load import data_shape as shape_of_data
 from study.settings import TrainSettings, TrialSettings
-from study.tasks.task import LOSS, Batch, Examples, Metric, Task, input_dtype, with_inputs
-
-ACCURACY = Metric(
-    name="accuracy", direction="max", unit="fraction", meaning="share of examples whose class is found"
-)
+from study.tasks.metrics import ACCURACY, LOSS, METRICS
+from study.tasks.own_data import OwnSplit, count_classes, own_splits
+from study.tasks.task import Batch, Examples, Task, input_dtype, with_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +100,27 @@ class Classification(Task):
     """One label of several for each example."""
 
     name = "classification"
-    metrics = (LOSS, ACCURACY)
+    metrics = METRICS["classification"]
     score = "accuracy"
 
     def shape(self, settings: TrialSettings) -> ImageShape:
         """Image size, channels and classes, from a single image."""
+        if is_own("data.name", settings.data.name):
+            return _own_shape(settings)
         return ImageShape.of(shape_of_data(settings.data))
 
     def training_examples(self, settings: TrialSettings) -> int:
         """Images that a trial trains on; none is read."""
+        if is_own("data.name", settings.data.name):
+            return len(_own(settings, torch.device("cpu"))["train"])
         return training_images(settings.data)
 
     def open(self, settings: TrialSettings, device: torch.device) -> Examples:
         """The images of the three splits."""
+        if is_own("data.name", settings.data.name):
+            shape = _own_shape(settings)
+            splits: dict[str, Any] = _own(settings, device)
+            return Examples(**splits, shape=shape, columns={"num_classes": shape.num_classes})
         data = load_data(settings.data).near(device)
         layout = _layout(settings.train)
 
@@ -155,6 +162,22 @@ class Classification(Task):
         """Mean cross-entropy, and accuracy."""
         loss, correct, examples = sums.tolist()
         return {LOSS.name: loss / examples, ACCURACY.name: correct / examples}
+
+
+def _own(settings: TrialSettings, device: torch.device) -> dict[str, OwnSplit]:
+    splits = own_splits(settings, device, input_dtype(settings))
+    classes = count_classes(settings)
+    return {name: replace(split, classes=classes) for name, split in splits.items()}
+
+
+def _own_shape(settings: TrialSettings) -> ImageShape:
+    first = _own(settings, torch.device("cpu"))["train"].batch(torch.zeros(1, dtype=torch.long))
+    shape = tuple(first.inputs[0].shape[1:])
+    return ImageShape(
+        input_shape=shape,
+        num_classes=count_classes(settings),
+        stem="imagenet" if shape and shape[-1] >= SMALLEST_IMAGENET else "cifar",
+    )
 
 
 def _layout(train: TrainSettings) -> torch.memory_format:

@@ -16,32 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from study.settings import TrainSettings, TrialSettings
+from study.tasks.metrics import LOSS, Metric
 
 SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A number that tells how well a network does on a split.
-
-    Attributes:
-        name: The stem of its columns: ``accuracy`` stands in ``accuracy_train``, ``_val`` and ``_test``.
-        direction: ``min`` or ``max``, whichever is better.
-        meaning: A few words for people.
-        unit: Empty for pure numbers.
-    """
-
-    name: str
-    direction: str
-    meaning: str
-    unit: str = ""
-
-    def column(self, split: str) -> str:
-        """Its column for ``train``, ``val`` or ``test``."""
-        return f"{self.name}_{split}"
-
-
-LOSS = Metric(name="loss", direction="min", unit="nats", meaning="mean cross-entropy")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,6 +123,14 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS,)
     score: ClassVar[str] = "loss"
 
+    def check(self, settings: TrialSettings) -> None:
+        """Refuse settings that mean nothing to this task; of the data, nothing is read.
+
+        Raises:
+            StudyError: There are some.
+        """
+        return
+
     @abstractmethod
     def shape(self, settings: TrialSettings) -> Any:
         """What a network has to fit, a `Shape`; read from as little as possible.
@@ -206,6 +191,17 @@ class Task(ABC):
             metric.column(split): None if metric.name in examples.without else values[metric.name]
             for metric in self.metrics
         }
+
+
+def evenly(count: int, most: int | None) -> Tensor:
+    """Return positions 0 to `count` - 1, or `most` of them at equal distances.
+
+    >>> evenly(10, 3)
+    tensor([0, 3, 6])
+    """
+    if most is None or most >= count:
+        return torch.arange(count)
+    return torch.arange(most) * count // most
 
 
 def input_dtype(settings: TrialSettings) -> torch.dtype:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from study.code import is_own
+from study.network import own_network
 from study.settings import TrialSettings
 from study.tasks.task import Shape
 
@@ -19,6 +21,8 @@ def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
     import revmodels
 
     model, memory = settings.model, settings.memory
+    if is_own("model.name", model.name):
+        return own_network(settings, shape)
     return revmodels.create_model(
         model.name,
         **shape.preset_options,

@@ -7,7 +7,7 @@ import math
 import torch
 import torch.distributed as dist
 
-from study.tasks.task import Split
+from study.tasks.task import Split, evenly
 from study.train.session import Session, summed
 
 
@@ -46,14 +46,3 @@ def evaluate(session: Session, split: Split, *, most: int | None = None) -> dict
     model.train()
     assert totals is not None
     return task.values(summed(session, totals))
-
-
-def evenly(count: int, most: int | None) -> torch.Tensor:
-    """Return positions 0 to `count` - 1, or `most` of them at equal distances.
-
-    >>> evenly(10, 3)
-    tensor([0, 3, 6])
-    """
-    if most is None or most >= count:
-        return torch.arange(count)
-    return torch.arange(most) * count // most

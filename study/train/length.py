@@ -73,8 +73,7 @@ def length_of(
         steps = math.ceil(train.tokens / (batch * tokens_per_example))
     else:
         steps = train.epochs * per_epoch
-    by_epoch = train.steps is None and train.tokens is None
-    unit = evaluate.unit or ("epochs" if by_epoch else "steps")
+    unit = evaluate.unit or ("epochs" if train.by_epoch else "steps")
     if evaluate.every is not None:
         every = evaluate.every * (per_epoch if unit == "epochs" else 1)
     else:

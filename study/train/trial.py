@@ -22,8 +22,8 @@ from study.identity import resolve, strategy_of
 from study.outcomes import DivergedError, StopError
 from study.provenance import provenance
 from study.settings import Trial
-from study.store.rows import TrialResult, full_row, settings_columns
-from study.tasks.task import LOSS
+from study.store.rows import TrialResult, full_row, metric_columns, settings_columns
+from study.tasks.metrics import LOSS
 from study.train.build import matmul_precision
 from study.train.evaluate import evaluate
 from study.train.length import shared_batch
@@ -130,7 +130,8 @@ def _run(
         if any_worker(session, bool(stop)) and not _ended(session, progress.losses):
             raise StopError(f"stopped after epoch {evaluation} of {session.length.evaluations}")
     values = evaluate(session, session.examples.test)
-    progress.columns.update(session.task.measured(values, session.examples, "test"))
+    measured = session.task.measured(values, session.examples, "test")
+    progress.columns.update(metric_columns(measured, progress.columns.get("metrics_json")))
 
 
 def _ended(session: Session, losses: list[float]) -> bool:
@@ -166,7 +167,7 @@ def _advance(session: Session, progress: TrialProgress) -> dict[str, Any]:
         "epoch": evaluation,
         "step": last,
         "workers": session.place.world_size,
-        **measured,
+        **metric_columns(measured),
         **counted,
         "learning_rate": result.learning_rate,
         "gradient_norm": result.gradient_norm,
@@ -177,7 +178,7 @@ def _advance(session: Session, progress: TrialProgress) -> dict[str, Any]:
         **worst,
     }
     progress.epochs.append(full_row("epochs", row))
-    progress.columns.update(measured)
+    progress.columns.update(metric_columns(measured, progress.columns.get("metrics_json")))
     progress.columns.update(counted)
     if result.skipped is not None:
         progress.columns["steps_skipped"] = progress.columns.get("steps_skipped", 0) + result.skipped

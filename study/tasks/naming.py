@@ -1,0 +1,15 @@
+"""The name of a trial's task, which needs neither its data nor PyTorch."""
+
+from __future__ import annotations
+
+from study.settings import TEXTS, TrialSettings
+
+CONTEXT_LENGTH = 256
+"""Tokens of a sequence, where a study does not say."""
+
+
+def task_name(settings: TrialSettings) -> str:
+    """The name of what a trial learns: what its study says, or what its data are for."""
+    if settings.task.name is not None:
+        return settings.task.name
+    return "language" if settings.data.name.partition(":")[0] in TEXTS else "classification"
