@@ -63,7 +63,10 @@ ROOMS: dict[str, Room] = {
     "analysis.store": Room(own="errors schema", others="duckdb numpy pyarrow", lazily="obstore"),
     "analysis.strategies": Room(),
     "analysis.pareto": Room(others="numpy scipy"),
-    "analysis.stats": Room(own="strategies", others="numpy scipy"),
+    "analysis.stats": Room(others="numpy"),
+    "analysis.documents": Room(others="numpy"),
+    "analysis.cohort": Room(own="documents stats store", others="numpy"),
+    "analysis.pairs": Room(own="cohort stats strategies"),
     "analysis.wording": Room(own="stats"),
     "analysis.theme": Room(own="stats strategies", others="plotly"),
     "analysis.formats": Room(own="errors", others="pyarrow"),
@@ -71,13 +74,15 @@ ROOMS: dict[str, Room] = {
     "analysis.queries": Room(own="errors schema store", others="pyarrow"),
     "analysis.claims": Room(own="laws stats store strategies wording", others="numpy"),
     "analysis.answers": Room(
-        own="errors laws pareto stats store strategies wording", others="numpy", lazily="optuna"
+        own="cohort documents errors laws pairs pareto stats store strategies wording",
+        others="numpy",
+        lazily="optuna",
     ),
     "analysis.figures": Room(
-        own="answers laws pareto stats store strategies theme wording", others="numpy plotly"
+        own="answers cohort laws pairs pareto stats store strategies theme wording", others="numpy plotly"
     ),
     "analysis.report": Room(
-        own="answers claims errors figures formats queries schema stats store wording",
+        own="answers claims cohort errors figures formats queries schema stats store wording",
         others="aiohttp jinja2 markupsafe plotly",
         lazily="kaleido",
     ),

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.documents import flat_config
 from analysis.errors import UnknownStudyError
-from analysis.stats import Estimate, Row, estimate, finite, flat_config, group_by
+from analysis.pairs import geometric
+from analysis.stats import Estimate, Row, estimate, finite
 from analysis.store.store import Store, open_store
 
 _TIMED_ALIKE = ("device", "hostname_hash", "cpu_threads")
@@ -149,13 +151,17 @@ def compare(a: Sequence[Row], b: Sequence[Row], *, names: tuple[str, str] = ("A"
         The settings that differ, the pairs of equal trials, and the paired differences with their intervals.
 
     """
-    settings = _changes(a, b)
+    documents = [_settings(row) for row in a], [_settings(row) for row in b]
+    settings = _changes(*documents)
     free = {change.path for change in settings if change.changed}
     same_rows = {_identity(row) for row in a} & {_identity(row) for row in b}
     sides = []
-    for rows in (a, b):
-        usable = [r for r in rows if r["outcome"] == "ok" and _identity(r) not in same_rows]
-        sides.append(group_by(usable, lambda r: _key(r, free)))
+    for rows, flat in zip((a, b), documents, strict=True):
+        side: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+        for row, found in zip(rows, flat, strict=True):
+            if row["outcome"] == "ok" and _identity(row) not in same_rows:
+                side.setdefault(_key(found, free), []).append(row)
+        sides.append(side)
     keys = [key for key in sides[0] if key in sides[1]]
     matched = [(sides[0][key], sides[1][key]) for key in keys]
     paired = set(keys)
@@ -201,14 +207,14 @@ def _settings(row: Row) -> dict[str, str]:
     return {name: str(row.get(name)) for name in (*names, *more)}
 
 
-def _key(row: Row, free: set[str]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((path, value) for path, value in _settings(row).items() if path not in free))
+def _key(settings: dict[str, str], free: set[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((path, value) for path, value in settings.items() if path not in free))
 
 
-def _changes(a: Sequence[Row], b: Sequence[Row]) -> tuple[Change, ...]:
-    if not a or not b:
+def _changes(flat_a: Sequence[dict[str, str]], flat_b: Sequence[dict[str, str]]) -> tuple[Change, ...]:
+    """The settings whose values differ between the sides."""
+    if not flat_a or not flat_b:
         return ()
-    flat_a, flat_b = [_settings(r) for r in a], [_settings(r) for r in b]
     paths = sorted({path for flat in (*flat_a, *flat_b) for path in flat})
     found = []
     for path in paths:
@@ -244,13 +250,8 @@ def _effect(
         pair = _mean(group_a, column, kind), _mean(group_b, column, kind)
         if pair[0] is not None and pair[1] is not None:
             means.append((pair[0], pair[1]))
-    if kind == "ratio":
-        found = estimate(math.log(b / a) for a, b in means)
-        if found is not None:
-            low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
-            found = Estimate(mean=math.exp(found.mean), low=low, high=high, n=found.n)
-    else:
-        found = estimate(b - a for a, b in means)
+    ratios = kind == "ratio"
+    found = geometric(b / a for a, b in means) if ratios else estimate(b - a for a, b in means)
     if found is None:
         return None
     count = len(means)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
 
+from analysis.cohort import Cohort, cohort_of
 from analysis.laws.growth import fit_line
-from analysis.stats import Pair, Row, difference, family_twins, finite, group_by, pairs, ratio, settings_key
+from analysis.pairs import Pair, difference, family_twins, pairs, ratio
+from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import is_reversing, is_stored
 from analysis.wording import (
@@ -24,6 +25,7 @@ from analysis.wording import (
 
 SAME_MACHINE = ("device", "hostname_hash", "cpu_threads", "memory_source")
 """Columns that must agree, besides the settings, before two times or footprints are compared."""
+_MEASURED_ALIKE = ("memory_source", "device")
 
 
 def findings(store: Store, study: str | None = None) -> list[str]:
@@ -35,14 +37,16 @@ def findings(store: Store, study: str | None = None) -> list[str]:
         study: only the trials of this study.
 
     """
-    ok = [row for row in store.trials_of(study) if row["outcome"] == "ok"]
+    everything = study is None or study == store.study
+    trials = cohort_of(store) if everything else Cohort(store.trials_of(study))
+    ok = trials.ended_ok()
     return [memory_finding(ok), accuracy_finding(ok), precision_finding(ok)]
 
 
-def reverse_against_store(ok: Iterable[Row], *, same: tuple[str, ...] = ()) -> list[Pair]:
+def reverse_against_store(ok: Cohort, *, same: tuple[str, ...] = ()) -> list[Pair]:
     """Trials that reverse, each with the trial that stores under equal settings and seed."""
     return pairs(
-        [row for row in ok if row["family"] == "revnet"],
+        ok.where(ok.having("family", "revnet".__eq__)),
         "strategy",
         treatment=lambda row: is_reversing(row["strategy"]),
         control=lambda row: is_stored(row["strategy"]),
@@ -50,14 +54,10 @@ def reverse_against_store(ok: Iterable[Row], *, same: tuple[str, ...] = ()) -> l
     )
 
 
-def memory_finding(ok: list[Row]) -> str:
+def memory_finding(ok: Cohort) -> str:
     """How much activation memory reversing saves at the largest depth, how it grows, and what it costs."""
-    measured = [
-        r
-        for r in ok
-        if finite(r["memory_activation_bytes"]) and r["memory_activation_bytes"] > 0 and finite(r["depth"])
-    ]
-    twins = reverse_against_store(measured, same=("memory_source", "device"))
+    measured = ok.where(ok.positive("memory_activation_bytes") & ok.finite("depth"))
+    twins = reverse_against_store(measured, same=_MEASURED_ALIKE)
     if not twins:
         return (
             "Memory: no trial pair yet that reverses and stores under equal settings and seed; run a study "
@@ -75,13 +75,13 @@ def memory_finding(ok: list[Row]) -> str:
         f"{count_text(len(at_depth), 'pair')} at this depth)."
     )
     growth = [
-        _growth([p.control for p in twins], pair.control, "storing"),
-        _growth([p.treatment for p in twins], pair.treatment, "reversing"),
+        _growth(measured, twins, pair.control, "storing"),
+        _growth(measured, twins, pair.treatment, "reversing"),
     ]
     if all(growth):
         sentence = "; ".join(filter(None, growth))
         text += f" {sentence[0].upper()}{sentence[1:]}."
-    timed = reverse_against_store([r for r in ok if finite(r["step_time_s"])], same=SAME_MACHINE)
+    timed = reverse_against_store(ok.where(ok.finite("step_time_s")), same=SAME_MACHINE)
     if cost := ratio(timed, "step_time_s"):
         text += f" A training step takes {ratio_text(cost)} the time of storing"
         crowded = sum(
@@ -93,7 +93,7 @@ def memory_finding(ok: list[Row]) -> str:
     return text
 
 
-def accuracy_finding(ok: list[Row]) -> str:
+def accuracy_finding(ok: Cohort) -> str:
     """Paired differences in accuracy: reversing against storing, and RevNets against ResNet twins."""
     column = "accuracy_test" if any(finite(r["accuracy_test"]) for r in ok) else "accuracy_val"
     name = "test" if column == "accuracy_test" else "validation"
@@ -129,7 +129,7 @@ def accuracy_finding(ok: list[Row]) -> str:
     return "Accuracy: " + "; ".join(parts) + "."
 
 
-def precision_finding(ok: list[Row]) -> str:
+def precision_finding(ok: Cohort) -> str:
     """What rounding costs: the errors of reversing by arithmetic, at the largest depth of each."""
     reversing = [
         r
@@ -159,10 +159,11 @@ def precision_finding(ok: list[Row]) -> str:
     )
 
 
-def _growth(rows: list[Row], shown: Row, verb: str) -> str | None:
-    """How one strategy grows with depth, among trials that differ from the shown one in depth alone."""
-    key = settings_key(shown, "depth", "seed", same=("memory_source", "device"))
-    rows = [r for r in rows if settings_key(r, "depth", "seed", same=("memory_source", "device")) == key]
+def _growth(measured: Cohort, twins: list[Pair], shown: Row, verb: str) -> str | None:
+    """How one strategy grows with depth, among pairs that differ from the shown one in depth alone."""
+    paired = {trial_id for pair in twins for trial_id in pair.ids}
+    comparable = next(g for g in measured.alike("depth", "seed", same=_MEASURED_ALIKE) if shown in g)
+    rows = [row for row in comparable if row["trial_id"] in paired]
     fit = fit_line([r["depth"] for r in rows], [r["memory_activation_bytes"] for r in rows])
     if fit is None:
         return None

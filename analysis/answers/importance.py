@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.stats import Row, finite, flat_config, sample
+from analysis.documents import flat_config
+from analysis.stats import Row, finite, sample
 
 Direction = Literal["maximize", "minimize"]
 

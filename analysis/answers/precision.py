@@ -10,11 +10,13 @@ that reverse on the same machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from analysis.cohort import Cohort
 from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
-from analysis.stats import Estimate, Row, finite, group_by, pairs, ratio, settings_key
+from analysis.pairs import pairs, ratio
+from analysis.stats import Estimate, Row, group_by
 from analysis.strategies import is_reversing
 from analysis.wording import count_text, error_text, precision_label, precision_rank, ratio_text, width_text
 
@@ -75,32 +77,26 @@ def precision_verdicts(rows: Iterable[Row]) -> list[PrecisionVerdict]:
     return _verdicts(_comparable(rows))
 
 
-def _verdicts(usable: list[Row]) -> list[PrecisionVerdict]:
+def _verdicts(usable: Cohort) -> list[PrecisionVerdict]:
     groups = group_by(usable, precision_label)
     return [_verdict(label, groups[label], usable) for label in sorted(groups, key=precision_rank)]
 
 
-def _comparable(rows: Iterable[Row]) -> list[Row]:
+def _comparable(rows: Iterable[Row]) -> Cohort:
     """The trials that are judged."""
-    rebuilt = [
-        row
-        for row in rows
-        if row["outcome"] == "ok"
-        and is_reversing(row["strategy"])
-        and row.get("anchor_every") is None
-        and all(finite(row[c]) for c in ("depth", "gradient_rel_error", "reconstruction_rel_error"))
-    ]
-    comparable = group_by(rebuilt, lambda row: settings_key(row, "precision", "depth", "seed"))
-    return max(comparable.values(), key=_span, default=[])
+    ok = Cohort.of(rows).ended_ok("depth", "gradient_rel_error", "reconstruction_rel_error")
+    whole = ok.having("strategy", is_reversing) & ok.having("anchor_every", lambda every: every is None)
+    comparable = ok.where(whole).alike("precision", "depth", "seed")
+    return max(comparable, key=_span, default=ok.where(~ok.finite()))
 
 
-def _span(rows: list[Row]) -> tuple[int, int]:
+def _span(rows: Sequence[Row]) -> tuple[int, int]:
     return len({(precision_label(row), row["depth"]) for row in rows}), len(rows)
 
 
 def precision_answer(rows: Iterable[Row]) -> str:
     """The answer in a few sentences with numbers; it says what is missing where there is nothing to say."""
-    rows = list(rows)
+    rows = Cohort.of(rows)
     usable = _comparable(rows)
     found = _verdicts(usable)
     if not found:
@@ -137,7 +133,7 @@ def precision_answer(rows: Iterable[Row]) -> str:
     return text
 
 
-def _verdict(label: str, group: list[Row], usable: list[Row]) -> PrecisionVerdict:
+def _verdict(label: str, group: list[Row], usable: Cohort) -> PrecisionVerdict:
     by_depth = dict(sorted(group_by(group, lambda row: row["depth"]).items()))
     errors = {d: [r["gradient_rel_error"] for r in rows] for d, rows in by_depth.items()}
     safe_to = None

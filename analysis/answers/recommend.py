@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from analysis.cohort import Cohort, cohort_of
 from analysis.pareto import pareto_mask
-from analysis.stats import Estimate, Row, estimate, finite, group_by, settings_key
+from analysis.stats import Estimate, Row, estimates, group_by
 from analysis.store.store import Store
 from analysis.strategies import is_stored
 
@@ -75,32 +76,25 @@ class Recommendation:
 
 def configurations(rows: Iterable[Row]) -> list[Configuration]:
     """Averages the seeds of every configuration that ended ok with a validation accuracy and a peak."""
-    usable = [
-        r
-        for r in rows
-        if r["outcome"] == "ok"
-        and finite(r["accuracy_val"])
-        and finite(r["memory_peak_bytes"])
-        and r["memory_peak_bytes"] > 0
+    ok = Cohort.of(rows).ended_ok("accuracy_val")
+    groups = ok.where(ok.positive("memory_peak_bytes")).alike("seed", same=("memory_source",))
+    accuracies = estimates(group.numbers("accuracy_val") for group in groups)
+    tests = estimates(group.numbers("accuracy_test") for group in groups)
+    return [
+        Configuration(
+            rows=tuple(group),
+            accuracy=accuracy,
+            test=test,
+            peak_bytes=max(r["memory_peak_bytes"] for r in group),
+        )
+        for group, accuracy, test in zip(groups, accuracies, tests, strict=True)
+        if accuracy is not None
     ]
-    found = []
-    for group in group_by(usable, lambda r: settings_key(r, "seed", same=("memory_source",))).values():
-        accuracy = estimate(r["accuracy_val"] for r in group)
-        if accuracy is not None:
-            found.append(
-                Configuration(
-                    rows=tuple(group),
-                    accuracy=accuracy,
-                    test=estimate(r["accuracy_test"] for r in group),
-                    peak_bytes=max(r["memory_peak_bytes"] for r in group),
-                )
-            )
-    return found
 
 
 def configurations_of(store: Store) -> list[Configuration]:
     """The configurations of a store, computed once."""
-    return store.remember("configurations", lambda: configurations(store.rows("trials")))
+    return store.remember("configurations", lambda: configurations(cohort_of(store)))
 
 
 def recommend(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from analysis.answers.findings import SAME_MACHINE, reverse_against_store
 from analysis.answers.recommend import Configuration
-from analysis.stats import Estimate, Row, difference, finite, group_by, ratio
+from analysis.cohort import Cohort
+from analysis.pairs import difference, ratio
+from analysis.stats import Estimate, Row, group_by
 from analysis.strategies import doing
 from analysis.wording import (
     bytes_text,
@@ -65,15 +67,15 @@ class Near:
     short: tuple[str, ...]
 
 
-def twins(rows: Sequence[Row]) -> Twins:
+def twins(rows: Iterable[Row]) -> Twins:
     """Compares reversing with storing over the trials that ended ok."""
-    ok = [row for row in rows if row["outcome"] == "ok"]
+    ok = Cohort.of(rows).ended_ok()
     # Nothing is chosen by this difference: it compares twins, whatever their accuracy.
-    column = "accuracy_test" if any(finite(row["accuracy_test"]) for row in ok) else "accuracy_val"
+    column = "accuracy_test" if ok.finite("accuracy_test").any() else "accuracy_val"
     return Twins(
         memory=ratio(reverse_against_store(ok, same=("memory_source", "device")), "memory_peak_bytes"),
         time=ratio(
-            reverse_against_store([r for r in ok if finite(r["step_time_s"])], same=SAME_MACHINE),
+            reverse_against_store(ok.where(ok.finite("step_time_s")), same=SAME_MACHINE),
             "step_time_s",
         ),
         accuracy=difference(reverse_against_store(ok), column),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from analysis.claims.claim import Claim, Evidence, Missing, Row, evidence, select
+from analysis.claims.claim import Claim, Evidence, Missing, evidence, select
 from analysis.claims.pairs import IMAGENET_PAIRS, PAIRS
-from analysis.stats import estimate, group_by, sign_flip_p
+from analysis.stats import Row, estimate, group_by, sign_flip_p
 from analysis.store.store import Store
 from analysis.strategies import REVERSE, STORE
 from analysis.wording import points_text

@@ -6,9 +6,9 @@ import math
 import statistics
 from typing import Any
 
-from analysis.claims.claim import Claim, Evidence, Missing, Row, evidence, select
+from analysis.claims.claim import Claim, Evidence, Missing, evidence, select
 from analysis.laws.growth import Fit, fit_power
-from analysis.stats import estimate, group_by
+from analysis.stats import Row, estimate, group_by
 from analysis.store.store import Store
 from analysis.strategies import CHECKPOINT, REVERSE, STORE
 from analysis.wording import bytes_text, precision_label, precision_rank, ratio_text

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.stats import estimate, finite, group_by, settings_key
+from analysis.cohort import cohort_of
+from analysis.figures.means import mean_lines, named
+from analysis.figures.series import Series, draw, traces
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import base_layout, family_symbol
@@ -25,37 +26,21 @@ class AccuracyDepthInfo:
 
 def info(store: Store) -> AccuracyDepthInfo:
     """Averages seeds, keeps their intervals, and joins equal settings over depth."""
-    trials = store.rows("trials")
-    rows = [r for r in trials if r["outcome"] == "ok" and finite(r["accuracy_val"]) and finite(r["depth"])]
-    depths = tuple(sorted({r["depth"] for r in rows}))
+    trials = cohort_of(store).ended_ok("accuracy_val", "depth")
+    depths = tuple(sorted({r["depth"] for r in trials}))
     if len(depths) < 2:
         return AccuracyDepthInfo(series=(), depths=depths, notes=())
     series = []
-    looks = sorted(group_by(rows, lambda r: (r["strategy"] or "", r["family"] or "")).items())
-    for number, ((strategy, family), look) in enumerate(looks):
+    looks = sorted(trials.by("strategy", "family").items(), key=lambda item: named(item[0]))
+    for number, (key, look) in enumerate(looks):
+        strategy, family = named(key)
         # strategies stand side by side at each depth, so that their intervals can be told apart
         shift = 0.06 * (number - (len(looks) - 1) / 2)
-        lines = []
-        for group in group_by(look, lambda r: settings_key(r, "depth", "seed")).values():
-            line = []
-            for depth, same in sorted(group_by(group, lambda r: r["depth"]).items()):
-                mean = estimate(r["accuracy_val"] for r in same)
-                if mean is not None:
-                    line.append(
-                        Point(
-                            x=depths.index(depth) + shift,
-                            y=100 * mean.mean,
-                            low=None if mean.low is None else 100 * mean.low,
-                            high=None if mean.high is None else 100 * mean.high,
-                            ids=tuple(r["trial_id"] for r in same),
-                            text=describe(same),
-                        )
-                    )
-            lines.append(tuple(line))
+        places = {depth: index + shift for index, depth in enumerate(depths)}
         series.append(
             Series(
                 name=f"{strategy} · {family}",
-                lines=tuple(lines),
+                lines=mean_lines(look, "depth", places, y="accuracy_val", scale=100),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),
                 role="mean",
@@ -67,7 +52,7 @@ def info(store: Store) -> AccuracyDepthInfo:
             )
         )
     notes = (
-        f"{count_text(len(rows), 'trial')}; bars are 95 % bootstrap intervals over three or more seeds; "
+        f"{count_text(len(trials), 'trial')}; bars are 95 % bootstrap intervals over three or more seeds; "
         "lines join trials that differ in depth and seed alone. Depths stand at equal distances.",
     )
     return AccuracyDepthInfo(

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from analysis.cohort import Cohort, cohort_of
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
-from analysis.stats import Row, finite, group_by, settings_key
+from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, precision_look
 from analysis.wording import count_text, precision_label
@@ -60,12 +62,9 @@ class ErrorDepthInfo:
 
 def info(store: Store) -> ErrorDepthInfo:
     """Collects the trials that reverse and were probed."""
-    rows = [
-        r
-        for r in store.rows("trials")
-        if r["outcome"] == "ok" and finite(r["depth"]) and any(finite(r[c]) for c, _ in PANELS)
-    ]
-    looks = sorted(group_by(rows, precision_label).items(), key=lambda item: item[0])
+    trials = cohort_of(store).ended_ok("depth")
+    rows = trials.where(np.logical_or.reduce([trials.finite(column) for column, _ in PANELS]))
+    looks = sorted(rows.grouped(precision_label).items())
     series, floors, laws = [], [], []
     for panel, (column, _) in enumerate(PANELS, start=1):
         values = [r[column] for r in rows if finite(r[column])]
@@ -85,7 +84,7 @@ def info(store: Store) -> ErrorDepthInfo:
             if marks:
                 series.append(base)
             lines = []
-            for group in group_by(look, lambda r: settings_key(r, "depth", "seed")).values():
+            for group in look.alike("depth", "seed"):
                 law = _law(label, column, group)
                 if law:
                     laws.append(law)
@@ -111,16 +110,17 @@ def _law(label: str, column: str, group: Sequence[Row], *, initial: bool = False
     return Law(label=label, column=column, fit=fit, bend=fit_bend(x, y), initial=initial)
 
 
-def _initial_laws(store: Store, rows: Sequence[Row]) -> list[Law]:
+def _initial_laws(store: Store, rows: Cohort) -> list[Law]:
     """Laws of the probes before training: of each precision, the largest comparable group."""
     columns = [column for column, _ in PANELS]
     worst = ", ".join(f"max({column}) AS {column}" for column in columns)
     probes = store.sql(f"SELECT trial_id, {worst} FROM blocks WHERE epoch = 0 GROUP BY trial_id").to_pylist()
     by_trial = {p["trial_id"]: p for p in probes}
-    started = [{**r, **by_trial[r["trial_id"]]} for r in rows if r["trial_id"] in by_trial]
+    started = rows.where(rows.having("trial_id", by_trial.__contains__))
     found = []
-    for label, look in sorted(group_by(started, precision_label).items()):
-        group = max(group_by(look, lambda r: settings_key(r, "depth", "seed")).values(), key=len)
+    for label, look in sorted(started.grouped(precision_label).items()):
+        largest = max(look.alike("depth", "seed"), key=len)
+        group = [{**row, **by_trial[row["trial_id"]]} for row in largest]
         laws = (_law(label, column, group, initial=True) for column in columns)
         found += [law for law in laws if law is not None]
     return found
@@ -224,7 +224,7 @@ def _fit_line(fit: Fit, rows: list[Row]) -> tuple[Point, ...]:
     return tuple(Point(x=d, y=10 ** fit.at(math.log10(d)), ids=ids, text=text) for d in ends)
 
 
-def _notes(rows: list[Row], laws: list[Law], floors: list[float | None]) -> list[str]:
+def _notes(rows: Sequence[Row], laws: list[Law], floors: list[float | None]) -> list[str]:
     if not rows:
         return []
     notes = [

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.answers.recommend import GRADIENT_ERROR_LIMIT
+from analysis.cohort import cohort_of
 from analysis.figures.error_depth import set_error_axis, zero_place
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
-from analysis.stats import Row, finite, group_by, settings_key
+from analysis.stats import Row, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, is_exact, strategy_color
 from analysis.theme import base_layout, log_ticks, precision_look
@@ -46,23 +47,17 @@ class _Mark:
 
 def info(store: Store) -> ErrorTradeoffInfo:
     """Collects the trials that ended ok; there must be one that reverses and was probed."""
-    ok = [
-        r
-        for r in store.rows("trials")
-        if r["outcome"] == "ok" and finite(r["memory_peak_bytes"]) and r["memory_peak_bytes"] > 0
-    ]
-    exact = [r for r in ok if is_exact(r["strategy"])]
-    probed = [
-        r
-        for r in ok
-        if not is_exact(r["strategy"]) and finite(r["gradient_rel_error"]) and r["gradient_rel_error"] >= 0
-    ]
+    trials = cohort_of(store).ended_ok()
+    ok = trials.where(trials.positive("memory_peak_bytes"))
+    rebuilds_nothing = ok.having("strategy", is_exact)
+    exact = ok.where(rebuilds_nothing)
+    probed = ok.where(~rebuilds_nothing & (ok.numbers("gradient_rel_error") >= 0))
     if not probed:
         return ErrorTradeoffInfo(series=(), on_front=frozenset(), floor=1e-17, notes=())
     floor = zero_place([0.0, *(r["gradient_rel_error"] for r in probed)]) or 1e-17
     points = [_Mark(row=r, error=r["gradient_rel_error"] or floor, ids=(r["trial_id"],)) for r in probed]
     # seeds of a configuration that rebuilds nothing share their place
-    for group in group_by(exact, lambda r: settings_key(r, "seed", same=("memory_source",))).values():
+    for group in exact.alike("seed", same=("memory_source",)):
         largest = max(group, key=lambda r: r["memory_peak_bytes"])
         points.append(_Mark(row=largest, error=floor, ids=tuple(r["trial_id"] for r in group)))
     fronts, on_front = [], set()

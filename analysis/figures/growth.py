@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import plotly.graph_objects as go
 
+from analysis.cohort import cohort_of
+from analysis.figures.means import named
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.laws.growth import Fit, fit_power
-from analysis.stats import Row, finite, group_by, settings_key
+from analysis.stats import Row, group_by
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks
@@ -54,24 +56,14 @@ class GrowthInfo:
 
 def growth_of(store: Store, factor: Factor) -> GrowthInfo:
     """Collects the lines, and fits a power law to each that spans three depths, or widths, or more."""
-    rows = [
-        r
-        for r in store.rows("trials")
-        if r["outcome"] == "ok"
-        and finite(r["memory_activation_bytes"])
-        and r["memory_activation_bytes"] > 0
-        and finite(r[factor])
-        and r[factor] > 0
-    ]
-
-    def alike(row: Row) -> Hashable:
-        return settings_key(row, factor, "seed", same=MEASURED_ALIKE)
-
+    trials = cohort_of(store).ended_ok()
+    rows = trials.where(trials.positive("memory_activation_bytes") & trials.positive(factor))
     series, growth = [], []
-    looks = group_by(rows, lambda r: (r["strategy"] or "", r["family"] or ""))
-    for (strategy, family), look in sorted(looks.items()):
+    looks = rows.by("strategy", "family").items()
+    for key, look in sorted(looks, key=lambda item: named(item[0])):
+        strategy, family = named(key)
         lines = []
-        for group in group_by(look, alike).values():
+        for group in look.alike(factor, "seed", same=MEASURED_ALIKE):
             line = []
             for value, same in sorted(group_by(group, lambda r: r[factor]).items()):
                 mean = sum(r["memory_activation_bytes"] for r in same) / len(same)
@@ -112,7 +104,7 @@ def growth_figure(info: GrowthInfo, *, x: str) -> go.Figure | None:
     return draw(traces(info.series, x=f"{info.factor} %{{x}}", y=hover), layout)
 
 
-def _extrapolations(growth: list[Growth], rows: list[Row], factor: Factor) -> list[Series]:
+def _extrapolations(growth: list[Growth], rows: Sequence[Row], factor: Factor) -> list[Series]:
     """Each fitted power law from the largest trial on to `FURTHER` times its size, marked as such."""
     sizes = {r["trial_id"]: r[factor] for r in rows}
     series = []
@@ -174,7 +166,7 @@ def _label(row: Row, factor: Factor) -> str:
     return f"{row['family']}, {other}, {precision_label(row)}"
 
 
-def _notes(growth: list[Growth], rows: list[Row], factor: Factor) -> list[str]:
+def _notes(growth: list[Growth], rows: Sequence[Row], factor: Factor) -> list[str]:
     if not rows:
         return []
     notes = [f"Lines join trials that differ in {factor} and seed alone."]

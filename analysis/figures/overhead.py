@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from analysis.answers.findings import SAME_MACHINE
+from analysis.cohort import Cohort, cohort_of
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.stats import Pair, Row, finite, group_by, pairs, ratio
+from analysis.pairs import Pair, pairs, ratio
+from analysis.stats import finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, is_rival, is_stored, strategy_color
 from analysis.theme import base_layout, family_symbol
@@ -67,17 +68,13 @@ def info(store: Store) -> OverheadInfo:
 
 def stored_pairs(store: Store) -> list[Pair]:
     """Timed trials that do not store, each beside its stored twin: equal settings, seed and machine."""
-    return store.remember("stored_pairs", lambda: _stored_pairs(store.rows("trials")))
+    return store.remember("stored_pairs", lambda: _stored_pairs(cohort_of(store)))
 
 
-def _stored_pairs(trials: Iterable[Row]) -> list[Pair]:
-    rows = [
-        r
-        for r in trials
-        if r["outcome"] == "ok" and finite(r["step_time_s"]) and r["step_time_s"] > 0 and finite(r["depth"])
-    ]
+def _stored_pairs(trials: Cohort) -> list[Pair]:
+    ok = trials.ended_ok("depth")
     return pairs(
-        rows,
+        ok.where(ok.positive("step_time_s")),
         "strategy",
         treatment=lambda r: is_rival(r["strategy"]),
         control=lambda r: is_stored(r["strategy"]),

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.stats import estimate, finite, group_by, settings_key
+from analysis.cohort import cohort_of
+from analysis.figures.means import mean_lines
+from analysis.figures.series import Series, draw, traces
 from analysis.store.store import Store
 from analysis.theme import base_layout, family_symbol, precision_look
 from analysis.wording import count_text, precision_label
@@ -24,39 +25,20 @@ class PrecisionWidthInfo:
 
 def info(store: Store) -> PrecisionWidthInfo:
     """Averages seeds, keeps their intervals, and joins equal settings over width."""
-    trials = store.rows("trials")
-    rows = [r for r in trials if r["outcome"] == "ok" and finite(r["accuracy_val"]) and finite(r["width"])]
+    rows = cohort_of(store).ended_ok("accuracy_val", "width")
     widths = sorted({r["width"] for r in rows})
     labels = sorted({precision_label(r) for r in rows})
     series = []
-    for (label, family), look in sorted(
-        group_by(rows, lambda r: (precision_label(r), r["family"] or "")).items()
-    ):
+    looks = rows.grouped(lambda r: (precision_label(r), r["family"] or ""))
+    for (label, family), look in sorted(looks.items()):
         # precisions stand side by side at each width, so that their intervals can be told apart
         shift = 0.07 * (labels.index(label) - (len(labels) - 1) / 2)
-        lines = []
-        for group in group_by(look, lambda r: settings_key(r, "width", "seed")).values():
-            line = []
-            for width, same in sorted(group_by(group, lambda r: r["width"]).items()):
-                mean = estimate(r["accuracy_val"] for r in same)
-                if mean is None:
-                    continue
-                line.append(
-                    Point(
-                        x=widths.index(width) + shift,
-                        y=100 * mean.mean,
-                        low=None if mean.low is None else 100 * mean.low,
-                        high=None if mean.high is None else 100 * mean.high,
-                        ids=tuple(r["trial_id"] for r in same),
-                        text=describe(same),
-                    )
-                )
-            lines.append(tuple(line))
+        places = {width: index + shift for index, width in enumerate(widths)}
         look_of = precision_look(look[0])
         series.append(
             Series(
                 name=f"{label} · {family}",
-                lines=tuple(lines),
+                lines=mean_lines(look, "width", places, y="accuracy_val", scale=100),
                 color=look_of["color"],
                 symbol=family_symbol(family),
                 dash=look_of["dash"],

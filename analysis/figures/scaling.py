@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.cohort import cohort_of
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.stats import Pair, Row, finite, group_by, ratio, settings_key
+from analysis.pairs import Pair, ratio
+from analysis.stats import group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL
 from analysis.theme import base_layout
 from analysis.wording import ratio_text
 
+_SAME = ("device", "hostname_hash", "seed")
 _KINDS = (
     ("equal batch per worker", "#0072B2", "circle"),
     ("equal batch in all", "#E69F00", "square"),
@@ -37,24 +40,17 @@ class ScalingInfo:
 
 def info(store: Store) -> ScalingInfo:
     """Pairs trials of equal settings and seed that differ in workers, and in batch size if at all."""
-    rows = [
-        r
-        for r in store.rows("trials")
-        if r["outcome"] == "ok"
-        and finite(r["examples_per_s"])
-        and r["examples_per_s"] > 0
-        and finite(r["workers"])
-        and finite(r["batch_size"])
-    ]
-    single = group_by([r for r in rows if r["workers"] == 1], _key)
+    trials = cohort_of(store).ended_ok("workers", "batch_size")
     found: dict[str, list[Pair]] = {name: [] for name, *_ in _KINDS}
-    for row in rows:
-        if row["workers"] < 2:
-            continue
-        for name, batch in zip(found, (row["batch_size"] / row["workers"], row["batch_size"]), strict=True):
-            control = next((r for r in single.get(_key(row), ()) if r["batch_size"] == batch), None)
-            if control is not None:
-                found[name].append(Pair(treatment=row, control=control))
+    for comparable in trials.where(trials.positive("examples_per_s")).alike("workers", same=_SAME):
+        for row in comparable:
+            if row["workers"] < 2:
+                continue
+            batches = row["batch_size"] / row["workers"], row["batch_size"]
+            for name, batch in zip(found, batches, strict=True):
+                alone = (r for r in comparable if r["workers"] == 1 and r["batch_size"] == batch)
+                if (control := next(alone, None)) is not None:
+                    found[name].append(Pair(treatment=row, control=control))
     series, notes, most = [], [], 1
     for name, color, symbol in _KINDS:
         if not found[name]:
@@ -101,10 +97,6 @@ def figure(info: ScalingInfo) -> go.Figure | None:
         line={"dash": "dot", "width": 1.2, "color": NEUTRAL}, layer="below",
     )  # fmt: skip
     return result
-
-
-def _key(row: Row) -> tuple[object, ...]:
-    return settings_key(row, "workers", same=("device", "hostname_hash")), row["seed"]
 
 
 def _point(pair: Pair) -> Point:

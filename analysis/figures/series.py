@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseTraceType
@@ -66,6 +67,13 @@ class Series:
         return [point for line in self.lines for point in line]
 
 
+class Values(list[Any]):
+    """The values of a trace. Plotly copies a list several times, value by value, and leaves this as it is."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Values:
+        return self
+
+
 def describe(rows: Sequence[Row]) -> str:
     """The hover text of a point: the settings its trials share, how many they are, and their ids."""
     first = rows[0]
@@ -110,10 +118,10 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                 legendgroup=one.name,
                 showlegend=one.name not in named and one.role != "band",
                 mode=one.mode,
-                x=[None if p is None else p.x for p in points],
-                y=[None if p is None else significant(p.y) for p in points],
-                text=["" if p is None else p.text for p in points],
-                customdata=["" if p is None else " ".join(p.ids) for p in points],
+                x=Values(None if p is None else p.x for p in points),
+                y=Values(None if p is None else significant(p.y) for p in points),
+                text=Values("" if p is None else p.text for p in points),
+                customdata=Values("" if p is None else " ".join(p.ids) for p in points),
                 hovertemplate=None if one.role in SILENT else hover,
                 hoverinfo="skip" if one.role in SILENT else None,
                 fill="toself" if one.role == "band" else None,
@@ -130,8 +138,8 @@ def traces(series: Iterable[Series], *, x: str, y: str) -> list[go.Scatter]:
                 error_y={
                     "type": "data",
                     "symmetric": False,
-                    "array": [_reach(p, up=True) for p in points],
-                    "arrayminus": [_reach(p, up=False) for p in points],
+                    "array": Values(_reach(p, up=True) for p in points),
+                    "arrayminus": Values(_reach(p, up=False) for p in points),
                     "color": one.color,
                     "thickness": 1.2,
                     "width": 3,

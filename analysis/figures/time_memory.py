@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 
 from analysis.figures.overhead import stored_pairs
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.stats import Pair, finite, group_by, ratio
+from analysis.pairs import Pair, ratio
+from analysis.stats import finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks

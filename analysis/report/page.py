@@ -21,6 +21,7 @@ from analysis.answers.recommend import configurations_of, recommend
 from analysis.answers.recommendation_text import answer, enough
 from analysis.answers.verdict import near_text, nearest, verdict
 from analysis.claims.judge import NOT_MEASURED, judge, measured_text
+from analysis.cohort import cohort_of
 from analysis.errors import AnalysisError
 from analysis.figures import FIGURES
 from analysis.figures.series import describe
@@ -92,11 +93,12 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
 
     """
     store.read_ahead("trials", "blocks", "epochs")  # what follows needs the trials alone at first
+    trials = cohort_of(store)
     rows = store.rows("trials")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
-    picks = recommend(rows, points=configurations_of(store))
+    picks = recommend(trials, points=configurations_of(store))
     common = {describe([row]): index for index, row in enumerate(rows)}
-    documents = settings(rows)
+    documents = settings(trials)
     shown = rows if documents is None else [{**row, "config_json": None} for row in rows]
     payload = {
         "columns": columns(shown),
@@ -123,7 +125,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
         facts=_facts(rows),
-        verdict=verdict(rows),
+        verdict=verdict(trials),
         nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
         answer=[answer(r, position) for r in picks],
         enough=enough(picks, rows),
@@ -132,7 +134,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         comparisons=compare_studies(store) if store.study is None else [],
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
         sections=SECTIONS,
-        precision=precision_answer(rows) if precision_verdicts(rows) else "",
+        precision=precision_answer(trials) if precision_verdicts(trials) else "",
         claims=[
             {
                 "claim": v,

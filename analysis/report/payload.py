@@ -16,9 +16,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from analysis.cohort import Cohort
 from analysis.figures.series import significant
 from analysis.schema import TRIALS
-from analysis.stats import Row, flat_config
+from analysis.stats import Row
 from analysis.wording import precision_label
 
 _NAME = re.compile(r"\w+", re.ASCII)
@@ -64,16 +65,22 @@ def _plain(value: Any) -> Any:
 
 
 def _is_plain(values: Sequence[Any]) -> bool:
-    """Whether a list needs no change; most are long lists of numbers, which this tells fast."""
+    """Whether a list needs no change; most are long lists of numbers or texts, which this tells fast."""
     kinds = set(map(type, values)) - {type(None)}
+    if kinds == {str}:
+        try:
+            "".join(v for v in values if v is not None).encode("utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
     if kinds == {int} or kinds == {float} or kinds == {int, float}:
         numbers = [v for v in values if v is not None]
         return all(map(math.isfinite, numbers)) and min(numbers) >= -(2**53) and max(numbers) <= 2**53
     return False
 
 
-def settings(rows: Sequence[Row]) -> list[dict[str, Any]] | None:
-    """The settings documents of the rows by dotted path, as words and codes: a tenth of their size.
+def settings(trials: Cohort) -> list[dict[str, Any]] | None:
+    """The settings documents of all trials by dotted path, as words and codes: a tenth of their size.
 
     Sorted by path, the words of a row put together give its ``config_json`` to the letter; a word is None
     where the row has no such path.
@@ -82,20 +89,22 @@ def settings(rows: Sequence[Row]) -> list[dict[str, Any]] | None:
         None where a document is missing or not in canonical form, so that it could not be put together again.
 
     """
-    flat: list[dict[str, str]] = []
-    for row in rows:
-        parts = {path: _compact(value) for path, value in flat_config(row["config_json"])}
-        template = _template(tuple(parts))
+    columns = {}
+    for path, setting in trials.settings().items():
+        words = [word if word is None else _compact(word) for word in setting.words]
+        columns[path] = [words[code] for code in setting.codes.tolist()]
+    templates: dict[tuple[str, ...], str | None] = {}
+    for number, row in enumerate(trials):
+        parts = {path: words[number] for path, words in columns.items() if words[number] is not None}
+        paths = tuple(parts)
+        if paths not in templates:
+            templates[paths] = _template(paths)
+        template = templates[paths]
         if template is None or template % tuple(parts.values()) != row["config_json"]:
             return None
-        flat.append(parts)
-    found = []
-    for path in sorted({path for parts in flat for path in parts}):
-        found.append({"path": path, **_coded([parts.get(path) for parts in flat])})
-    return found
+    return [{"path": path, **_coded(words)} for path, words in columns.items()]
 
 
-@functools.lru_cache(maxsize=4_096)
 def _template(paths: tuple[str, ...]) -> str | None:
     """The canonical document with these sorted paths, %s for values; None if a name is no plain word."""
     if any(below.startswith(f"{path}.") for path, below in pairwise(paths)):

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.laws.growth import fit_line, fit_power
 from analysis.pareto import pareto_mask
-from analysis.stats import difference, estimate, family_twins, pairs, ratio, settings_key, sign_flip_p
+from analysis.stats import estimate, sign_flip_p
 
 
 def test_an_interval_needs_three_values():
@@ -41,86 +41,6 @@ def test_sign_flips_count_every_assignment_of_signs():
 def test_the_interval_is_the_same_every_time():
     values = list(np.random.default_rng(2).normal(size=20))
     assert estimate(values) == estimate(values)
-
-
-def test_twins_are_paired_by_everything_but_the_factor(new_trial):
-    rows = [
-        new_trial(strategy=s, seed=i, depth=d) for s in ("store", "reverse") for i in (0, 1) for d in (14, 26)
-    ]
-    rows += [new_trial(strategy="reverse", seed=5)]
-    found = pairs(
-        rows,
-        "strategy",
-        treatment=lambda r: r["strategy"] == "reverse",
-        control=lambda r: r["strategy"] == "store",
-    )
-    assert len(found) == 4
-    for pair in found:
-        assert pair.treatment["strategy"] == "reverse"
-        assert pair.control["strategy"] == "store"
-        assert (pair.treatment["seed"], pair.treatment["depth"]) == (
-            pair.control["seed"],
-            pair.control["depth"],
-        )
-
-
-@pytest.mark.parametrize("column", ["learning_rate", "batch_size", "data", "epochs", "workers", "width"])
-def test_trials_of_other_settings_are_no_twins(new_trial, column):
-    one = new_trial()
-    other = new_trial(**{column: {"data": "cifar10"}.get(column, 7)})
-    assert settings_key(one, "seed") != settings_key(other, "seed")
-
-
-def test_a_setting_that_has_no_column_of_its_own_parts_trials_too(new_trial):
-    one = new_trial(config_json='{"train": {"momentum": 0.9}, "seed": 0}')
-    other = new_trial(config_json='{"train": {"momentum": 0.0}, "seed": 0}')
-    assert settings_key(one, "seed") != settings_key(other, "seed")
-    reseeded = new_trial(seed=3, config_json='{"train": {"momentum": 0.9}, "seed": 3}')
-    assert settings_key(one, "seed") == settings_key(reseeded, "seed")
-
-
-@pytest.mark.parametrize("text", [None, "", "not json", "[1, 2]", "3"])
-def test_settings_that_cannot_be_parsed_leave_the_columns(new_trial, text):
-    assert settings_key(new_trial(config_json=text, seed=1), "seed") == settings_key(
-        new_trial(config_json=text, seed=2), "seed"
-    )
-
-
-def test_difference_and_ratio_are_paired(new_trial):
-    rows = []
-    for seed in range(4):
-        rows.append(
-            new_trial(strategy="store", seed=seed, accuracy_test=0.5 + 0.1 * seed, step_time_s=1.0 + seed)
-        )
-        rows.append(
-            new_trial(
-                strategy="reverse", seed=seed, accuracy_test=0.51 + 0.1 * seed, step_time_s=2.0 * (1 + seed)
-            )
-        )
-    found = pairs(
-        rows,
-        "strategy",
-        treatment=lambda r: r["strategy"] == "reverse",
-        control=lambda r: r["strategy"] == "store",
-    )
-    effect = difference(found, "accuracy_test")
-    assert effect.mean == pytest.approx(0.01)
-    assert effect.high - effect.low < 1e-9  # the spread over seeds cancels within pairs
-    cost = ratio(found, "step_time_s")
-    assert (cost.mean, cost.n) == (pytest.approx(2.0), 4)
-    found[0].treatment["accuracy_test"] = float("nan")
-    assert difference(found, "accuracy_test").n == 3
-
-
-def test_family_twins_match_parameters_within_the_tolerance(new_trial):
-    revnet = new_trial(family="revnet", strategy="reverse", parameters=100)
-    stored = new_trial(family="revnet", strategy="store", parameters=100)
-    near = new_trial(family="resnet", strategy="store", depth=32, parameters=105)
-    far = new_trial(family="resnet", strategy="store", depth=20, parameters=150)
-    (pair,) = family_twins([stored, revnet, far, near])
-    assert pair.ids == (revnet["trial_id"], near["trial_id"])
-    assert family_twins([revnet, far]) == []
-    assert family_twins([revnet, {**near, "seed": 9}]) == []
 
 
 def test_the_front_is_what_the_definition_says():
