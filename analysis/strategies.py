@@ -53,7 +53,7 @@ _ALL = (
     Strategy(name="compile", doing="compiling with a budget", role="recomputes", color="#56B4E9"),
     Strategy(name="budget", doing="storing within a budget", role="inverts", color="#000000"),
 )
-STRATEGIES = {strategy.name: strategy for strategy in _ALL}
+STRATEGIES = {one.name: one for one in _ALL}
 
 
 def is_stored(name: str | None) -> bool:

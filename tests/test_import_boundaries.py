@@ -72,7 +72,7 @@ ROOMS: dict[str, Room] = {
     "analysis.formats": Room(own="errors", others="pyarrow"),
     "analysis.laws": Room(own="errors stats", others="numpy scipy"),
     "analysis.queries": Room(own="errors schema store", others="pyarrow"),
-    "analysis.claims": Room(own="laws stats store strategies wording", others="numpy"),
+    "analysis.claims": Room(own="stats store strategies wording", others="numpy"),
     "analysis.answers": Room(
         own="cohort documents errors laws pairs pareto stats store strategies wording",
         others="numpy",

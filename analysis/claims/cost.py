@@ -7,7 +7,6 @@ import statistics
 from typing import Any
 
 from analysis.claims.claim import Claim, Evidence, Missing, evidence, select
-from analysis.laws.growth import Fit, fit_power
 from analysis.stats import Row, estimate, group_by
 from analysis.store.store import Store
 from analysis.strategies import CHECKPOINT, REVERSE, STORE
@@ -36,11 +35,10 @@ def flat_in_depth(store: Store) -> Evidence | Missing:
     """Claim 3."""
     shares, used, told = [], [], []
     for group in _groups(select(store, _MEASURED)):
-        slopes = {}
-        for strategy in (STORE, REVERSE):
-            points = [(r["depth"], r["bytes"]) for r in group if r["strategy"] == strategy]
-            slopes[strategy] = _slope(points)
-        store_slope, reverse_slope = slopes[STORE], slopes[REVERSE]
+        by_strategy = _by_strategy(group)
+        store_slope, reverse_slope = (
+            _slope([(r["depth"], r["bytes"]) for r in by_strategy.get(name, [])]) for name in (STORE, REVERSE)
+        )
         if store_slope is None or reverse_slope is None or store_slope <= 0:
             continue
         shares.append(reverse_slope / store_slope)
@@ -81,32 +79,32 @@ def step_time(store: Store) -> Evidence | Missing:
 def complexity(store: Store) -> Evidence | Missing:
     """Claim 6."""
     rows = [r for r in select(store, _MEASURED) if r["time"] and r["concurrent_trials"] == 1]
-    best: tuple[list[Row], dict[str, tuple[Fit, Fit]]] | None = None
+    best: tuple[list[Row], dict[str, tuple[float, float]]] | None = None
     for group in _groups(rows):
         powers = {}
-        for strategy, of_strategy in group_by(group, lambda r: r["strategy"]).items():
-            if len({r["depth"] for r in of_strategy}) < 3:
+        for name, rows_of in _by_strategy(group).items():
+            if len({r["depth"] for r in rows_of}) < 3:
                 continue
-            depths = [r["depth"] - 2 for r in of_strategy]
-            memory = fit_power(depths, [r["bytes"] for r in of_strategy])
-            time = fit_power(depths, [r["time"] for r in of_strategy])
-            if memory and time:
-                powers[strategy] = (memory, time)
+            depths = [r["depth"] - 2 for r in rows_of]
+            memory = _power(depths, [r["bytes"] for r in rows_of])
+            time = _power(depths, [r["time"] for r in rows_of])
+            if memory is not None and time is not None:
+                powers[name] = (memory, time)
         if {STORE, REVERSE} <= set(powers) and (best is None or len(group) > len(best[0])):
             best = group, powers
     if best is None:
         return Missing(needs="timed trials of one design that store and reverse, at three depths or more")
     group, powers = best
     memory, time = powers[REVERSE]
-    if powers[STORE][1].slope < SLOWEST_GROWTH:
-        told = f"storing's time grows by the power {powers[STORE][1].slope:.2f} of depth"
+    if powers[STORE][1] < SLOWEST_GROWTH:
+        told = f"storing's time grows by the power {powers[STORE][1]:.2f} of depth"
         return Missing(needs="steps timed on a machine that does nothing else", figure=told)
-    others = [m.slope for strategy, (m, _) in powers.items() if strategy != REVERSE]
-    holds = memory.slope <= FLAT_POWER and memory.slope < min(others) and time.slope <= LINEAR_POWER
+    others = [power for name, (power, _) in powers.items() if name != REVERSE]
+    holds = memory <= FLAT_POWER and memory < min(others) and time <= LINEAR_POWER
     figure = "powers of depth: " + "; ".join(
-        f"{strategy} memory {m.slope:.2f}, time {t.slope:.2f}" for strategy, (m, t) in sorted(powers.items())
+        f"{name} memory {m:.2f}, time {t:.2f}" for name, (m, t) in sorted(powers.items())
     )
-    return evidence(holds, f"{figure} ({_where(group)})", [memory.slope], group)
+    return evidence(holds, f"{figure} ({_where(group)})", [memory], group)
 
 
 def freed_memory(store: Store) -> Evidence | Missing:
@@ -115,7 +113,7 @@ def freed_memory(store: Store) -> Evidence | Missing:
     best: dict[str, tuple[float, Row, Row]] = {}
     for axis in ("depth", "batch_size"):
         for group in _groups(rows, *(name for name in (*_ALIKE_COLUMNS, "depth") if name != axis)):
-            stored, reversing = (_peaks(group, axis, strategy) for strategy in (STORE, REVERSE))
+            stored, reversing = (_peaks(group, axis, name) for name in (STORE, REVERSE))
             for row in reversing:
                 within = [s for s in stored if row["peak"] <= s["peak"]]
                 if not within:
@@ -158,7 +156,7 @@ def _groups(rows: list[Row], *columns: str) -> list[list[Row]]:
 
 def _peaks(rows: list[Row], axis: str, strategy: str) -> list[Row]:
     """One row for each depth or batch: seeds do not change a peak, so the first will do."""
-    of_strategy = [r for r in rows if r["strategy"] == strategy and r["peak"]]
+    of_strategy = [r for r in _by_strategy(rows).get(strategy, []) if r["peak"]]
     return [group[0] for group in group_by(of_strategy, lambda r: r[axis]).values()]
 
 
@@ -169,11 +167,17 @@ def _slope(points: list[tuple[float, float]]) -> float | None:
     return statistics.linear_regression(*zip(*points, strict=True)).slope
 
 
+def _power(x: list[float], y: list[float]) -> float | None:
+    """The power of x that y grows with, of least squares over the points where both are positive."""
+    return _slope([(math.log10(a), math.log10(b)) for a, b in zip(x, y, strict=True) if a > 0 and b > 0])
+
+
 def _medians(rows: list[Row]) -> dict[str, float]:
-    return {
-        strategy: statistics.median(r["time"] for r in group)
-        for strategy, group in group_by(rows, lambda r: r["strategy"]).items()
-    }
+    return {name: statistics.median(r["time"] for r in group) for name, group in _by_strategy(rows).items()}
+
+
+def _by_strategy(rows: list[Row]) -> dict[str, list[Row]]:
+    return group_by(rows, lambda r: r["strategy"])
 
 
 def _where(rows: list[Row]) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom; beyond, the normal's 1.96 is within 2 %.
-_T = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
+
+def _reach(error: float, free: int) -> float:
+    """Half of a 95 % interval, by Student's t with `free` degrees of freedom."""
+    from scipy.special import stdtrit  # takes longer to import than most verbs take that need no interval
+
+    return float(stdtrit(free, 0.975)) * error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     if free > 0:
         residual = ys - intercept - slope * xs
         error = math.sqrt(float((residual**2).sum()) / free / spread)
-        reach = (_T[free - 1] if free <= len(_T) else 1.96) * error
+        reach = _reach(error, free)
         low, high = slope - reach, slope + reach
     return Fit(slope=slope, intercept=intercept, low=low, high=high, n=len(xs), distinct=distinct)
 
@@ -114,7 +114,7 @@ def fit_bend(x: Sequence[float], y: Sequence[float]) -> Bend | None:
     free = len(xs) - 3
     residual = float(((ys - design @ solution) ** 2).sum())
     error = math.sqrt(residual / free * float(np.linalg.inv(design.T @ design)[2, 2]))
-    reach = (_T[free - 1] if free <= len(_T) else 1.96) * error
+    reach = _reach(error, free)
     slope, curvature = float(solution[1]), float(solution[2])
     return Bend(
         first=slope + 2 * curvature * (float(xs.min()) - center),

@@ -20,7 +20,7 @@ WHOLE = 1_000
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the program."""
-    sql = "select model, max(accuracy_test) from trials group by all"
+    sql = "select model, max(accuracy_val) from trials group by all"
     for verb, example in (
         (query, f'`revstudy query "{sql}"`, `revstudy query pareto --format latex`'),
         (describe, "`revstudy describe epochs`"),

@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from analysis.laws.growth import fit_line, fit_power
 from analysis.pareto import pareto_mask
-from analysis.stats import estimate, sign_flip_p
+from analysis.stats import estimate, estimates, sign_flip_p
 
 
 def test_an_interval_needs_three_values():
@@ -28,6 +29,59 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     found = [estimate(rng.normal(0, 1, size=30), resamples=400) for _ in range(300)]
     covered = sum(e.low <= 0 <= e.high for e in found) / len(found)
     assert 0.88 <= covered <= 0.99
+
+
+def test_the_order_of_the_values_does_not_count():
+    values = np.random.default_rng(5).normal(size=9).tolist()
+    assert estimate(values[::-1]) == estimate(values)
+    assert sign_flip_p(values[::-1]) == sign_flip_p(values)
+    assert sign_flip_p(values[::-1] * 3) == sign_flip_p(values * 3)
+
+
+@pytest.mark.parametrize("n", [3, 12, 64, 65, 300, 4_000])
+def test_intervals_are_those_of_scipy(n):
+    random = np.random.default_rng(n)
+    groups = [np.sort(random.normal(size=n)) for _ in range(5)]
+    resamples = max(200, min(2_000, 2_000_000 // n))
+    for values, found in zip(groups, estimates(groups), strict=True):
+        expected = scipy.stats.bootstrap(
+            (values,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
+        np.testing.assert_allclose((found.low, found.high), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_many_intervals_at_once_are_those_of_each():
+    random = np.random.default_rng(4)
+    groups = [random.normal(size=random.integers(0, 70)).tolist() for _ in range(200)]
+    groups += [[float("nan"), None], [2.0] * 5]
+    for together, group in zip(estimates(groups), groups, strict=True):
+        alone = estimate(group)
+        assert (together is None) == (alone is None)
+        if alone is not None:
+            assert together.n == alone.n
+            ends = [(e.mean, e.low or 0, e.high or 0) for e in (together, alone)]
+            np.testing.assert_allclose(*ends, rtol=1e-12, atol=1e-14)
+
+
+def test_sign_flips_are_the_permutation_test_of_scipy():
+    values = np.random.default_rng(6).normal(0.4, 1, size=11)
+    expected = scipy.stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    assert sign_flip_p(values.tolist()) == pytest.approx(expected.pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [4, 9, 60])
+def test_the_interval_of_a_slope_is_that_of_scipy(n):
+    random = np.random.default_rng(n)
+    x = np.arange(n, dtype=float)
+    y = 3 * x + random.normal(size=n)
+    expected = scipy.stats.linregress(x, y)
+    reach = scipy.stats.t.ppf(0.975, n - 2) * expected.stderr
+    fit = fit_line(x.tolist(), y.tolist())
+    np.testing.assert_allclose(
+        (fit.low, fit.high), (expected.slope - reach, expected.slope + reach), rtol=1e-10
+    )
 
 
 def test_sign_flips_count_every_assignment_of_signs():
@@ -84,7 +138,7 @@ def test_a_line_needs_two_places_and_its_interval_three_points():
 
 
 def test_the_slope_interval_agrees_with_the_textbook():
-    # y = 2x with residuals +1, -2, +1 on x = 0, 1, 2: slope 2, standard error sqrt(6 / 1 / 2), t = 12.706
+    # y = 2x with residuals +1, -2, +1 on x = 0, 1, 2: slope 2, standard error sqrt(6 / 1 / 2), t = 12.7062
     fit = fit_line([0, 1, 2], [1, 0, 5])
     assert fit.slope == 2.0
-    assert fit.high - fit.slope == pytest.approx(12.706 * math.sqrt(3), rel=1e-6)
+    assert fit.high - fit.slope == pytest.approx(12.7062047 * math.sqrt(3), rel=1e-6)

@@ -43,7 +43,7 @@ def test_a_plan_of_a_study_that_is_done_imports_neither_torch_nor_ray(tmp_path):
 @pytest.mark.parametrize("verb", ["status", "claims", "query pareto"])
 def test_a_verb_that_reads_a_store_imports_no_package_that_it_does_not_use(rows, verb):
     found = imported(*verb.split(), "--store", rows)
-    assert not found & {"torch", "ray", "optuna", "pandas", "plotly", "sklearn"}
+    assert not found & {"torch", "ray", "optuna", "pandas", "plotly", "scipy", "sklearn"}
     assert {"pyarrow", "duckdb"} <= found
 
 

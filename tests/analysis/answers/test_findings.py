@@ -5,6 +5,7 @@ import pytest
 from analysis.answers.findings import accuracy_finding, findings
 from analysis.answers.recommend import configurations, recommend, round_up
 from analysis.answers.recommendation_text import answer
+from analysis.cohort import cohort_of
 from analysis.figures import tradeoff
 from analysis.queries import run_query
 from analysis.stats import Estimate
@@ -131,7 +132,7 @@ def test_validation_chooses_and_the_test_accuracy_is_shown_for_what_it_chose(tmp
     assert (told["metric"], told["accuracy"], told["validation"]) == ("test", "60.0 %", "80.0 %")
     assert tradeoff.info(store).on_front == {chosen["trial_id"]}
     assert run_query(store, "pareto")["trial_id"].to_pylist() == [chosen["trial_id"]]
-    assert "reaches 60.0 % in test" in accuracy_finding(store.rows("trials"))
+    assert "reaches 60.0 % in test" in accuracy_finding(cohort_of(store))
 
 
 def test_storing_under_the_same_budget_stands_beside_a_recommendation(demo):

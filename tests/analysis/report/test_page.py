@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from analysis.cohort import Cohort
 from analysis.errors import AnalysisError, StoreError, UnknownStudyError
 from analysis.report.layout import SECTIONS
 from analysis.report.page import render_report, write_report
@@ -150,7 +151,7 @@ def test_settings_travel_by_path_and_come_back_to_the_letter(new_trial):
         '{"memory":{"strategy":"store"},"probe":null,"seed":1,"train":{"learning_rate":1e-05,"steps":[1,2]}}',
         '{"memory":{"strategy":"store"},"probe":{"every":2},"seed":2,"train":{"learning_rate":0.1,"steps":[]}}',
     ]
-    found = settings([{**new_trial(), "config_json": text} for text in texts])
+    found = settings(Cohort({**new_trial(), "config_json": text} for text in texts))
     assert [one["path"] for one in found] == [
         *("memory.strategy", "probe", "probe.every", "seed", "train.learning_rate", "train.steps")
     ]
@@ -165,7 +166,7 @@ def test_settings_travel_by_path_and_come_back_to_the_letter(new_trial):
     ]
     dotted = '{"a.b":1}', '{"a":1,"a.b":2}', '{"a":{"b":1,"b.c":2}}'
     for odd in (None, "not JSON", '{"a": 1}', '{"b":1,"a":2}', '{"a b":1}', *dotted):
-        assert settings([{**new_trial(), "config_json": odd}]) is None
+        assert settings(Cohort([{**new_trial(), "config_json": odd}])) is None
 
 
 def test_a_recommendation_on_thin_ice_carries_a_caution(tmp_path, new_trial, write):
