@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 
 def _private(module: str, name: str, purpose: str) -> Any:
@@ -211,6 +212,23 @@ def storage_key(tensor: Tensor) -> int:
     Public: ``untyped_storage().data_ptr()``, which is 0 for every fake tensor and every empty one.
     """
     return tensor.untyped_storage()._cdata
+
+
+def marks(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
+    """For each tensor what stays equal only if its numbers lie in the same memory and were not written to.
+
+    Public: none, see `version` and `storage_key`. Every step asks this of every F and G twice.
+
+    Returns:
+        Pairs that can be compared.
+    """
+    return [
+        (0 if t.is_inference() else t._version, t.untyped_storage()._cdata)
+        if type(t) is nn.Parameter or type(t) is Tensor
+        # Without a shape, a tensor has no numbers.
+        else (0 if isinstance(t, UninitializedParameter | UninitializedBuffer) else version(t), 0)
+        for t in tensors
+    ]
 
 
 def node_number(node: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from revmodels.engine.changes import NO_CHANGES
 from revmodels.engine.graph_of_call import (
     entrance,
     passage,
@@ -19,23 +20,18 @@ from revmodels.engine.graph_of_call import (
     without_autocast_cache,
 )
 from revmodels.engine.kept_outputs import without_value
-from revmodels.engine.module_state import (
-    DRAWING,
-    NO_CHANGES,
-    Reading,
-    Snapshot,
-    is_plain,
-    layers_of,
-    layers_within_reach,
-    put_back_to,
-    tensors_held,
-)
+from revmodels.engine.known_layers import DRAWING, layers_of, layers_within_reach
+from revmodels.engine.module_state import Picture, picture_of
 from revmodels.engine.replayed_state import RandomState
+from revmodels.engine.watched_call import Watch, put_back_to
 from revmodels.errors import ReplayError, TransformError
 from revmodels.running_statistics import frozen_statistics
-from revmodels.torch_internals import has_global_hook, own_buffers, own_parameters, version
+from revmodels.torch_internals import own_buffers, own_parameters, version
 
 Function = Callable[[Tensor], Tensor]
+
+
+_NOTHING = Picture([], watched=False)
 
 
 class Evaluation:
@@ -57,27 +53,20 @@ class Evaluation:
     """
 
     __slots__ = (
-        *("_beside", "_changes", "_evaluate", "_is_plain", "_marks"),
-        *("_module", "_random", "_reading", "name", "parameters"),
+        *("_beside", "_changes", "_evaluate", "_marks", "_module", "_picture", "_random", "name"),
+        "parameters",
     )
 
     def __init__(self, module: nn.Module, evaluate: Callable[[Function, Tensor], Tensor], name: str) -> None:
         self._module = module
         self._evaluate = evaluate
         self.name = name
-        self._is_plain = False
-        self._reading = Reading([])
+        self._picture = _NOTHING
         self.parameters: list[Tensor] = []
         self._random: RandomState | None = None
         self._changes = NO_CHANGES
         self._beside: list[Tensor] = []
         self._marks: list[int] = []
-
-    def _look(self) -> tuple[bool, list[nn.Module]]:
-        layers = layers_of(self._module)
-        if not has_global_hook() and is_plain(layers):
-            return True, layers
-        return False, layers_within_reach(self._module)
 
     def record(self, x: Tensor) -> Tensor:
         """Evaluate for the first time, without storing a graph.
@@ -91,13 +80,10 @@ class Evaluation:
         Raises:
             ReplayError: the module cannot be repeated in the backward pass.
         """
-        self._is_plain, layers = self._look()
-        if not self._is_plain:
-            self._refuse_lazy(layers)
-        self._reading = Reading(layers, watched=not self._is_plain)
-        self.parameters = self._reading.parameters
+        self._picture = picture = picture_of(self._module)
+        self.parameters = picture.parameters
         before = version(x)
-        out = self._record_plain(x) if self._is_plain else self._record_watched(x)
+        out = self._record_watched(x) if picture.watched else self._record_plain(x)
         if version(x) != before:
             raise ReplayError(
                 f"{self.name} changes its argument in place, and the backward pass needs it as it was. Let "
@@ -106,7 +92,7 @@ class Evaluation:
         return out
 
     def _record_plain(self, x: Tensor) -> Tensor:
-        draws = any(isinstance(layer, DRAWING) and layer.training for layer in self._reading.layers)
+        draws = any(isinstance(layer, DRAWING) and layer.training for layer in self._picture.layers)
         self._random = RandomState.current(x) if draws else None
         with torch.no_grad():
             out = self._evaluate(self._module, x)
@@ -114,9 +100,9 @@ class Evaluation:
         return out
 
     def _record_watched(self, x: Tensor) -> Tensor:
-        layers = self._reading.layers
-        random, before = RandomState.current(x), Snapshot(layers)
-        held = tensors_held(layers)
+        picture = self._picture
+        self._refuse_lazy(picture.layers)
+        random, before = RandomState.current(x), Watch(picture)
         start = entrance(x, self.name)
         with saving_nothing(self.name):
             out = self._evaluate(self._module, start)
@@ -124,13 +110,13 @@ class Evaluation:
         after = RandomState.current(x)
         if random is not None and after is not None and not random.same(after):
             self._random = random
-        beside = tensors_beside(out, start, self.parameters, held, self.name)
+        beside = tensors_beside(out, start, self.parameters, picture.held, self.name)
         self.parameters = [*self.parameters, *beside]
         self._beside = beside
         self._marks = [version(t) for t in beside]
         changes = before.changes(self.name)
         if changes:
-            self._changes, self._reading = changes, Reading(layers, watched=True)
+            self._changes, self._picture = changes, Picture(picture.layers, watched=True)
         return out.detach()
 
     def _refuse_lazy(self, layers: list[nn.Module]) -> None:
@@ -158,8 +144,7 @@ class Evaluation:
         Raises:
             ReplayError: the module reads other tensors than in the forward pass.
         """
-        reading = Reading(self._look()[1], watched=not self._is_plain)
-        self._reading.check(reading, self.name, self._changes)
+        picture = self._picture if self._picture.is_unchanged() else self._checked()
         if any(version(t) != mark for t, mark in zip(self._beside, self._marks, strict=True)):
             raise ReplayError(
                 f"a tensor that {self.name} reads beside its parameters was modified in place between "
@@ -167,24 +152,37 @@ class Evaluation:
                 "and backward; the recomputation would use other values. Run the backward pass first."
             )
         function = None if for_value else without_value(self._module)
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            if not self._is_plain:
-                stack.enter_context(put_back_to(self._changes, reading.layers, self.name))
-                stack.enter_context(RandomState.kept(leaf))
-                stack.enter_context(without_autocast_cache())
-            if self._random is not None:
-                stack.enter_context(self._random.restored())
-            # Those that would move now: in a replay around the forward pass they may have been frozen.
-            stack.enter_context(frozen_statistics(reading.norms))
-            argument = leaf if self._is_plain else passage(leaf)
-            out = self._evaluate(function or self._module, argument)
-        if not self._is_plain:
-            self._check_leaves(out, leaf)
+        evaluate = function or self._module
+        # Norms that would move now: in a replay around the forward pass they may have been frozen.
+        with torch.enable_grad(), frozen_statistics(picture.norms):
+            if picture.watched:
+                out = self._again_watched(evaluate, leaf, picture)
+            else:
+                with self._random.restored() if self._random is not None else nullcontext():
+                    out = self._evaluate(evaluate, leaf)
         return out.detach(), get_gradient_edge(out) if out.requires_grad else None
 
+    def _again_watched(self, function: Function, leaf: Tensor, picture: Picture) -> Tensor:
+        with ExitStack() as stack:
+            stack.enter_context(put_back_to(self._changes, picture, self.name))
+            stack.enter_context(RandomState.kept(leaf))
+            stack.enter_context(without_autocast_cache())
+            if self._random is not None:
+                stack.enter_context(self._random.restored())
+            out = self._evaluate(function, passage(leaf))
+        self._check_leaves(out, leaf)
+        return out
+
+    def _checked(self) -> Picture:
+        """A picture as the module is now, which differs from that of the forward pass as it may at most."""
+        watched = self._picture.watched
+        layers = (layers_within_reach if watched else layers_of)(self._module)
+        now = Picture(layers, watched=watched)
+        self._picture.check(now, self.name, self._changes)
+        return now
+
     def _check_leaves(self, out: Tensor, leaf: Tensor) -> None:
-        beside = tensors_beside(out, leaf, self._reading.parameters, self._beside, self.name)
+        beside = tensors_beside(out, leaf, self._picture.parameters, self._beside, self.name)
         if {id(t) for t in beside} != {id(t) for t in self._beside}:
             raise ReplayError(
                 f"{self.name} reads other tensors beside its parameters than in the forward pass: one was "

@@ -123,21 +123,27 @@ def tensors_beside(
         OutsideTensorError: it was also computed from a tensor that something else has computed and that is
             neither known nor a candidate.
     """
-    computed = {(t.grad_fn, t.output_nr): t for t in (*candidates, *known) if t.grad_fn is not None}
+    computed: dict[tuple[Node | None, int], Tensor] = {}
+    for t in (*candidates, *known):
+        if t.grad_fn is not None:
+            computed[t.grad_fn, t.output_nr] = t
     first = start.grad_fn
     # A graph of the caller's is older than all nodes of this evaluation.
     began = None if first is None else node_number(first)
     skip = {id(t) for t in known} | {id(start)}
     found: dict[int, Tensor] = {}
-    seen: set[tuple[Node, int]] = set()
+    seen: set[tuple[Node | None, int]] = set()
     waiting: list[tuple[Node | None, int]] = [(out.grad_fn, out.output_nr)]
     while waiting:
-        node, number = waiting.pop()
-        if node is None or node is first or (node, number) in seen:
+        edge = waiting.pop()
+        node = edge[0]
+        if node is None or node is first or edge in seen:
             continue
-        seen.add((node, number))
-        tensor = computed.get((node, number))
-        if tensor is None and node.name() == _LEAF:
+        seen.add(edge)
+        following = node.next_functions
+        tensor = computed.get(edge) if computed else None
+        # A leaf is followed by nothing, and so is what somebody's Function computes from no tensor.
+        if tensor is None and not following and node.name() == _LEAF:
             tensor = node.variable  # type: ignore[attr-defined]
         if tensor is not None:
             if id(tensor) not in skip:
@@ -145,5 +151,5 @@ def tensors_beside(
         elif began is not None and node_number(node) < began:
             raise OutsideTensorError(name, node.name())
         else:
-            waiting += node.next_functions
+            waiting += following
     return list(found.values())

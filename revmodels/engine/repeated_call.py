@@ -13,15 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from revmodels.engine.module_state import (
-    NO_CHANGES,
-    Reading,
-    Snapshot,
-    is_plain,
-    layers_within_reach,
-    put_back_to,
-)
+from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.stage_entry import StageEntry
+from revmodels.engine.changes import NO_CHANGES
+from revmodels.engine.known_layers import layers_within_reach, plain_layers
+from revmodels.engine.module_state import Picture
+from revmodels.engine.watched_call import Watch, put_back_to
 from revmodels.running_statistics import ScratchStatistics
+from revmodels.torch_internals import has_global_hook, has_hooks
 
 
 class RepeatedCall:
@@ -30,12 +29,18 @@ class RepeatedCall:
     Args:
         modules: what the function evaluates.
         name: of what is called, for messages.
+
+    Attributes:
+        is_known: whether all layers are known ones, which write to nothing that they have saved for their
+            backward pass. A repetition may then end as soon as the last tensor has been saved, before the
+            operation that saved it has run.
     """
 
     def __init__(self, modules: Iterable[nn.Module], name: str) -> None:
         self._modules = tuple(modules)
+        self.is_known = not has_global_hook() and all(map(_is_known, self._modules))
         self._name = name
-        self._reading = Reading([])
+        self._picture = Picture([], watched=True)
         self._changes = NO_CHANGES
 
     def _layers(self) -> list[nn.Module]:
@@ -49,15 +54,15 @@ class RepeatedCall:
         Raises:
             ReplayError: at the end, if the call changed something that cannot be put back.
         """
-        layers = self._layers()
-        if is_plain(layers):
-            self._reading = Reading(layers)
+        picture = Picture(self._layers(), watched=not self.is_known)
+        if not picture.watched:
+            self._picture = picture
             yield
             return
-        before = Snapshot(layers)
+        before = Watch(picture)
         yield
         self._changes = before.changes(self._name)
-        self._reading = Reading(layers, watched=True)
+        self._picture = Picture(picture.layers, watched=True) if self._changes else picture
 
     def again(self) -> AbstractContextManager:
         """A context for every call in a backward pass; it may be entered again.
@@ -72,14 +77,21 @@ class RepeatedCall:
 
     @contextmanager
     def _as_it_was(self) -> Iterator[None]:
-        layers = self._layers()
-        now = Reading(layers, watched=not is_plain(layers))
-        self._reading.check(now, self._name, self._changes)
+        now = self._picture
+        if not now.is_unchanged():
+            now = Picture(self._layers(), watched=now.watched)
+            self._picture.check(now, self._name, self._changes)
         with ExitStack() as stack:
-            if not is_plain(now.layers):
-                stack.enter_context(put_back_to(self._changes, now.layers, self._name))
+            if now.watched:
+                stack.enter_context(put_back_to(self._changes, now, self._name))
             stack.enter_context(ScratchStatistics(now.norms))
             yield
+
+
+def _is_known(module: nn.Module) -> bool:
+    if type(module) in (ReversibleBlock, StageEntry) and not has_hooks(module):
+        return all(plain_layers(child) is not None for child in module.children())
+    return plain_layers(module) is not None
 
 
 class _Again(AbstractContextManager):

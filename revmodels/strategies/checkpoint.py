@@ -6,7 +6,7 @@ Chen, Xu, Zhang and Guestrin, "Training Deep Nets with Sublinear Memory Cost" (2
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from revmodels.strategies.strategy import ForwardPass, Strategy, Streams
@@ -45,7 +45,7 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
         What `function` returns.
     """
     import torch
-    from torch.utils.checkpoint import checkpoint
+    from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
     from revmodels.engine.repeated_call import RepeatedCall
 
@@ -53,8 +53,11 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
         # A graph writes to running statistics once, whatever it recomputes.
         return checkpoint(function, *inputs, use_reentrant=False)
 
+    call = RepeatedCall(modules, name)
+
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        call = RepeatedCall(modules, name)
         return call.first(), call.again()
 
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    # The user may have asked for an early stop of all checkpoints; of ours, not all bear it.
+    with nullcontext() if call.is_known else set_checkpoint_early_stop(False):
+        return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
