@@ -31,6 +31,8 @@ from torch import Tensor, nn
 from revmodels.compiled.shared_unit import layout, moving_buffers, template_keys, watch
 from revmodels.compiled.unit_graph import late, record, replay
 from revmodels.coupling.block import Pair, ReversibleBlock
+from revmodels.errors import CompileError
+from revmodels.torch_internals import has_global_hook
 
 
 def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keeps: tuple[bool, ...]) -> Pair:
@@ -47,10 +49,16 @@ def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keep
         The two streams behind the last of them.
 
     Raises:
-        CompileError: F or G cannot be traced; the message names it.
+        CompileError: F or G cannot be traced, which the message names, or somebody watches every module.
         ResidualError: F or G changed the shape of its input.
 
     """
+    if has_global_hook():
+        raise CompileError(
+            "a hook is registered for every module (register_module_forward_hook and the like); in a "
+            "compiled reversible network it would see the tensors of a trace, without numbers. Remove it, or "
+            "call the network uncompiled."
+        )
     autocast = torch.is_autocast_enabled(x1.device.type)
     dtype = torch.get_autocast_dtype(x1.device.type)
     keys = template_keys(blocks, tuple(positions), keeps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 
 import torch
@@ -68,11 +68,12 @@ class Evaluation:
         self._beside: list[Tensor] = []
         self._marks: list[int] = []
 
-    def record(self, x: Tensor) -> Tensor:
+    def record(self, x: Tensor, computed_from: Sequence[Tensor] = ()) -> Tensor:
         """Evaluate for the first time, without storing a graph.
 
         Args:
             x: the argument, of any shape and dtype.
+            computed_from: the tensors that `x` depends on.
 
         Returns:
             The value, without a graph.
@@ -83,7 +84,7 @@ class Evaluation:
         self._picture = picture = picture_of(self._module)
         self.parameters = picture.parameters
         before = version(x)
-        out = self._record_watched(x) if picture.watched else self._record_plain(x)
+        out = self._record_watched(x, computed_from) if picture.watched else self._record_plain(x)
         if version(x) != before:
             raise ReplayError(
                 f"{self.name} changes its argument in place, and the backward pass needs it as it was. Let "
@@ -99,11 +100,11 @@ class Evaluation:
         refuse_tangents(out)
         return out
 
-    def _record_watched(self, x: Tensor) -> Tensor:
+    def _record_watched(self, x: Tensor, computed_from: Sequence[Tensor]) -> Tensor:
         picture = self._picture
         self._refuse_lazy(picture.layers)
         random, before = RandomState.current(x), Watch(picture)
-        start = entrance(x, self.name)
+        start = entrance(x, self.name, computed_from)
         with saving_nothing(self.name):
             out = self._evaluate(self._module, start)
         refuse_tangents(out)

@@ -82,13 +82,29 @@ def numpy_state() -> bytes | str | None:
     if type(bits).__name__ != "MT19937":
         return str(bits.state)
     # `state` takes as long as a small network's step.
-    return ctypes.string_at(bits.ctypes.state_address, 4 * 625)
+    return ctypes.string_at(bits.ctypes.state_address, 4 * _WORDS)
 
+
+def has_numpy_moved(before: bytes | str | None) -> bool:
+    """Return whether numbers were drawn from NumPy's global generator since `numpy_state` was called.
+
+    Args:
+        before: what was returned. Where something has imported NumPy since, its generator is as the operating
+            system has seeded it, unless it was used.
+    """
+    now = numpy_state()
+    if before is None and isinstance(now, bytes):
+        return array("I", now)[-1] != _FRESH
+    return now != before
+
+
+_WORDS = 625
+"""Words of 32 bits: the state of a Mersenne Twister, 624 and a position."""
+_FRESH = 623
+"""The position where NumPy's starts."""
 
 _GLOBAL: Any = getattr(random.getstate, "__self__", None)
 """Python's own generator, whose methods are the functions of `random`."""
-_WORDS = 625
-"""A position and 624 words of 32 bits: the state of a Mersenne Twister."""
 
 
 def _memory() -> bytes:

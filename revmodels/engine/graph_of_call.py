@@ -8,6 +8,8 @@ loss, a tensor held by a hook) is refused when somebody differentiates it.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -22,12 +24,35 @@ from revmodels.torch_internals import node_number
 _LEAF = "torch::autograd::AccumulateGrad"
 
 
+_collecting: list[list[weakref.ref]] = []
+
+
+@contextmanager
+def kept_graphs() -> Iterator[list[str]]:
+    """A context that tells at its end which functions have kept a tensor of their graph beside their result.
+
+    Yields:
+        A list that is filled then, with the names of the functions, once for each call.
+    """
+    found: list[str] = []
+    begun: list[weakref.ref] = []
+    _collecting.append(begun)
+    try:
+        yield found
+    finally:
+        _collecting.remove(begun)
+    gc.collect()
+    found += [node.name for ref in begun if (node := ref()) is not None]
+
+
 class _Entrance(torch.autograd.Function):
     """The argument of a function in the forward pass; a graph that leads here was kept by the function."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, name: str, *_: Tensor) -> Tensor:
         ctx.name = name
+        for collected in _collecting:
+            collected.append(weakref.ref(ctx))
         return x.detach()
 
     @staticmethod
@@ -35,18 +60,20 @@ class _Entrance(torch.autograd.Function):
         raise KeptTensorError(ctx.name)
 
 
-def entrance(x: Tensor, name: str) -> Tensor:
+def entrance(x: Tensor, name: str, computed_from: Iterable[Tensor] = ()) -> Tensor:
     """`x` as the start of a graph that nobody may differentiate.
 
     Args:
         x: a stream, of any shape and dtype.
         name: of the function that it is handed to, for messages.
+        computed_from: what `x` depends on, where its own graph does not tell: whoever asks for the gradient
+            of one of those tensors alone is refused as well.
 
     Returns:
         A tensor in the memory of `x` that needs a gradient.
     """
     with torch.enable_grad():
-        return _Entrance.apply(x.detach().requires_grad_(True), name)
+        return _Entrance.apply(x.detach().requires_grad_(True), name, *computed_from)
 
 
 class _Passage(torch.autograd.Function):

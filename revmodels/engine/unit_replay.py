@@ -65,11 +65,11 @@ class UnitReplay:
             x2: second stream.
         """
         with torch.no_grad():
-            s1 = self.p1.record(x1) if self.p1 else x1
-            y1 = combine(s1, self.f.record(x2))
+            s1 = self.p1.record(x1, (x1,)) if self.p1 else x1
+            y1 = combine(s1, self.f.record(x2, (x2,)))
             del s1
-            s2 = self.p2.record(x2) if self.p2 else x2
-            self.outputs = y1, combine(s2, self.g.record(y1))
+            s2 = self.p2.record(x2, (x2,)) if self.p2 else x2
+            self.outputs = y1, combine(s2, self.g.record(y1, (x1, x2, *self.parameters)))
 
 
 class ParameterGradients:

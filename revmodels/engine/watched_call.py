@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from revmodels.engine.changes import Changes, content_differs, differ, fill
-from revmodels.engine.generators import generators, numpy_state
+from revmodels.engine.generators import generators, has_numpy_moved, numpy_state
 from revmodels.engine.module_state import Picture
 from revmodels.errors import ReplayError
 from revmodels.torch_internals import version
@@ -50,7 +50,7 @@ class Watch:
             ReplayError: something changed that cannot be put back for a replay.
         """
         found = Changes()
-        if self._numpy != numpy_state():
+        if has_numpy_moved(self._numpy):
             raise ReplayError(
                 f"{name} draws from NumPy's global generator, which the backward pass cannot repeat. "
                 "Draw from PyTorch's (torch.rand), or use strategy='store'."

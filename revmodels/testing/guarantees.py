@@ -25,18 +25,20 @@ from revmodels.testing.network_under_test import (
     each_residual,
     errors,
 )
+from revmodels.testing.replays import kept_tensors, rounding
 
 SHARED = -1
 """In place of the position of a unit, for a parameter that several units have."""
 
 
 def gradients(make: Make, tolerance: float) -> list[Figure]:
-    """Gradients of inputs and parameters equal the stored twin's, in float64."""
+    """Gradients of inputs and parameters equal the stored twin's, in float64; none is lost."""
     subject = make(torch.float64)
     found, exact = (step(net, subject.inputs) for net in (subject.model, subject.twin))
     reached = [len(others_reached(net, subject.inputs)) for net in (subject.model, subject.twin)]
     what = "tensors that need a gradient, are no parameters, and get none"
-    return [*compared(subject, found, exact, tolerance), Figure(what, reached[1] - reached[0], 0)]
+    figures = [*compared(subject, found, exact, tolerance), Figure(what, reached[1] - reached[0], 0)]
+    return [*figures, kept_tensors(subject.model, subject.inputs), *rounding(make)]
 
 
 def inputs_without_gradient(make: Make, tolerance: float) -> list[Figure]:

@@ -1,5 +1,6 @@
 """Blocks and sequences that each break a guarantee, to show that `check_reversible` notices."""
 
+import math
 from types import SimpleNamespace
 
 import torch
@@ -61,6 +62,82 @@ class InPlace(Linear):
 
     def forward(self, x):
         return super().forward(x.add_(1.0))
+
+
+KEPT: list[torch.Tensor] = []
+"""Auxiliary losses that `CollectsLosses` has computed."""
+
+
+class KeepsLoss(Linear):
+    """Leaves an auxiliary loss in an attribute, for whoever trains it."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.loss = y.square().mean()
+        return y
+
+
+class ListsLosses(Linear):
+    """Adds its auxiliary loss to a list of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.losses.append(y.square().mean())
+        return y
+
+
+class HidesLoss(Hiding):
+    """Leaves it in an object."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.hidden.loss = y.square().mean()
+        return y
+
+
+class CollectsLosses(Linear):
+    """Adds it to a list that all share."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        KEPT.append(y.square().mean())
+        return y
+
+
+class BranchesOnLastBits(Linear):
+    """Turns its result round by the last bit of its input."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y if int(math.frexp(x.detach().sum())[0] * 2**53) % 2 else -y
+
+
+class BranchesOnEquality(Linear):
+    """Scales by how many numbers are multiples of 1/1024: all, where the caller has rounded them."""
+
+    def forward(self, x):
+        multiples = (x * 1024 == (x * 1024).round()).to(x.dtype).mean()
+        return super().forward(x) * (1 + multiples)
+
+
+class BranchesOnAddress(Linear):
+    """Turns its result round by where its input lies."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y if x.data_ptr() % 128 else -y
+
+
+class BranchesOnSize(Linear):
+    """Takes one of two ways by the sign of a sum far from zero: no rounding error changes it."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y if x.sum() > -1e3 else -y
 
 
 class WrongInverse(ReversibleBlock):

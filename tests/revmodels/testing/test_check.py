@@ -270,3 +270,33 @@ def test_a_gradient_is_never_lost_in_silence(make):
     else:
         (lost,) = [f for f in report["gradients"].figures if "get none" in f.what]
         assert lost.value == 0
+
+
+@pytest.mark.parametrize(
+    "make", [broken.KeepsLoss, broken.ListsLosses, broken.HidesLoss, broken.CollectsLosses]
+)
+def test_an_auxiliary_loss_is_refused_with_the_reason(make):
+    torch.manual_seed(0)
+    with pytest.raises(ReversibilityError) as caught:
+        check_reversible(block(make), HALVES, guarantees=["gradients"])
+    assert "F of unit 0, F of unit 1, F of unit 2 kept a tensor with its graph" in str(caught.value)
+    assert "kept by detach()" in str(caught.value)
+
+
+def test_a_branch_that_a_rounding_error_turns_is_refused_with_the_reason():
+    torch.manual_seed(0)
+    inputs = [x.double().mul(1024).round().div(1024) for x in HALVES]
+    with pytest.raises(ReversibilityError, match="gradients: with rounding errors in what F and G are"):
+        check_reversible(block(broken.BranchesOnEquality), inputs, guarantees=["gradients"])
+
+
+@pytest.mark.parametrize("make", [broken.BranchesOnLastBits, broken.BranchesOnAddress])
+def test_a_branch_that_a_replay_does_not_repeat_is_refused(make):
+    torch.manual_seed(0)
+    with pytest.raises(ReversibilityError, match="gradients: "):
+        check_reversible(block(make), HALVES)
+
+
+def test_a_branch_that_both_passes_take_alike_is_no_fault():
+    torch.manual_seed(0)
+    assert not check_reversible(block(broken.BranchesOnSize), HALVES).broken

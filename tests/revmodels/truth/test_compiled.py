@@ -222,6 +222,16 @@ def test_what_is_refused(case):
         step(sequence(make, 2), batch(3, 2 * WIDTH))
 
 
+def test_a_hook_on_every_module_is_refused():
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda _, args, out: seen.append(out))
+    try:
+        with pytest.raises(Exception, match="a hook is registered for every module"):
+            step(sequence(Added, 2), batch(1, 2 * WIDTH))
+    finally:
+        handle.remove()
+
+
 def test_what_was_refused_is_left_as_it_was():
     net = sequence(layer(keep), 2)
     with pytest.raises(Exception, match="sets the attribute"):

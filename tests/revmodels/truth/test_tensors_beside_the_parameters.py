@@ -316,6 +316,29 @@ def test_auxiliary_losses_are_right_or_refused(strategy):
 
 
 @strategies
+@pytest.mark.parametrize("which", ["f", "g"])
+@pytest.mark.parametrize("target", ["input", "first parameter", "parameter of F"])
+def test_auxiliary_losses_differentiated_by_one_tensor_alone(target, which, strategy):
+    """No path of the kept graph leads to what is asked for, and still nothing is lost in silence."""
+
+    def step(net, x):
+        loss = loss_of(net(x)) + getattr(net.blocks[2], which).loss
+        wanted = {
+            "input": x,
+            "first parameter": net.blocks[0].f.layer.weight,
+            "parameter of F": net.blocks[2].f.layer.weight,
+        }[target]
+        return {"gradient": torch.autograd.grad(loss, wanted)[0]}
+
+    torch.manual_seed(0)
+    net, x = sequence(WithAuxiliaryLoss), batch(3, 2 * WIDTH)
+    if strategy == "checkpoint":
+        judge(net, x, strategy, step)
+    else:
+        refuse(net, x, strategy, step, match="has kept", error=KeptTensorError)
+
+
+@strategies
 def test_auxiliary_losses_that_nobody_differentiates_are_those_of_stored_mode(strategy):
     def step(net, x):
         loss_of(net(x)).backward()
