@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revmodels.compiled.autocast import autocast_state
+from revmodels.compiled.refusals import refuse_uncompilable
 from revmodels.compiled.shared_unit import layout, moving_buffers, template_keys, watch
 from revmodels.compiled.unit_graph import late, record, replay
 from revmodels.coupling.block import Pair, ReversibleBlock
-from revmodels.errors import CompileError
-from revmodels.torch_internals import has_global_hook
 
 
 def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keeps: tuple[bool, ...]) -> Pair:
@@ -49,18 +49,12 @@ def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keep
         The two streams behind the last of them.
 
     Raises:
-        CompileError: F or G cannot be traced, which the message names, or somebody watches every module.
+        CompileError: F or G cannot be traced; the message names it. See also `refuse_uncompilable`.
         ResidualError: F or G changed the shape of its input.
 
     """
-    if has_global_hook():
-        raise CompileError(
-            "a hook is registered for every module (register_module_forward_hook and the like); in a "
-            "compiled reversible network it would see the tensors of a trace, without numbers. Remove it, or "
-            "call the network uncompiled."
-        )
-    autocast = torch.is_autocast_enabled(x1.device.type)
-    dtype = torch.get_autocast_dtype(x1.device.type)
+    refuse_uncompilable(blocks)
+    autocast, dtype = autocast_state(x1.device.type)
     keys = template_keys(blocks, tuple(positions), keeps)
     # The streams may be views of one tensor: a region takes no inputs that share memory.
     x1, x2 = x1.clone(), x2.clone()

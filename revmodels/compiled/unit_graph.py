@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from revmodels.compiled.autocast import autocast_as
 from revmodels.compiled.random_numbers import Seeded
 from revmodels.compiled.shared_unit import Template, templates
 from revmodels.compiled.side_effects import check_buffers, refused
@@ -30,7 +31,7 @@ def record(key: int, autocast: bool, dtype: torch.dtype, x1: Tensor, x2: Tensor,
     state |= {name: state[name].detach() for name in template.still}
     # With gradients on, so that PyTorch chooses the kernels that it will choose in the replay.
     state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
-    with torch.enable_grad(), torch.autocast(x1.device.type, dtype, autocast, cache_enabled=False):
+    with torch.enable_grad(), autocast_as(x1.device.type, autocast, dtype):
         y1, y2, seeds = template.call(_forward, state, _leaf(x1), _leaf(x2))
     moved = [state[name] for name in template.moving]
     for name in template.still:
@@ -75,7 +76,7 @@ def replay(
     state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
     # The running statistics are frozen in a replay: stand-ins that nothing reads.
     seeds = tensors[len(names) :]
-    with torch.enable_grad(), torch.autocast(y1.device.type, dtype, autocast, cache_enabled=False):
+    with torch.enable_grad(), autocast_as(y1.device.type, autocast, dtype):
         return template.call(_backward, state, state, inputs, seeds, dy1, dy2, y1, y2)
 
 

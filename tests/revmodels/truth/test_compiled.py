@@ -2,9 +2,11 @@
 
 import copy
 import random
+from functools import partial
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import nn
 
@@ -230,6 +232,99 @@ def test_a_hook_on_every_module_is_refused():
             step(sequence(Added, 2), batch(1, 2 * WIDTH))
     finally:
         handle.remove()
+
+
+def compiled(net):
+    torch._dynamo.reset()
+    return torch.compile(net, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap", "jvp"])
+def test_function_transforms_inside(transform):
+    net = sequence(Added, 2)
+
+    def call(x):
+        if transform == "grad":
+            return torch.func.grad(lambda x: net(x).sum())(x)
+        if transform == "vmap":
+            return torch.func.vmap(lambda row: net(row[None]))(x)
+        return torch.func.jvp(lambda x: net(x).sum(), (x,), (x,))[1]
+
+    with pytest.raises(Exception, match="cannot pass through a reversible sequence"):
+        compiled(call)(batch(1, 2 * WIDTH, requires_grad=False))
+
+
+def test_function_transforms_around_are_refused_by_the_compiler():
+    call = compiled(sequence(Added, 2))
+    with pytest.raises(Exception, match="from eager mode is not supported"):
+        torch.func.grad(lambda x: call(x).sum())(batch(1, 2 * WIDTH, requires_grad=False))
+
+
+def test_forward_mode_differentiation_is_refused_by_the_compiler():
+    call, x = compiled(sequence(Added, 2)), batch(1, 2 * WIDTH, requires_grad=False)
+    with forward_ad.dual_level(), pytest.raises(Exception, match="dual tensor"):
+        call(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def test_lazy_layers():
+    net = ReversibleSequence([ReversibleBlock(nn.LazyLinear(WIDTH), nn.LazyLinear(WIDTH))])
+    with pytest.raises(Exception, match=r"blocks\.0\.f\.weight has no shape yet"):
+        compiled(net)(torch.randn(3, 2 * WIDTH))
+    with torch.no_grad():
+        net(torch.randn(3, 2 * WIDTH))
+    compiled(net)(torch.randn(3, 2 * WIDTH)).sum().backward()
+
+
+def test_the_meta_device():
+    net, x = sequence(Added, 2).to("meta"), torch.empty(1, 2 * WIDTH, device="meta", dtype=torch.float64)
+    compiled(net)(x).sum().backward()
+    assert all(p.grad.shape == p.shape for p in net.parameters())
+
+
+class To(nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        self.layer = nn.Linear(a, b)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x))
+
+
+class Unequal(nn.Module):
+    """Streams of three and of five channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = ReversibleSequence([ReversibleBlock(To(5, 3), To(3, 5)) for _ in range(3)])
+
+    def forward(self, x):
+        return torch.cat(self.body(x[:, :3], x[:, 3:]), 1)
+
+
+class Unbatched(nn.Module):
+    """Convolutions of one image."""
+
+    def __init__(self):
+        super().__init__()
+        make = partial(nn.Conv2d, 2, 2, 3, padding=1)
+        blocks = [ReversibleBlock(make(), nn.Sequential(make(), nn.Tanh(), make())) for _ in range(3)]
+        self.body = ReversibleSequence(blocks, split_dim=0)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize("anchors", [None, 1])
+@pytest.mark.parametrize(("make", "shape"), [(Unequal, (4, 8)), (Unbatched, (4, 5, 6))])
+def test_shapes(make, shape, anchors):
+    torch.manual_seed(0)
+    net = make().double()
+    net.body.anchor_every = anchors
+    stored = copy.deepcopy(net)
+    stored.body.strategy, stored.body.anchor_every = "store", None
+    expected, found = train(stored, batch(*shape)), step(net, batch(*shape))
+    for name, right in expected.items():
+        torch.testing.assert_close(found[name], right, rtol=1e-10, atol=1e-10)
 
 
 def test_what_was_refused_is_left_as_it_was():
