@@ -55,7 +55,7 @@ ROOMS: dict[str, Room] = {
         own="errors precision running_statistics coupling engine sequence models memory", others="torch"
     ),
     "revmodels.testing": Room(
-        own="errors precision torch_internals coupling sequence models", others="torch"
+        own="errors precision torch_internals coupling engine sequence models", others="torch"
     ),
     # analysis: rows and figures; no torch, no Ray, no study
     "analysis.errors": Room(),
