@@ -28,7 +28,7 @@ MOST = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
+class Scale:
     """A setting along one side: its dotted path, and whether its scale is logarithmic."""
 
     path: str
@@ -36,7 +36,7 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PlacedTrial:
     """A trial: its values of the two settings, its validation accuracy in percent, and who it is."""
 
     values: tuple[float, float]
@@ -56,8 +56,8 @@ class ContourInfo:
 
     """
 
-    axes: tuple[Axis, ...]
-    places: tuple[Place, ...]
+    axes: tuple[Scale, ...]
+    places: tuple[PlacedTrial, ...]
     notes: tuple[str, ...]
 
 
@@ -71,7 +71,7 @@ def info(store: Store) -> ContourInfo:
         return ContourInfo(axes=(), places=(), notes=())
     first, second = (settings[p] for p in paths)
     places = tuple(
-        Place(
+        PlacedTrial(
             values=(first[row["trial_id"]], second[row["trial_id"]]),
             accuracy=100 * row["accuracy_val"],
             trial_id=row["trial_id"],
@@ -84,7 +84,7 @@ def info(store: Store) -> ContourInfo:
         f"a distance-weighted mean of the {NEIGHBORS} nearest trials: where no trial is near, it is a guess. "
         "Other settings vary too. Filters do not change the shade.",
     )
-    axes = tuple(_axis(path, [p.values[i] for p in places]) for i, path in enumerate(paths))
+    axes = tuple(_scale(path, [p.values[i] for p in places]) for i, path in enumerate(paths))
     return ContourInfo(axes=axes, places=places, notes=notes)
 
 
@@ -126,9 +126,9 @@ def figure(info: ContourInfo) -> go.Figure | None:
     return go.Figure([ground, trials], layout)
 
 
-def _axis(path: str, values: list[float]) -> Axis:
+def _scale(path: str, values: list[float]) -> Scale:
     low, high = min(values), max(values)
-    return Axis(path=path, log=low > 0 and high / low >= 30)
+    return Scale(path=path, log=low > 0 and high / low >= 30)
 
 
 def _shade(info: ContourInfo) -> tuple[list[list[float]], list[list[float]]]:
@@ -152,5 +152,5 @@ def _shade(info: ContourInfo) -> tuple[list[list[float]], list[list[float]]]:
     return sides, [[round(float(v), 3) for v in row] for row in shade]
 
 
-def _scaled(value: float, axis: Axis) -> float:
+def _scaled(value: float, axis: Scale) -> float:
     return math.log10(value) if axis.log else value

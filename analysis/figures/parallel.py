@@ -20,7 +20,7 @@ MAX_LINES = 240
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
+class ParallelAxis:
     """One of the parallel axes.
 
     Attributes:
@@ -39,7 +39,7 @@ class Axis:
 class ParallelInfo:
     """One line per trial through (axis number, position); `shown` of `trials` are drawn."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[ParallelAxis, ...]
     series: tuple[Series, ...]
     shown: int
     trials: int
@@ -144,7 +144,7 @@ def figure(info: ParallelInfo) -> go.Figure | None:
     return draw(traces(info.series, x="", y="%{y}"), layout)
 
 
-def _axis(scale: _Scale, rows: Sequence[Row]) -> tuple[Axis, dict[str, tuple[float, str]]] | None:
+def _axis(scale: _Scale, rows: Sequence[Row]) -> tuple[ParallelAxis, dict[str, tuple[float, str]]] | None:
     """The axis, and each trial's position and words on it; None where the trials do not differ."""
     if scale.column == "precision":
         words = sorted({precision_label(r) for r in rows}, key=precision_rank)
@@ -153,7 +153,7 @@ def _axis(scale: _Scale, rows: Sequence[Row]) -> tuple[Axis, dict[str, tuple[flo
         at = {word: i / (len(words) - 1) for i, word in enumerate(words)}
         ticks = tuple((position, word) for word, position in at.items())
         places = {r["trial_id"]: (at[precision_label(r)], precision_label(r)) for r in rows}
-        return Axis(column=scale.column, title=scale.title, ticks=ticks), places
+        return ParallelAxis(column=scale.column, title=scale.title, ticks=ticks), places
     values = {
         r["trial_id"]: scale.scale * r[scale.column]
         for r in rows
@@ -177,7 +177,7 @@ def _axis(scale: _Scale, rows: Sequence[Row]) -> tuple[Axis, dict[str, tuple[flo
     labels = [(position(v), _text(v, scale)) for v in marks]
     if zero:
         labels.insert(0, (0.0, "exactly 0"))
-    axis = Axis(column=scale.column, title=scale.title, ticks=tuple(labels))
+    axis = ParallelAxis(column=scale.column, title=scale.title, ticks=tuple(labels))
     return axis, {i: (position(v), _text(v, scale)) for i, v in values.items()}
 
 
@@ -194,7 +194,7 @@ def _text(value: float, scale: _Scale) -> str:
     return error_text(value) if scale.column.endswith("error") else f"{value:.3g}"
 
 
-def _line(row: Row, placed: Sequence[tuple[Axis, dict[str, tuple[float, str]]]]) -> tuple[Point, ...]:
+def _line(row: Row, placed: Sequence[tuple[ParallelAxis, dict[str, tuple[float, str]]]]) -> tuple[Point, ...]:
     points = []
     for number, (axis, places) in enumerate(placed):
         if row["trial_id"] in places:

@@ -16,7 +16,7 @@ from analysis.wording import count_text, precision_label, precision_rank
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class HeatMap:
     """One heat map.
 
     Attributes:
@@ -43,7 +43,7 @@ class PrecisionMapInfo:
 
     precisions: tuple[str, ...]
     depths: tuple[int, ...]
-    panels: tuple[Panel, ...]
+    panels: tuple[HeatMap, ...]
     notes: tuple[str, ...]
 
 
@@ -65,7 +65,7 @@ def info(store: Store) -> PrecisionMapInfo:
         grid = [[cells.get((p, d), []) for d in depths] for p in precisions]
         if cells:
             panels.append(
-                Panel(
+                HeatMap(
                     column=column,
                     title=title,
                     log=log,
@@ -126,7 +126,7 @@ def figure(info: PrecisionMapInfo) -> go.Figure | None:
 
 
 def _heatmap(
-    info: PrecisionMapInfo, panel: Panel, suffix: str, *, middle: float, length: float
+    info: PrecisionMapInfo, panel: HeatMap, suffix: str, *, middle: float, length: float
 ) -> go.Heatmap:
     values = [v for line in panel.medians for v in line if v is not None]
     positive = [v for v in values if v > 0] or [1e-16]
@@ -176,7 +176,7 @@ def _median(rows: Sequence[Row], column: str, scale: float) -> float | None:
     return scale * statistics.median(r[column] for r in rows) if rows else None
 
 
-def _cell_text(value: float | None, panel: Panel) -> str:
+def _cell_text(value: float | None, panel: HeatMap) -> str:
     if value is None:
         return ""
     if not panel.log:

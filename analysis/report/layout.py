@@ -16,7 +16,7 @@ class Panel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class Chapter:
     """A part of the report."""
 
     anchor: str
@@ -25,7 +25,7 @@ class Section:
 
 
 SECTIONS = (
-    Section(
+    Chapter(
         anchor="tradeoff",
         heading="Trade-off",
         panels=(
@@ -54,7 +54,7 @@ SECTIONS = (
             ),
         ),
     ),
-    Section(
+    Chapter(
         anchor="memory",
         heading="Depth, width, scaling",
         panels=(
@@ -89,7 +89,7 @@ SECTIONS = (
             ),
         ),
     ),
-    Section(
+    Chapter(
         anchor="precision",
         heading="Precision",
         panels=(
@@ -130,7 +130,7 @@ SECTIONS = (
             ),
         ),
     ),
-    Section(
+    Chapter(
         anchor="time",
         heading="Time",
         panels=(
@@ -150,7 +150,7 @@ SECTIONS = (
             ),
         ),
     ),
-    Section(
+    Chapter(
         anchor="curves",
         heading="Learning curves",
         panels=(
@@ -162,7 +162,7 @@ SECTIONS = (
             ),
         ),
     ),
-    Section(
+    Chapter(
         anchor="searches",
         heading="Search",
         panels=(
@@ -190,7 +190,7 @@ SECTIONS = (
             ),
         ),
     ),
-    Section(
+    Chapter(
         anchor="failures",
         heading="Failures",
         panels=(
