@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: chaos demo test check docs bench bench-conformance soak claims clean help
+.PHONY: chaos slurm demo test check docs bench bench-conformance soak claims clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   ruff and mypy"
 	@echo "make docs    build the documentation: docs/_build/html/index.html"
 	@echo "make chaos   random faults against small studies; FAULTS, SEED and PLACE (folder, s3) may be set"
+	@echo "make slurm   a study through a time limit of a local Slurm (root; slurmctld, slurmd, slurm-client, munge)"
 	@echo "make bench   benchmarks that fit a CPU"
 	@echo "make bench-conformance   which guarantees this package and its peers keep"
 	@echo "make soak    an hour of generated networks and uses against their stored twins"
@@ -48,6 +49,9 @@ SEED ?= 1
 PLACE ?= folder
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py --faults $(FAULTS) --seed $(SEED) --place $(PLACE)
+
+slurm: $(READY)
+	$(BIN)/python -m tests.slurm.check
 
 bench-conformance: $(READY)
 	$(INSTALL) '.[bench]'

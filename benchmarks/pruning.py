@@ -60,7 +60,7 @@ def study_of(sampler: str, seed: int, pruning: str | None, *, trials: int, epoch
     return Study.model_validate(
         {
             "name": f"pruning-{pruning or 'none'}-{sampler}-{seed}",
-            "data": {"name": "digits"},
+            "data": {"name": "digits", "train_examples": 600},
             "model": {"name": "revnet38"},
             "train": {"epochs": epochs, "learning_rate": 0.1},
             "scaling": {"cpus_per_worker": 1},

@@ -18,12 +18,6 @@ ELSEWHERE = {
     "changelog": "CHANGELOG.md",
 }
 """Pages of the site that lie elsewhere in the repository."""
-BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "exclusiveMaximum": "below",
-}
 
 
 def write(folder: Path) -> None:
@@ -122,20 +116,17 @@ def settings() -> str:
 
 
 def _key_rows(properties: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    from study.spec.explain import legal_values
+
     for key, value in properties.items():
         default = value.get("default")
         section = isinstance(default, dict) or default in (None, "")
-        yield f"`{key}`", "" if section else f"`{default}`", _legal(value), value.get("description", "")
-
-
-def _legal(value: dict[str, Any]) -> str:
-    """The values that a key takes, as far as its schema lists or bounds them."""
-    found = []
-    for kind in [value, *value.get("anyOf", ())]:
-        found += [f"`{choice}`" for choice in kind.get("enum", ())]
-        for bound, words in BOUNDS.items():
-            found += [f"{words} {kind[bound]:g}"] if bound in kind else []
-    return ", ".join(dict.fromkeys(found))
+        yield (
+            f"`{key}`",
+            "" if section else f"`{default}`",
+            ", ".join(legal_values(value)),
+            value.get("description", ""),
+        )
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -492,7 +492,10 @@ _WORKERS = {
         {"type": "integer", "minimum": 1},
         {
             "type": "object",
-            "properties": {name: {"type": "integer", "minimum": 1} for name in ("min", "max")},
+            "properties": {
+                name: {"type": "integer", "minimum": 1, "description": f"The {word} workers that it takes."}
+                for name, word in (("min", "fewest"), ("max", "most"))
+            },
             "required": ["min", "max"],
             "additionalProperties": False,
         },

@@ -10,7 +10,7 @@ import typer
 from study.cli import interrupts
 from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, FormatOption, JsonOption, MemoryOption, StoreOption, bytes_of
-from study.cli.output import print_json, say
+from study.cli.output import print_json, print_rows, say
 
 BYTES_OF_TEXT = 500
 """Memory that a value takes while it is written as text: 300 in a table, 450 in JSON, measured."""
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     for verb, example in (
         (query, f'`revstudy query "{sql}"`, `revstudy query pareto --format latex`'),
         (describe, "`revstudy describe epochs`"),
-        (schema, "`revstudy schema > study.schema.json`"),
+        (schema, "`revstudy schema --explain train.learning_rate`"),
     ):
         app.command(epilog=f"Example: {example}")(verb)
 
@@ -80,9 +80,18 @@ def schema(
     what: Annotated[
         str, typer.Argument(help="study, or a table of the store: trials, epochs, blocks.")
     ] = "study",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--explain", metavar="KEY", help="Explain one key of a study file: train.learning_rate."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the JSON Schema of study files, or the columns of a table with units and meanings."""
+    """Print the JSON Schema of study files, the columns of a table, or what one key of a study file means."""
+    if key is not None:
+        _explain(key, as_json=as_json)
+        return
     if what == "study":
         from study.spec.study import Study
 
@@ -92,6 +101,24 @@ def schema(
     from analysis.queries import describe
 
     say(str(render(describe(what), "json" if as_json else "markdown")))
+
+
+def _explain(key: str, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from study.spec.explain import explain
+
+    found = asdict(explain(key))
+    if as_json:
+        print_json(found)
+        return
+    keys = found.pop("keys")
+    if found["default"] is not None:
+        found["default"] = f"{found['default']}"
+    say("\n".join(f"{name + ':':<10}{value}" for name, value in found.items() if value))
+    if keys:
+        say("\nIts keys:")
+        print_rows([{"key": f"{key}.{name}", "meaning": meaning} for name, meaning in keys.items()])
 
 
 def _check_text(values: int, format: str, most_bytes: int) -> None:
