@@ -13,6 +13,7 @@ from revmodels.coupling.block import Pair, ReversibleBlock, split
 from revmodels.coupling.grid import one_grid, to_grid
 from revmodels.coupling.range import Extent, Range
 from revmodels.engine.eager import Observer
+from revmodels.engine.outer_checkpoint import check_repetition, note_pass
 from revmodels.engine.recomputed_input import Origin
 from revmodels.errors import StrategyError
 from revmodels.precision import Precision
@@ -237,7 +238,13 @@ class ReversibleSequence(nn.Module):
         if not torch.is_grad_enabled():
             y1, y2 = applied(self._forward_pass(extent, None), range(len(self.blocks)), x1, x2)
             return y1, y2
+        if torch.compiler.is_dynamo_compiling():
+            y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin), x1, x2)
+            return y1, y2
+        how = self.strategy, self.anchor_every, self.plans.modes
+        check_repetition(self, how)
         y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin), x1, x2)
+        note_pass(self, how, y1, y2)
         return y1, y2
 
     def _forward_pass(self, extent: Extent | None, origin: Origin | None) -> ForwardPass:

@@ -85,6 +85,15 @@ _transforms_active: Any = _private(
     "torch._C", "_are_functorch_transforms_active", "to refuse transforms of torch.func by name"
 )
 
+_graph_task: Any = _private(
+    "torch._C", "_current_graph_task_id", "to know whether a sequence is run again in a backward pass"
+)
+_saved_tensors_hooks: Any = _private(
+    "torch._C._autograd",
+    "_top_saved_tensors_default_hooks",
+    "to know whether a checkpoint may run a sequence again",
+)
+
 Dropout: Any = _private("torch.nn.modules.dropout", "_DropoutNd", "to know every layer of dropout")
 """The base of all dropouts. Public: their classes by name, which misses those that people derive."""
 
@@ -242,6 +251,19 @@ def node_number(node: Any) -> int:
 def are_transforms_active() -> bool:
     """Return whether a transform of `torch.func` is running. Public: none."""
     return _transforms_active()
+
+
+def is_in_backward_pass() -> bool:
+    """Return whether this thread is differentiating a graph. Public: none."""
+    return _graph_task() != -1
+
+
+def are_saved_tensors_hooked() -> bool:
+    """Return whether `torch.autograd.graph.saved_tensors_hooks`, or a checkpoint, is in force.
+
+    Public: none; that context has no question about itself.
+    """
+    return _saved_tensors_hooks(False) is not None
 
 
 def is_autocast_enabled(device_type: str) -> bool:

@@ -16,7 +16,7 @@ from revmodels.engine.graph_of_call import (
     entrance,
     passage,
     saving_nothing,
-    tensors_beside,
+    tensors_read,
     without_autocast_cache,
 )
 from revmodels.engine.kept_outputs import without_value
@@ -111,10 +111,12 @@ class Evaluation:
         after = RandomState.current(x)
         if random is not None and after is not None and not random.same(after):
             self._random = random
-        beside = tensors_beside(out, start, self.parameters, picture.held, self.name)
-        self.parameters = [*self.parameters, *beside]
-        self._beside = beside
-        self._marks = [version(t) for t in beside]
+        found = tensors_read(out, start, picture.parameters, picture.held, self.name)
+        # A parameter that the result does not depend on gets no gradient, and its hooks are not called.
+        self.parameters = found
+        known = {id(p) for p in picture.parameters}
+        self._beside = [t for t in found if id(t) not in known]
+        self._marks = [version(t) for t in self._beside]
         changes = before.changes(self.name)
         if changes:
             self._changes, self._picture = changes, Picture(picture.layers, watched=True)
@@ -183,10 +185,12 @@ class Evaluation:
         return now
 
     def _check_leaves(self, out: Tensor, leaf: Tensor) -> None:
-        beside = tensors_beside(out, leaf, self._picture.parameters, self._beside, self.name)
-        if {id(t) for t in beside} != {id(t) for t in self._beside}:
+        found = tensors_read(out, leaf, self._picture.parameters, self._beside, self.name)
+        read, expected = {id(t) for t in found}, {id(t) for t in self.parameters}
+        # A parameter that is not read this time has no gradient; another would have none to go to.
+        if not read <= expected or not {id(t) for t in self._beside} <= read:
             raise ReplayError(
-                f"{self.name} reads other tensors beside its parameters than in the forward pass: one was "
+                f"{self.name} reads other tensors than in the forward pass: one was "
                 "replaced, frozen or unfrozen between forward and backward. Do so before the forward pass or "
                 "after the backward."
             )

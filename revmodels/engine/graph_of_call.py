@@ -131,10 +131,10 @@ def saving_nothing(name: str) -> AbstractContextManager:
     return stack
 
 
-def tensors_beside(
+def tensors_read(
     out: Tensor, start: Tensor, known: Iterable[Tensor], candidates: Iterable[Tensor], name: str
 ) -> list[Tensor]:
-    """The tensors that need a gradient and that `out` was computed from, beside those that are known.
+    """The tensors that need a gradient and that `out` was computed from, beside the argument.
 
     Args:
         out: what the function returned.
@@ -144,7 +144,7 @@ def tensors_beside(
         name: of the function, for messages.
 
     Returns:
-        Leaves of the graph and candidates, each once, in the order in which they are met.
+        Parameters, leaves of the graph and candidates, each once, in the order in which they are met.
 
     Raises:
         OutsideTensorError: it was also computed from a tensor that something else has computed and that is
@@ -157,7 +157,6 @@ def tensors_beside(
     first = start.grad_fn
     # A graph of the caller's is older than all nodes of this evaluation.
     began = None if first is None else node_number(first)
-    skip = {id(t) for t in known} | {id(start)}
     found: dict[int, Tensor] = {}
     seen: set[tuple[Node | None, int]] = set()
     waiting: list[tuple[Node | None, int]] = [(out.grad_fn, out.output_nr)]
@@ -173,7 +172,7 @@ def tensors_beside(
         if tensor is None and not following and node.name() == _LEAF:
             tensor = node.variable  # type: ignore[attr-defined]
         if tensor is not None:
-            if id(tensor) not in skip:
+            if tensor is not start:
                 found[id(tensor)] = tensor
         elif began is not None and node_number(node) < began:
             raise OutsideTensorError(name, node.name())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +14,17 @@ from torch.optim import Optimizer
 
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
-    """A context after which the CPU's generator, and that of `device`, are where they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda"):
-        yield
+    """A context after which the generators of CPU and `device`, Python and NumPy are where they were."""
+    # NumPy draws nothing where it was not imported.
+    numpy = sys.modules.get("numpy.random")
+    pythons, numpys = random.getstate(), None if numpy is None else numpy.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type="cuda"):
+            yield
+    finally:
+        random.setstate(pythons)
+        if numpy is not None:
+            numpy.set_state(numpys)
 
 
 @contextmanager

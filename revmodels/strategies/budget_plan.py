@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.engine.kept_outputs import without_value
 from revmodels.errors import BudgetError, RevModelsError
+from revmodels.memory.preserved_state import random_state_kept
 from revmodels.memory.step import Loss, described, predict_memory, shaped_copy
 from revmodels.strategies.memory_plan import BUDGET, MemoryPlan, Plans, Situation
 from revmodels.strategies.strategy import PlannedSequence
@@ -65,7 +66,8 @@ def plan_memory(model: nn.Module, *inputs: Tensor, loss: Loss | None = None) -> 
             f"a memory budget is planned for one reversible sequence of strategy 'budget'; "
             f"{type(model).__name__} holds {len(found)}. Plan each sequence on its own."
         )
-    return _plan(model, found[0], inputs, loss)
+    with random_state_kept(torch.device("cpu")):
+        return _plan(model, found[0], inputs, loss)
 
 
 def plan_if_needed(model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor]) -> None:
@@ -77,7 +79,8 @@ def plan_if_needed(model: nn.Module, sequence: PlannedSequence, inputs: Sequence
         inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
     """
     if sequence.plans.tried is None and not sequence.plans.find(_situation(model, sequence, inputs)):
-        _plan(model, sequence, inputs, None)
+        with random_state_kept(torch.device("cpu")):
+            _plan(model, sequence, inputs, None)
 
 
 def _plan(

@@ -210,3 +210,20 @@ def test_compiled_modules_are_known_and_the_budget_of_their_graphs_is_set():
     with internals.activation_memory_budget(0.5):
         assert config.activation_memory_budget == 0.5
     assert config.activation_memory_budget == before
+
+
+def test_a_backward_pass_knows_that_it_runs():
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda _: seen.append(internals.is_in_backward_pass()))
+    assert not internals.is_in_backward_pass()
+    y.sum().backward()
+    assert seen == [True]
+    assert not internals.is_in_backward_pass()
+
+
+def test_hooks_on_saved_tensors_are_known():
+    assert not internals.are_saved_tensors_hooked()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        assert internals.are_saved_tensors_hooked()

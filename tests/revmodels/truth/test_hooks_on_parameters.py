@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from revmodels import ReversibleBlock, ReversibleSequence
-from tests.revmodels.truth.judge import REBUILDING, WIDTH, batch, put
+from tests.revmodels.truth.judge import (
+    REBUILDING,
+    WIDTH,
+    batch,
+    judge,
+    loss_of,
+    put,
+    sequence,
+    strategies,
+)
 
 
 def _step(strategy: str, *, shared: bool = False, nested: bool = False) -> tuple[dict[str, Tensor], int]:
@@ -59,3 +68,33 @@ def test_the_hooks_are_there_again_after_an_error():
     calls.clear()
     net(batch(3, 2 * WIDTH)).sum().backward()
     assert len(calls) == 1
+
+
+class Unread(nn.Module):
+    """Has a parameter that its result does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return self.used(x) + torch.zeros_like(self.unused(x))
+
+
+@strategies
+def test_a_parameter_without_a_gradient_accumulates_none(strategy):
+    """Optimizers that step inside the backward pass expect a gradient whenever they are called."""
+
+    def step(net, x):
+        def descend(p):
+            with torch.no_grad():
+                p.sub_(p.grad, alpha=0.1)
+            p.grad = None
+
+        for p in net.parameters():
+            p.register_post_accumulate_grad_hook(descend)
+        loss_of(net(x)).backward()
+        return {"input": x.grad, **{name: p.detach().clone() for name, p in net.named_parameters()}}
+
+    torch.manual_seed(0)
+    judge(sequence(Unread), batch(3, 2 * WIDTH), strategy, step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from revmodels import ReversibleBlock, ReversibleSequence
 from revmodels.errors import BudgetError
 from revmodels.memory.step import predict_memory
+from revmodels.strategies.budget_plan import plan_memory
 from revmodels.torch_internals import FakeTensor
 from tests.revmodels.truth.judge import WIDTH
 
@@ -105,3 +108,17 @@ class _Deciding(nn.Module):
 def test_what_needs_numbers_is_refused_by_name(layer):
     with pytest.raises(BudgetError, match=r"shapes and no numbers.*strategy='reverse'"):
         _budgeted(layer())(_batch())
+
+
+class DrawsElsewhere(nn.Linear):
+    """Draws from Python's generator."""
+
+    def forward(self, x):
+        return super().forward(x) * random.random()
+
+
+def test_planning_draws_no_number_of_the_caller_s():
+    net = _budgeted(DrawsElsewhere(WIDTH, WIDTH))
+    random.seed(1)
+    plan_memory(net, _batch())
+    assert random.random() == random.Random(1).random()

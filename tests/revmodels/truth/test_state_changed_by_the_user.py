@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 
 from revmodels.errors import ReplayError
-from tests.revmodels.truth.judge import WIDTH, batch, gradients, judge, loss_of, refuse, sequence
+from tests.revmodels.truth.judge import WIDTH, batch, gradients, judge, loss_of, refuse, sequence, strategies
 
 REPLAYING = pytest.mark.parametrize("strategy", ("reverse", "anchors", "checkpoint"))
 
@@ -222,3 +223,41 @@ def test_cached_parametrizations_are_right_or_refused(inside, strategy):
     net = sequence(Uses)
     with contextlib.suppress(ReplayError):
         judge(net, batch(5, 2 * WIDTH), strategy, step)
+
+
+def switched(after):
+    """A step of a network under a checkpoint of the user's, whose strategy is changed before the backward."""
+
+    def step(net, x):
+        loss = loss_of(checkpoint(net, x, use_reentrant=False))
+        if net.strategy != "store":
+            net.anchor_every, net.strategy = None, after
+        loss.backward()
+        return gradients(net, x)
+
+    return step
+
+
+@pytest.mark.parametrize("after", ["store", "reverse", "checkpoint", "recursive"])
+@pytest.mark.parametrize("make", [nn.Tanh, lambda: nn.Linear(WIDTH, WIDTH)])
+@strategies
+def test_a_strategy_that_changes_under_a_checkpoint_around_is_right_or_refused(strategy, make, after):
+    torch.manual_seed(0)
+    net, x = sequence(make, 2), batch(3, 2 * WIDTH)
+    if strategy == after:
+        judge(net, x, strategy, switched(after))
+    else:
+        refuse(net, x, strategy, switched(after), match="between its forward pass and its recomputation")
+
+
+@strategies
+def test_a_strategy_may_change_where_a_checkpoint_around_has_been_differentiated(strategy):
+    def step(net, x):
+        loss_of(checkpoint(net, x, use_reentrant=False)).backward()
+        if net.strategy != "store":
+            net.anchor_every, net.strategy = None, "recursive"
+        loss_of(checkpoint(net, x, use_reentrant=False)).backward()
+        return gradients(net, x)
+
+    torch.manual_seed(0)
+    judge(sequence(nn.Tanh), batch(3, 2 * WIDTH), strategy, step)
