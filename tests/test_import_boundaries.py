@@ -70,7 +70,7 @@ ROOMS: dict[str, Room] = {
     "analysis.wording": Room(own="stats"),
     "analysis.theme": Room(own="stats strategies", others="plotly"),
     "analysis.formats": Room(own="errors", others="pyarrow"),
-    "analysis.laws": Room(own="errors stats", others="numpy scipy"),
+    "analysis.laws": Room(own="errors schema stats store", others="numpy pyarrow scipy"),
     "analysis.queries": Room(own="errors schema store", others="pyarrow"),
     "analysis.claims": Room(own="stats store strategies wording", others="numpy"),
     "analysis.answers": Room(
@@ -79,7 +79,8 @@ ROOMS: dict[str, Room] = {
         lazily="optuna",
     ),
     "analysis.figures": Room(
-        own="answers cohort laws pairs pareto stats store strategies theme wording", others="numpy plotly"
+        own="answers cohort errors laws pairs pareto stats store strategies theme wording",
+        others="numpy plotly",
     ),
     "analysis.report": Room(
         own="answers claims cohort errors figures formats queries schema stats store wording",

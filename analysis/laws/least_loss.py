@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 Array = npt.NDArray[np.float64]
 
@@ -24,6 +23,8 @@ LIMITS = np.array([[-30.0, 12.0], [-10.0, 80.0], [-10.0, 80.0], [0.005, 2.5], [0
 """Bounds of (log E, log A, log B, a, b)."""
 STEPS = 60
 """Most steps of the refinement; it stops earlier once nothing moves."""
+MOST_DAMPING = 1e3
+"""A step that is damped more and still does not help ends the refinement."""
 
 
 @dataclass(frozen=True)
@@ -40,30 +41,60 @@ def starting_laws(rows: Rows) -> Array:
 
     A relative error of L is, to first order, an error of log L; so rows are weighted by 1/L.
     """
-    weight = np.exp(-rows.y)
-    found = []
-    for a in EXPONENTS:
-        for b in EXPONENTS:
-            columns = np.stack([np.ones_like(rows.n), np.exp(-a * rows.n), np.exp(-b * rows.d)], 1)
-            solution, norm = nnls(columns * weight[:, None], np.ones_like(rows.y))
-            found.append((norm, *np.log(np.maximum(solution, 1e-12)), a, b))
-    found.sort()
-    return np.clip(np.array(found[:12])[:, 1:], LIMITS[:, 0], LIMITS[:, 1])
+    a, b = (axis.ravel() for axis in np.meshgrid(EXPONENTS, EXPONENTS, indexing="ij"))
+    columns = np.exp(
+        np.stack([np.zeros((len(a), len(rows.n))), -np.outer(a, rows.n), -np.outer(b, rows.d)], axis=2)
+        - rows.y[:, None]
+    )
+    solution, cost = _nonnegative(columns)
+    order = np.argsort(cost)[:12]
+    found = np.column_stack([np.log(np.maximum(solution, 1e-12)), a, b])[order]
+    return np.clip(found, LIMITS[:, 0], LIMITS[:, 1])
+
+
+def _nonnegative(columns: Array) -> tuple[Array, Array]:
+    """Solve columns · x = 1 by least squares with x of at least 0.
+
+    With three unknowns every set of those above 0 can be tried; the best of the solutions that keep the sign
+    is the one.
+
+    Args:
+        columns: (P, n, 3) columns of P problems.
+
+    Returns:
+        (P, 3) solutions and (P,) sums of squares.
+    """
+    size = np.linalg.norm(columns, axis=1)
+    scaled = columns / size[:, None]
+    gram, target = np.einsum("pni,pnj->pij", scaled, scaled), scaled.sum(1)
+    best = np.zeros_like(target)
+    cost = np.full(len(columns), float(columns.shape[1]))
+    for kept in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
+        part = gram[:, kept][:, :, kept] + 1e-12 * np.eye(len(kept))
+        x = np.zeros_like(target)
+        x[:, kept] = np.linalg.solve(part, target[:, kept, None])[..., 0]
+        new = ((np.einsum("pni,pi->pn", scaled, x) - 1) ** 2).sum(1)
+        better = (x >= 0).all(1) & (new < cost)
+        best[better], cost[better] = x[better], new[better]
+    return best / size, cost
 
 
 def log_losses(theta: Array, rows: Rows) -> Array:
     """(R, n) log L of (R, 5) laws."""
-    return np.logaddexp.reduce(_terms(theta, rows), axis=2)
+    first, second, third = _terms(theta, rows)
+    return np.log(first + second + third)
 
 
-def _terms(theta: Array, rows: Rows) -> Array:
-    """(R, n, 3) logarithms of the law's three terms."""
+def _terms(theta: Array, rows: Rows) -> tuple[Array, Array, Array]:
+    """The law's three terms: (R, 1), (R, n), (R, n). `LIMITS` keep them within the range of float64."""
     e, big_a, big_b, a, b = (theta[:, i, None] for i in range(5))
-    return np.stack(np.broadcast_arrays(e, big_a - a * rows.n, big_b - b * rows.d), axis=2)
+    return np.exp(e), np.exp(big_a - a * rows.n), np.exp(big_b - b * rows.d)
 
 
 def refine(theta: Array, rows: Rows, weights: Array, delta: float) -> tuple[Array, Array]:
     """Minimize Huber's loss on log L by Levenberg–Marquardt, all R problems at once.
+
+    A problem that moves no more leaves the others alone.
 
     Returns:
         (R, 5) laws and (R,) losses.
@@ -71,33 +102,40 @@ def refine(theta: Array, rows: Rows, weights: Array, delta: float) -> tuple[Arra
     theta = theta.copy()
     damping = np.full(len(theta), 1e-3)
     cost = _cost(theta, rows, weights, delta)
-    for _ in range(STEPS if len(theta) else 0):
-        terms = _terms(theta, rows)
-        log_l = np.logaddexp.reduce(terms, axis=2)
-        share = np.exp(terms - log_l[..., None])
-        residual = rows.y - log_l
-        jacobian = np.stack(
-            [*(share[..., i] for i in range(3)), -share[..., 1] * rows.n, -share[..., 2] * rows.d], axis=2
-        )
-        robust = weights * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
-        gradient = np.einsum("rnp,rn->rp", jacobian, robust * residual)
-        hessian = np.einsum("rnp,rn,rnq->rpq", jacobian, robust, jacobian)
-        diagonal = np.einsum("rpp->rp", hessian)
-        damped = hessian + np.einsum("rp,pq->rpq", damping[:, None] * diagonal + 1e-14, np.eye(5))
-        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-        tried = np.clip(theta + step, LIMITS[:, 0], LIMITS[:, 1])
-        new = _cost(tried, rows, weights, delta)
-        better = new < cost
-        moved = better & (np.abs(tried - theta).max(1) > 1e-9)
-        theta[better], cost[better] = tried[better], new[better]
-        damping = np.clip(np.where(better, damping / 4, damping * 6), 1e-12, 1e12)
-        if not moved.any() and damping.min() > 1:
+    left = np.arange(len(theta))
+    for _ in range(STEPS):
+        if not len(left):
             break
+        step = _step(theta[left], rows, weights[left], damping[left], delta)
+        tried = np.clip(theta[left] + step, LIMITS[:, 0], LIMITS[:, 1])
+        new = _cost(tried, rows, weights[left], delta)
+        better = new < cost[left]
+        moved = better & (np.abs(tried - theta[left]).max(1) > 1e-7)
+        done, took = left[better], tried[better]
+        theta[done], cost[done] = took, new[better]
+        damping[left] = np.clip(np.where(better, damping[left] / 4, damping[left] * 6), 1e-12, 1e12)
+        left = left[moved | (~better & (damping[left] <= MOST_DAMPING))]
     return theta, cost
+
+
+def _step(theta: Array, rows: Rows, weights: Array, damping: Array, delta: float) -> Array:
+    """(R, 5) steps of Levenberg–Marquardt."""
+    first, second, third = _terms(theta, rows)
+    total = first + second + third
+    residual = rows.y - np.log(total)
+    second, third = second / total, third / total
+    jacobian = np.stack([first / total, second, third, -second * rows.n, -third * rows.d], axis=1)
+    robust = weights * np.minimum(1.0, delta / np.maximum(np.abs(residual), 1e-300))
+    weighted = jacobian * robust[:, None]
+    gradient = weighted @ residual[..., None]
+    hessian = weighted @ jacobian.transpose(0, 2, 1)
+    diagonal = np.einsum("rpp->rp", hessian)
+    damped = hessian + (damping[:, None] * diagonal + 1e-14)[:, None] * np.eye(5)
+    return np.linalg.solve(damped, gradient)[..., 0]
 
 
 def _cost(theta: Array, rows: Rows, weights: Array, delta: float) -> Array:
     """(R,) weighted sums of Huber's loss on the residuals of log L."""
     size = np.abs(rows.y - log_losses(theta, rows))
-    huber = np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
-    return (weights * huber).sum(1)
+    inner = np.minimum(size, delta)
+    return np.einsum("rn,rn->r", weights, inner * (size - 0.5 * inner))

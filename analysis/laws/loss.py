@@ -74,7 +74,7 @@ class LossLaw:
         """
         if name not in NAMES:
             raise LawError(f"a law of loss has the numbers {', '.join(NAMES)}; received {name!r}")
-        return self._ends(self.samples[:, NAMES.index(name)], level)
+        return self.ends(self.samples[:, NAMES.index(name)], level)
 
     def predict(self, parameters: npt.ArrayLike, data: npt.ArrayLike) -> Array:
         """The loss at sizes and amounts of data, which broadcast against each other.
@@ -103,9 +103,26 @@ class LossLaw:
         Raises:
             LawError: The law was fitted without resamples.
         """
-        return self._ends(_losses(self.samples, np.asarray(parameters), np.asarray(data)), level)
+        return self.ends(self.predict_samples(parameters, data)[:, 0], level)
 
-    def _ends(self, values: Array, level: float) -> tuple[float, float]:
+    def predict_samples(self, parameters: npt.ArrayLike, data: npt.ArrayLike) -> Array:
+        """What each of the resampled laws gives for k sizes and amounts of data: (R, k) losses."""
+        n, d = (np.atleast_1d(np.asarray(values, float)) for values in (parameters, data))
+        return _losses(self.samples, n, d)
+
+    def ends(self, values: Array, level: float = 0.9) -> tuple[float, float]:
+        """The interval of a number that was computed from each of `samples`.
+
+        Args:
+            values: (R,) the number.
+            level: Share of the resamples inside.
+
+        Returns:
+            Its two ends.
+
+        Raises:
+            LawError: The law was fitted without resamples.
+        """
         if not len(values):
             raise LawError("the law was fitted with resamples=0; an interval needs resamples")
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
@@ -136,8 +153,7 @@ def fit_loss(
 
     Raises:
         LawError: Fewer than six rows, lengths that differ, numbers that are not positive and finite, or a
-        size
-            or an amount of data that is the same in all rows.
+            size or an amount of data that is the same in all rows.
 
     Example:
         >>> n, d = np.meshgrid([1e6, 4e6, 16e6, 64e6], [1e8, 4e8, 16e8])
@@ -163,7 +179,7 @@ def fit_loss(
     labels: list[Hashable] = list(range(len(y))) if groups is None else list(groups)
     if len(labels) != len(y):
         raise LawError(f"groups must name one group a row; received {len(labels)} for {len(y)} rows")
-    weights = _drawn(labels, resamples, np.random.default_rng(seed))
+    weights = drawn(labels, resamples, np.random.default_rng(seed))
     samples, _ = refine(np.repeat(best, resamples, 0), rows, weights, delta)
     plain = _uncentered(np.concatenate([best, samples]), center)
     e, big_a, big_b, a, b = (float(v) for v in plain[0])
@@ -182,27 +198,50 @@ class HeldOut:
         parameters: The size of the rung that was held out.
         measured: (m,) its losses.
         predicted: (m,) what the law of the other rungs gives for them.
+        data: (m,) their amounts of data.
+        low: (m,) lower ends of the 90 % intervals of one training's loss; None without resamples.
+        high: (m,) upper ends.
         error: Mean of predicted over measured, less one.
     """
 
     parameters: float
     measured: Array
     predicted: Array
+    data: Array
+    low: Array | None = None
+    high: Array | None = None
 
     @property
     def error(self) -> float:
         """Mean relative error of the prediction."""
         return float(np.mean(self.predicted / self.measured) - 1)
 
+    @property
+    def inside(self) -> int | None:
+        """How many of the measured losses lie in their intervals; None without resamples."""
+        if self.low is None or self.high is None:
+            return None
+        return int(((self.low <= self.measured) & (self.measured <= self.high)).sum())
 
-def hold_out(parameters: Numbers, data: Numbers, loss: Numbers, *, every: bool = False) -> list[HeldOut]:
+
+def hold_out(
+    parameters: Numbers,
+    data: Numbers,
+    loss: Numbers,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    every: bool = False,
+    resamples: int = 0,
+) -> list[HeldOut]:
     """Predict the largest rung, or each in turn, from a law fitted to the others.
 
     Args:
         parameters: (n,) sizes N; rows of equal size are one rung.
         data: (n,) amounts of data D.
         loss: (n,) losses.
+        groups: As for `fit_loss`.
         every: Hold out each rung in turn instead of the largest alone.
+        resamples: Of the intervals; without any there are none.
 
     Returns:
         One result a rung held out, smallest first.
@@ -211,12 +250,24 @@ def hold_out(parameters: Numbers, data: Numbers, loss: Numbers, *, every: bool =
         LawError: As `fit_loss` does, on the rows that remain.
     """
     n, d, y = _checked(parameters, data, loss)
+    names = {label: i for i, label in enumerate(dict.fromkeys(groups or ()))}
+    labels = np.arange(len(y)) if groups is None else np.array([names[label] for label in groups])
     found = []
     for size in np.unique(n) if every else [n.max()]:
         out = n == size
-        law = fit_loss(n[~out], d[~out], y[~out], resamples=0)
-        found.append(HeldOut(float(size), y[out], law.predict(n[out], d[out])))
+        law = fit_loss(n[~out], d[~out], y[~out], groups=labels[~out].tolist(), resamples=resamples)
+        low, high = _noisy(law, n[out], d[out]) if resamples else (None, None)
+        found.append(HeldOut(float(size), y[out], law.predict(n[out], d[out]), d[out], low, high))
     return found
+
+
+def _noisy(law: LossLaw, n: Array, d: Array) -> tuple[Array, Array]:
+    """Ends of the 90 % intervals of single trainings: the law's uncertainty, and the noise of its rows."""
+    rng = np.random.default_rng(0)
+    left = len(law.residuals) / max(1, len(law.residuals) - len(NAMES))
+    noise = rng.choice(law.residuals, (len(law.samples), len(n))) * np.sqrt(left)
+    low, high = np.quantile(_losses(law.samples, n, d) * np.exp(noise), [0.05, 0.95], axis=0)
+    return low, high
 
 
 def _checked(parameters: Numbers, data: Numbers, loss: Numbers) -> tuple[Array, Array, Array]:
@@ -237,8 +288,8 @@ def _checked(parameters: Numbers, data: Numbers, loss: Numbers) -> tuple[Array, 
     return arrays["parameters"], arrays["data"], arrays["loss"]
 
 
-def _drawn(labels: Sequence[Hashable], resamples: int, rng: np.random.Generator) -> Array:
-    """(R, n) how often each row counts in each resample of whole groups."""
+def drawn(labels: Sequence[Hashable], resamples: int, rng: np.random.Generator) -> Array:
+    """Return how often each row counts in each resample of whole groups, of shape (R, n)."""
     names = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     of_row = np.array([names[label] for label in labels])
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)

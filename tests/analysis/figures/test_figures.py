@@ -19,6 +19,10 @@ from analysis.figures import (
     error_tradeoff,
     failures,
     importance,
+    law_compute,
+    law_isoflop,
+    law_predicted,
+    law_residuals,
     memory_depth,
     memory_width,
     overhead,
@@ -35,6 +39,7 @@ from analysis.schema import TABLES
 from analysis.store.store import open_store
 from analysis.strategies import STRATEGIES
 from analysis.theme import OUTCOME_COLORS, PRECISION_COLORS, precision_look
+from tests.analysis.laws.known_law import write_law
 
 
 def write_one_file(store, rows):
@@ -104,9 +109,38 @@ def scaled(tmp_path_factory, stores):
     return open_store(stores.write_trials(folder, [*rows, lone]))
 
 
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    """Trainings whose loss follows a known law of size and data."""
+    return open_store(write_law(tmp_path_factory.mktemp("law") / "store"), "law")
+
+
+def test_figures_of_the_law_show_its_points_its_line_and_what_it_predicts(law):
+    over_compute = law_compute.info(law)
+    names = [one.name for one in over_compute.series]
+    assert names[0] == "1 M parameters"
+    assert names[-2:] == ["law, extrapolated", "law, extrapolated"]
+    best = next(one for one in over_compute.series if one.name == "law, best size").points
+    for point in best:  # no training of that compute is much better than the law's best
+        near = [p.y for one in over_compute.series[:-3] for p in one.points if p.x <= point.x]
+        assert not near or min(near) > 0.98 * point.y
+    assert any("off by" in note for note in over_compute.notes)
+    predicted = law_predicted.info(law)
+    assert all(0.97 < p.y / p.x < 1.03 for one in predicted.series for p in one.points)
+    assert all(p.low is not None for p in predicted.series[-1].points)
+    residuals = law_residuals.info(law)
+    assert all(abs(p.y) < 1.5 for one in residuals.series for p in one.points)
+    assert law_isoflop.info(law).curves >= 1
+
+
+def test_figures_of_the_law_are_empty_where_the_rows_hold_none(demo):
+    assert law_compute.info(demo).series == ()
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searched, scaled, name):
+def test_every_axis_has_a_unit_or_a_count_and_every_point_its_trials(demo, searched, scaled, law, name):
     store = searched if name in ("search_history", "importance", "contour") else demo
+    store = law if name.startswith("law_") else store
     store = scaled if name == "scaling" else store
     known = {row["trial_id"] for row in store.rows("trials")}
     drawn = FIGURES[name].figure(FIGURES[name].info(store))
