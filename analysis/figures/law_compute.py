@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.figures.law_points import law_of, look, short, sizes_of
 from analysis.figures.series import Point, Series, draw, traces
-from analysis.laws.efficient import efficient
+from analysis.laws.efficient import Efficient, efficient
 from analysis.laws.study_law import StudyLaw
 from analysis.store.store import Store
 from analysis.theme import INK, base_layout, log_ticks
@@ -87,7 +87,7 @@ def _best(found: StudyLaw) -> list[Series]:
         efficient(found.law, float(c), per_pair=found.per_pair) for c in np.geomspace(high, BEYOND * high, 8)
     ]
 
-    def line(best: list) -> tuple[Point, ...]:
+    def line(best: list[Efficient]) -> tuple[Point, ...]:
         return tuple(
             Point(
                 x=one.compute,
@@ -101,10 +101,12 @@ def _best(found: StudyLaw) -> list[Series]:
     every = [*within, *beyond]
     outline = [(one.compute, one.low) for one in every] + [(one.compute, one.high) for one in every[::-1]]
     band = tuple(Point(x=x, y=y, ids=ids) for x, y in [*outline, outline[0]])
-    common = {"color": INK, "role": "fit", "mode": "lines"}
+    within_line, beyond_line = line(within), line(beyond)
     return [
-        Series(name="law, best size", lines=(line(within),), **common),
-        Series(name="law, extrapolated", lines=(line(beyond),), dash="dot", **common),
+        Series(name="law, best size", lines=(within_line,), color=INK, role="fit", mode="lines"),
+        Series(
+            name="law, extrapolated", lines=(beyond_line,), color=INK, role="fit", mode="lines", dash="dot"
+        ),
         Series(name="law, extrapolated", lines=(band,), color=INK, role="band", mode="lines", opacity=0.25),
     ]
 
