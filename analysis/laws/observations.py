@@ -202,7 +202,7 @@ def _points(
             f"no evaluation of these {len(trials)} trials has both {loss} and {data} above 0: a law of loss "
             "needs them. `revstudy describe epochs` says what each column is"
         )
-    counted = all(row["flops_model"] for row in trials)
+    counted = all(row["flops_model"] and row["steps_done"] for row in trials)
     rows = []
     for row in found:
         trial = by_id[row["trial_id"]]
@@ -210,14 +210,14 @@ def _points(
         if phase is None:
             continue
         n = float(trial[size])
-        per_datum = trial["flops_model"] / trial[data] if counted else 6 * n
+        per_datum = trial["flops_model"] * trial["steps_done"] / trial[data] if counted else 6 * n
         rows.append((n, float(row["data"]), per_datum * row["data"], row["loss"], phase, row["trial_id"]))
     rows.sort()
     rows, tuned = _best_tuned(rows, by_id)
     columns = list(zip(*rows, strict=True)) if rows else [()] * 6
     notes = [
         f"{len(by_id)} trainings, {len(rows)} evaluations. N is {size}, D is {data}, the loss is {loss}, "
-        + ("C is flops_model." if counted else "C is taken as 6·N·D, since flops_model is empty.")
+        + ("C is flops_model times steps." if counted else "C is taken as 6·N·D, since flops_model is empty.")
     ]
     if size == "parameters":
         notes.append("parameters_non_embedding is empty, so N counts all parameters, embeddings among them.")

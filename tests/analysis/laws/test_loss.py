@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -144,3 +147,9 @@ def test_equal_seeds_give_equal_intervals():
     y = true_loss(n, d) * np.exp(np.random.default_rng(4).normal(0, 0.01, len(n)))
     first, again = (fit_loss(n, d, y, resamples=50, seed=7).interval("E") for _ in range(2))
     assert first == again
+
+
+def test_the_examples_of_the_page_on_laws_give_what_they_say():
+    page = Path(__file__).parents[3] / "docs" / "laws.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert (result.failed, result.attempted >= 5) == (0, True)
