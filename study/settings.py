@@ -20,11 +20,13 @@ from study.setting import IF_CHANGED, NEVER, NO_OPTIONS, BrokenRule, Options, Se
 
 DATASETS = (
     *("digits", "synthetic", "cifar10", "cifar100", "imagenet", "parquet:<dir>", "folder:<dir>"),
+    "hf:<name>",
     *("stdlib", "text:<path>", "tokens:<path>", "markov:<order>"),
 )
 TEXTS = ("stdlib", "text", "tokens", "markov")
 """Kinds of data that are text."""
 STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile", "budget")
+RECIPES = ("crop", "imagenet")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")
@@ -47,7 +49,10 @@ def check_data_name(name: str) -> None:
         BrokenRule: There is no such kind of data set, or its sizes or its folder are missing.
     """
     kind, colon, rest = name.partition(":")
-    if kind in ("parquet", "folder", "text", "tokens") and colon:
+    if kind == "hf" and colon:
+        if not rest:
+            raise BrokenRule("must name a data set after the colon", "for example hf:uoft-cs/cifar10")
+    elif kind in ("parquet", "folder", "text", "tokens") and colon:
         if not rest:
             raise BrokenRule(
                 "must name a folder after the colon", f"write {kind}:<dir>, such as {kind}:images"
@@ -128,7 +133,7 @@ class DataSettings(_Strict):
         str,
         Setting(
             "What cuts text into tokens: bytes, bpe:<vocabulary size> or file:<tokenizer.json>.",
-            identity=IF_CHANGED,
+            identity=NEVER,
         ),
     ] = "bytes"
     options: Annotated[
@@ -141,6 +146,24 @@ class DataSettings(_Strict):
     download: Annotated[
         bool, Setting("Whether torchvision may fetch a data set that is missing.", identity=NEVER)
     ] = False
+    recipe: Annotated[
+        str,
+        Setting(
+            "How training images are varied: crop pads, crops and flips them; imagenet cuts out parts of "
+            "random size and shape, flips them and distorts their colors, and evaluates the middle.",
+            choices=RECIPES,
+            identity=IF_CHANGED,
+        ),
+    ] = "crop"
+    loader_workers: Annotated[
+        int,
+        Setting(
+            "Processes beside each worker that decode images which are not kept in memory.",
+            "processes",
+            at_least=0,
+            identity=NEVER,
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

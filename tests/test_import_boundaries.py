@@ -99,7 +99,7 @@ ROOMS: dict[str, Room] = {
     "study.data": Room(
         own="errors settings",
         others="numpy torch",
-        lazily="PIL pyarrow sklearn tokenizers torchvision",
+        lazily="PIL datasets pyarrow sklearn tokenizers torchvision",
     ),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
     "study.tasks": Room(own="code data errors setting settings", others="revmodels torch"),

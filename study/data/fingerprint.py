@@ -34,13 +34,15 @@ def fingerprint(settings: DataSettings) -> str:
     """
     kind, _, rest = settings.name.partition(":")
     if is_text(settings.name):
-        return text_fingerprint(
-            settings.name, tokenizer=getattr(settings, "tokenizer", "bytes"), root=settings.root
-        )
+        return text_fingerprint(settings.name, tokenizer=settings.tokenizer, root=settings.root)
     if kind == "synthetic":
         return f"synthetic:{rest or SYNTHETIC_SIZES}"
     if kind in ("parquet", "folder"):
         return f"{kind}:{files_digest(kind, folder_of(settings), settings.name)}"
+    if kind == "hf":
+        from study.data.hub import hub_fingerprint
+
+        return f"hf:{hub_fingerprint(settings)}"
     if kind in CIFAR_FOLDERS and (folder := cifar_parquet(settings)) is not None:
         # Some copies are compressed again: their pixels are not those of the original.
         return f"parquet:{files_digest('parquet', folder, settings.name)}"

@@ -5,8 +5,6 @@ Both tell labels without decoding images, so that a subset is chosen first and o
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from study.data.decode import decode
 from study.data.fingerprint import folder_files, parquet_files, torn
+from study.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, TableReader, parquet_table, read_file
+from study.data.lazy import Reader
 from study.errors import DataError
 from study.settings import DataSettings
-
-_MEMORY_SHARE = 0.5
-"""Decoded images may fill this share of the machine's memory."""
 
 
 class ParquetImages:
@@ -29,7 +27,7 @@ class ParquetImages:
     augments, flips, has_labels = True, True, True
 
     def __init__(self, folder: Path, settings: DataSettings) -> None:
-        self._folder, self._size = folder, settings.image_size
+        self._settings, self._size = settings, settings.image_size
         self._files = parquet_files(folder, settings.name)
         self._labels = {split: self._read_labels(files) for split, files in self._files.items()}
         self.num_classes = _count_classes(self._labels.values())
@@ -49,7 +47,7 @@ class ParquetImages:
         size, start = self._size, 0
         for file in self._files[split]:
             with _opened(file) as parquet:
-                column = _column(parquet, ("img", "image"), file)
+                column = _column(parquet, IMAGE_COLUMNS, file)
                 for group in range(parquet.num_row_groups):
                     count = parquet.metadata.row_group(group).num_rows
                     rows = [row for row in range(count) if start + row in wanted]
@@ -57,19 +55,28 @@ class ParquetImages:
                         cells = parquet.read_row_group(group, columns=[column]).column(0).combine_chunks()
                         content = cells.field("bytes") if hasattr(cells, "field") else cells
                         for row in rows:
-                            image = decode(content[row].as_py(), size, f"{file.name} row {row}")
+                            image = decode(content[row].as_py(), size, f"{file} row {row}")
                             size = size or image.shape[-1]
-                            _check_memory(len(wanted), image, "data.train_examples")
                             decoded[wanted[start + row]] = image
                     start += count
         return _stack(decoded, "data.image_size")
+
+    def reader(self, split: str) -> Reader:
+        """The encoded images of a split, in a memory-mapped table that is made of the shards once."""
+        files = self._files[split]
+        parts = []
+        for file in files:
+            with _opened(file) as parquet:
+                column = _column(parquet, IMAGE_COLUMNS, file)
+                parts.append((str(file), parquet.metadata.num_rows))
+        return TableReader(parquet_table(files, self._settings), column, parts)
 
     def _read_labels(self, files: list[Path]) -> Tensor:
         parts = []
         for file in files:
             with _opened(file) as parquet:
-                column = _column(parquet, ("label", "labels", "fine_label"), file)
-                _column(parquet, ("img", "image"), file)
+                column = _column(parquet, LABEL_COLUMNS, file)
+                _column(parquet, IMAGE_COLUMNS, file)
                 parts.append(
                     torch.from_numpy(parquet.read(columns=[column]).column(0).to_numpy().copy()).long()
                 )
@@ -98,17 +105,34 @@ class FolderImages:
     def images(self, split: str, index: Tensor) -> Tensor:
         """Decoded images of shape (len(index), C, H, W), resized to a common square."""
         decoded: list[Tensor | None] = []
-        size = self._size or self._size_of_first()
+        size, reader = self._size or self._size_of_first(), self.reader(split)
         for position in index.tolist():
-            file = self._files[split][position]
-            image = decode(file.read_bytes(), size, str(file))
-            _check_memory(len(index), image, "data.train_examples")
+            content, where = reader[position]
+            image = decode(content, size, where)
             decoded.append(image)
         return _stack(decoded, "data.image_size")
 
+    def reader(self, split: str) -> Reader:
+        """The encoded images of a split."""
+        return FileReader(self._files[split])
+
     def _size_of_first(self) -> int:
-        first = self._files["train"][0]
-        return min(decode(first.read_bytes(), None, str(first)).shape[-2:])
+        content, where = self.reader("train")[0]
+        return min(decode(content, None, where).shape[-2:])
+
+
+class FileReader:
+    """Images in files of their own. Paths are kept in one table, which processes share."""
+
+    def __init__(self, files: list[Path]) -> None:
+        import pyarrow as pa
+
+        self._files = pa.array([str(file) for file in files])
+
+    def __getitem__(self, position: int) -> tuple[bytes, str]:
+        """The content of a file, and its path."""
+        path = self._files[position].as_py()
+        return read_file(Path(path), path), path
 
 
 @contextmanager
@@ -124,30 +148,6 @@ def _opened(file: Path) -> Iterator[Any]:
         raise torn(file) from error
 
 
-def decode(content: bytes | None, size: int | None, where: str) -> Tensor:
-    """Return an encoded image as uint8 of shape (C, H, W), C = 1 for gray and 3 for color.
-
-    With a `size`, the shorter side is scaled to it and the middle is cut out, so that H = W = size.
-
-    Raises:
-        DataError: The content is no image.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content or b"")) as image:
-            pixels = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(
-            "data.name", value=where, rule="must be an image that decodes", remedy=str(error)
-        ) from None
-    if size is not None and pixels.size != (size, size):
-        pixels = ImageOps.fit(pixels, (size, size), Image.Resampling.BILINEAR)
-    array = torch.from_numpy(np.array(pixels))
-    return array[None] if array.dim() == 2 else array.permute(2, 0, 1)
-
-
 def _stack(images: list[Any], path: str) -> Tensor:
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
@@ -159,18 +159,6 @@ def _stack(images: list[Any], path: str) -> Tensor:
             path, value=sorted(shapes)[:3], rule="images must be of one size", remedy="set data.image_size"
         )
     return torch.stack(images)
-
-
-def _check_memory(count: int, image: Tensor, path: str) -> None:
-    needed, available = count * image.numel(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > _MEMORY_SHARE * available:
-        fits = int(_MEMORY_SHARE * available / image.numel())
-        raise DataError(
-            path,
-            value=count,
-            rule=f"decoded images are kept in memory, and these need {needed / 2**30:.0f} GiB",
-            remedy=f"at most {fits} of this size",
-        )
 
 
 def _column(parquet: Any, names: Iterable[str], file: Path) -> str:

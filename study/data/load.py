@@ -1,15 +1,19 @@
-"""Data sets in memory, split into train, validation and test, behind one function: `load_data`.
+"""Data sets of images, split into train, validation and test, behind one function: `load_data`.
 
 Validation is taken from the training pool and steers; the test set is read once, at the end of a trial. Both
 depend on the data set alone and not on a trial's seed, so trials that differ in seed share them. Subsets are
 stratified and nested: a larger `train_examples` contains a smaller one.
+
+A data set whose decoded images take up to `DECODED_BYTES` is kept in memory. The images of a larger one are
+decoded when they are asked for (`study.data.lazy`), and its mean and deviation are those of `SAMPLE` training
+images.
 
 Shapes: N images, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,13 +22,21 @@ from torch import Tensor
 
 from study.data import sources
 from study.data.augment import Augmentation
+from study.data.decode import Decoder, decode
+from study.data.lazy import LazyImages, Wanted
 from study.errors import DataError
 from study.settings import DataSettings
 
 SMALLEST_AUGMENTED = 28
 """Images of fewer pixels a side are not augmented unless the study asks for it."""
+DECODED_BYTES = 1 << 30
+"""Data sets of files whose decoded images take up to this are kept in memory."""
 RESIDENT_BYTES = 4 << 30
-"""Data sets of up to this size are kept on the GPU."""
+"""Data sets in memory of up to this size are kept on the GPU."""
+SAMPLE = 1024
+"""Training images that give the mean and deviation of a data set that is not in memory."""
+_PROBED = 64
+"""Images that say whether a data set is gray or in color."""
 SMALLEST_IMAGENET = 96
 """Images from this size on get the ImageNet stem, which halves their size twice."""
 
@@ -38,6 +50,21 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.images_NCHW.shape
+        return channels, height, width
+
+    def __getitem__(self, index_N: Tensor) -> Tensor:
+        """Images as uint8 of shape (N, C, H, W)."""
+        return self.images_NCHW[index_N]
+
+    def read(self, wanted: Iterable[Wanted]) -> Iterator[Tensor]:
+        """Yield the images of each batch, uint8 of shape (N, C, H, W)."""
+        for index_N, _ in wanted:
+            yield self[index_N]
 
     def to(self, device: torch.device) -> Split:
         """The same images and labels on a device."""
@@ -65,31 +92,39 @@ class ImageData:
     Attributes:
         name: As the study file gives it.
         train, val, test: The three splits; they share no image.
+        recipe: How training images are varied: in a batch by `augmentation`, or each as it is decoded.
         mean_C, std_C: Of the training images' pixels, per channel.
         augmentation: What to do to training images, or None.
         has_labels: False for synthetic data, whose labels are noise: no accuracy is recorded.
     """
 
     name: str
-    train: Split
-    val: Split
-    test: Split
+    train: Split | LazyImages
+    val: Split | LazyImages
+    test: Split | LazyImages
     num_classes: int
     mean_C: Tensor
     std_C: Tensor
     augmentation: Augmentation | None
     has_labels: bool = True
+    recipe: str = "crop"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all images are decoded."""
+        return isinstance(self.train, Split)
 
     @property
     def shape(self) -> DataShape:
         """What a model has to fit."""
-        _, channels, size, _ = self.train.images_NCHW.shape
+        channels, size, _ = self.train.image_shape
         return DataShape(in_channels=channels, image_size=size, num_classes=self.num_classes)
 
     def near(self, device: torch.device) -> ImageData:
         """The same data on a GPU, if that is the device and they are small enough; else as they are."""
         splits = self.train, self.val, self.test
-        if device.type != "cuda" or sum(split.images_NCHW.nbytes for split in splits) > RESIDENT_BYTES:
+        size = sum(split.images_NCHW.nbytes for split in splits if isinstance(split, Split))
+        if device.type != "cuda" or size > RESIDENT_BYTES:
             return self
         train, val, test = (split.to(device) for split in splits)
         return replace(self, train=train, val=val, test=test)
@@ -155,24 +190,86 @@ def _load(settings: DataSettings, seed: int) -> ImageData:
     test = torch.arange(len(test_labels_N))
     if settings.test_examples is not None:
         test = stratified(test_labels_N, settings.test_examples, _generator(seed, 2), "data.test_examples")
-    train_split = _read(source, "train", train)
-    std_C, mean_C = _statistics(train_split.images_NCHW)
+    positions = {
+        "train": ("train", train),
+        "val": ("val" if own_val else "train", val),
+        "test": ("test", test),
+    }
+    splits, sample = _splits(settings, source, positions)
+    std_C, mean_C = _statistics(sample)
     return ImageData(
         name=settings.name,
-        train=train_split,
-        val=_read(source, "val" if own_val else "train", val),
-        test=_read(source, "test", test),
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
         num_classes=source.num_classes,
         mean_C=mean_C,
         std_C=std_C.clamp_min(1e-6),
-        augmentation=_augmentation(settings, source, train_split.images_NCHW.shape[-1]),
+        augmentation=_augmentation(settings, source, sample.shape[-1]),
         has_labels=source.has_labels,
+        recipe=settings.recipe,
     )
 
 
-def _read(source: sources.Source, split: str, index: Tensor) -> Split:
-    images = source.images(split, index)
-    return Split(images_NCHW=images, labels_N=source.labels(split)[index])
+Positions = dict[str, tuple[str, Tensor]]
+"""Of each split, the split of the source that it is read from, and the images there."""
+
+
+def _splits(
+    settings: DataSettings, source: sources.Source, positions: Positions
+) -> tuple[dict[str, Split | LazyImages], Tensor]:
+    """The three splits, in memory or not, and the training images that give mean and deviation."""
+    labels = {split: source.labels(held)[index] for split, (held, index) in positions.items()}
+    reader_of = getattr(source, "reader", None)
+    if reader_of is None and settings.recipe != "crop":
+        raise DataError(
+            "data.recipe",
+            value=settings.recipe,
+            rule=f"{settings.name} holds no encoded images, whose sizes differ",
+            remedy="use crop",
+        )
+    held, index = positions["train"]
+    first = source.images(held, index[:1])[0]
+    size = first.numel() * sum(len(index) for _, index in positions.values())
+    if reader_of is None or (settings.recipe == "crop" and size <= DECODED_BYTES):
+        resident: dict[str, Split | LazyImages] = {
+            split: Split(images_NCHW=source.images(held, index), labels_N=labels[split])
+            for split, (held, index) in positions.items()
+        }
+        train = resident["train"]
+        assert isinstance(train, Split)
+        return resident, train.images_NCHW
+    if settings.image_size is None and first.shape[-1] != first.shape[-2]:
+        raise DataError(
+            "data.image_size",
+            value=tuple(first.shape),
+            rule="images that are not kept in memory are resized to a square",
+            remedy=f"set data.image_size, such as {min(first.shape[-2:])}",
+        )
+    readers = {held: reader_of(held) for held, _ in positions.values()}
+    several = [readers[held][position] for position in index[:_PROBED].tolist()]
+    decoder = Decoder(
+        size=settings.image_size or first.shape[-1],
+        channels=max(decode(content, None, where).shape[0] for content, where in several),
+        recipe=settings.recipe,
+    )
+    lazy: dict[str, Split | LazyImages] = {
+        split: LazyImages(
+            readers[held],
+            index_N=index,
+            labels_N=labels[split],
+            decoder=decoder,
+            workers=settings.loader_workers,
+        )
+        for split, (held, index) in positions.items()
+    }
+    return lazy, _sample(lazy["train"])
+
+
+def _sample(train: Split | LazyImages) -> Tensor:
+    """The first images of the order that a larger subset begins with too."""
+    parts = torch.arange(min(SAMPLE, len(train))).split(64)
+    return torch.cat(list(train.read((part, None) for part in parts)))
 
 
 def _train_and_val(
@@ -253,6 +350,8 @@ def _chunks(images_NCHW: Tensor, size: int = 4096) -> Iterator[Tensor]:
 
 def _augmentation(settings: DataSettings, source: sources.Source, size: int) -> Augmentation | None:
     wanted = settings.augment
+    if settings.recipe != "crop":
+        return None
     if wanted is None:
         wanted = source.augments and size >= SMALLEST_AUGMENTED
     return Augmentation(pad=max(1, size // 8), flip=source.flips) if wanted else None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from study.data.fingerprint import SYNTHETIC_SIZES, cifar_parquet, data_root, folder_of, imagenet_folder
+from study.data.hub import HubImages
 from study.data.images import FolderImages, ParquetImages
 from study.errors import DataError
 from study.settings import DataSettings
@@ -47,6 +48,8 @@ def open_source(settings: DataSettings) -> Source:
         return Synthetic(settings, rest)
     if kind == "parquet":
         return ParquetImages(folder_of(settings), settings)
+    if kind == "hf":
+        return HubImages(settings)
     if kind == "folder":
         return FolderImages(folder_of(settings), settings)
     if kind in ("cifar10", "cifar100"):

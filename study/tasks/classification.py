@@ -5,6 +5,8 @@ Shapes: N images of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +16,14 @@ from torch import Tensor
 
 from study.code import is_own
 from study.data.augment import Draws, augment, draw
+from study.data.lazy import LazyImages, Wanted
 from study.data.load import SMALLEST_IMAGENET, DataShape, ImageData, load_data, training_images
 from study.data.load import Split as Images
 from study.data.load import data_shape as shape_of_data
 from study.settings import TrainSettings, TrialSettings
 from study.tasks.metrics import ACCURACY, LOSS, METRICS
 from study.tasks.own_data import OwnSplit, count_classes, own_splits
-from study.tasks.task import Batch, Examples, Task, input_dtype, with_inputs
+from study.tasks.task import Batch, Examples, Split, Task, input_dtype, with_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class ImageShape:
 class ImageSplit:
     """A split whose images are normalized and laid out as the trial asks for."""
 
-    images: Images
+    images: Images | LazyImages
     data: ImageData
     device: torch.device
     dtype: torch.dtype
@@ -72,9 +75,26 @@ class ImageSplit:
 
     def batch(self, index_N: Tensor) -> Batch:
         """Normalized inputs (N, C, H, W) and targets (N,)."""
-        images_NCHW = self.images.images_NCHW[index_N].to(self.device)
-        inputs_NCHW = self.data.normalize(images_NCHW, self.dtype).contiguous(memory_format=self.layout)
-        return Batch(inputs=(inputs_NCHW,), targets=self.images.labels_N[index_N].to(self.device))
+        return self.prepared(self.images[index_N], index_N)
+
+    def batches(self, plan: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Batch, Any]]:
+        """The batches of a plan, varied as they were decoded if that is how they are varied.
+
+        Yields:
+            A batch, and what was drawn for it.
+        """
+        planned: deque[tuple[Tensor, Any]] = deque()
+        for images_NCHW in self.images.read(_noted(plan, planned)):
+            index_N, draws = planned.popleft()
+            yield self.prepared(images_NCHW, index_N), draws
+
+    def prepared(self, images_NCHW: Tensor, index_N: Tensor) -> Batch:
+        """Images as stored, normalized, with their labels."""
+        inputs_NCHW = self.data.normalize(images_NCHW.to(self.device), self.dtype)
+        return Batch(
+            inputs=(inputs_NCHW.contiguous(memory_format=self.layout),),
+            targets=self.images.labels_N[index_N].to(self.device),
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -84,13 +104,27 @@ class LabeledImages(Examples):
     data: ImageData
     layout: torch.memory_format
 
-    def draw(self, count: int, generator: torch.Generator) -> Draws | None:
-        """Corners and flips."""
+    def training(self, plan: Iterable[tuple[Tensor, Any]]) -> Iterator[Batch]:
+        """Training batches, decoded some batches ahead where the data have processes for that."""
+        assert isinstance(self.train, ImageSplit)
+        for batch, draws in self.train.batches(plan):
+            yield self.augmented(batch, draws)
+
+    def evaluation(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
+        """Batches of a split, likewise."""
+        assert isinstance(split, ImageSplit)
+        for batch, _ in split.batches((part, None) for part in parts):
+            yield batch
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws | Tensor | None:
+        """Corners and flips, or the seed of what varies each image as it is decoded."""
+        if self.data.recipe != "crop":
+            return torch.randint(2**31, (count,), generator=generator)
         return draw(self.data.augmentation, count, generator) if self.data.augmentation else None
 
-    def augmented(self, batch: Batch, draws: Draws | None) -> Batch:
+    def augmented(self, batch: Batch, draws: Draws | Tensor | None) -> Batch:
         """The batch cropped and flipped."""
-        if self.data.augmentation is None or draws is None:
+        if self.data.augmentation is None or not isinstance(draws, Draws):
             return batch
         inputs_NCHW = augment(batch.inputs[0], self.data.augmentation, draws)
         return with_inputs(batch, inputs_NCHW.contiguous(memory_format=self.layout))
@@ -124,7 +158,7 @@ class Classification(Task):
         data = load_data(settings.data).near(device)
         layout = _layout(settings.train)
 
-        def split(images: Images) -> ImageSplit:
+        def split(images: Images | LazyImages) -> ImageSplit:
             return ImageSplit(
                 images=images, data=data, device=device, dtype=input_dtype(settings), layout=layout
             )
@@ -134,6 +168,7 @@ class Classification(Task):
             val=split(data.val),
             test=split(data.test),
             shape=ImageShape.of(data.shape),
+            evaluation_batch=512 if data.in_memory else 64,
             columns={"num_classes": data.num_classes},
             without=frozenset() if data.has_labels else frozenset({ACCURACY.name}),
             data=data,
@@ -178,6 +213,13 @@ def _own_shape(settings: TrialSettings) -> ImageShape:
         num_classes=count_classes(settings),
         stem="imagenet" if shape and shape[-1] >= SMALLEST_IMAGENET else "cifar",
     )
+
+
+def _noted(plan: Iterable[tuple[Tensor, Any]], planned: deque[tuple[Tensor, Any]]) -> Iterator[Wanted]:
+    """What is to be decoded, while the whole plan is noted: it is read ahead of what is decoded."""
+    for index_N, draws in plan:
+        planned.append((index_N, draws))
+        yield index_N, draws if isinstance(draws, Tensor) else None
 
 
 def _layout(train: TrainSettings) -> torch.memory_format:

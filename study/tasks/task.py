@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -96,6 +96,24 @@ class Examples:
     evaluation_batch: int = 512
     columns: Mapping[str, Any] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+
+    def training(self, plan: Iterable[tuple[Tensor, Any]]) -> Iterator[Batch]:
+        """Training batches in the order of a plan, which may be read some batches ahead.
+
+        Args:
+            plan: The positions of each batch, int64 of shape (N,), and what was drawn for them.
+
+        Yields:
+            A batch for each part of the plan.
+        """
+        for index_N, draws in plan:
+            batch = self.train.batch(index_N)
+            yield batch if draws is None else self.augmented(batch, draws)
+
+    def evaluation(self, split: Split, parts: Iterable[Tensor]) -> Iterator[Batch]:
+        """Batches of a split as it is, of these positions, which may be read some batches ahead."""
+        for index_N in parts:
+            yield split.batch(index_N)
 
     def draw(self, count: int, generator: torch.Generator) -> Any:
         """What augments `count` training examples, drawn on the CPU; None if nothing is.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from study.tasks.task import Batch
 from study.train.session import Session
 
 
 def training_batches(session: Session, first: int, last: int) -> Iterator[Batch]:
-    """Yield this worker's share of the batch of each step from `first` to `last`, the latter not included.
+    """This worker's share of the batch of each step from `first` to `last`, the latter not included.
 
     An epoch is passed in an order of its own, and what augmentation draws comes from the same generator. So a
     resumed trial meets the same batches, and workers share one global batch whatever their number.
@@ -20,7 +22,15 @@ def training_batches(session: Session, first: int, last: int) -> Iterator[Batch]
         session: The trial's data, seed and place among the workers.
         first: The first step, counted from 0 over the whole training.
         last: The step after the last one.
+
+    Returns:
+        One batch a step.
     """
+    return session.examples.training(_plan(session, first, last))
+
+
+def _plan(session: Session, first: int, last: int) -> Iterator[tuple[Tensor, Any]]:
+    """Yield the positions of each batch, and what is drawn for them."""
     examples, place, count = session.examples, session.place, session.batch_size
     share = slice(place.rank * count // place.world_size, (place.rank + 1) * count // place.world_size)
     step = first
@@ -34,6 +44,5 @@ def training_batches(session: Session, first: int, last: int) -> Iterator[Batch]
         for within in range(done, min(session.steps_per_epoch, done + last - step)):
             index_N = order_N[within * count : (within + 1) * count]
             draws = examples.draw(count, generator)
-            batch = examples.train.batch(index_N[share])
-            yield batch if draws is None else examples.augmented(batch, draws[share])
+            yield index_N[share], None if draws is None else draws[share]
             step += 1

@@ -33,8 +33,7 @@ def evaluate(session: Session, split: Split, *, most: int | None = None) -> dict
     own_N, size = index_N[place.rank :: place.world_size], session.examples.evaluation_batch
     shares = [part for part in own_N.split(size) if len(part)]
     totals: torch.Tensor | None = None
-    for part in shares:
-        batch = split.batch(part)
+    for batch in session.examples.evaluation(split, shares):
         sums = task.sums(model(*batch.inputs), batch)
         totals = sums if totals is None else totals + sums
     # Rank 0 has the most batches; of a sharded network, every worker has to take part in each.
