@@ -131,7 +131,33 @@ def dataset_rows() -> list[dict[str, Any]]:
         _row("parquet:DIR", "your own Parquet files in Hugging Face's layout: img or image, and label")
     )
     rows.append(_row("folder:DIR", "your own images: DIR/train/CLASS and DIR/test/CLASS"))
-    return rows
+    rows.append(
+        _row(
+            "hf:NAME",
+            "images that Hugging Face's datasets can load: a folder that it saved, or NAME of its hub",
+            at_hand=bool(find_spec("datasets")),
+            get="pip install 'revstudy[data]'",
+        )
+    )
+    return rows + text_rows()
+
+
+def text_rows() -> list[dict[str, Any]]:
+    """One row per kind of text."""
+    from pathlib import Path
+    from sysconfig import get_path
+
+    return [
+        _row(
+            "stdlib",
+            "the Python files of the running Python's library, some 12 MB of text",
+            at_hand=Path(get_path("stdlib"), "argparse.py").is_file(),
+            get="use a Python whose library is there as files",
+        ),
+        _row("text:PATH", "your own text: a file, a folder of files, or Parquet or JSON lines with text"),
+        _row("tokens:PATH", "your own token ids: train, val and test as .bin or .npy, or one file"),
+        _row("markov:ORDER", "draws from a random source of known entropy, of order 1 to 4"),
+    ]
 
 
 def _row(name: str, what: str, *, at_hand: bool = True, get: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from study.data.remote import is_remote, local_copy
 from study.data.text_fingerprint import is_text, text_fingerprint
 from study.errors import DataError, nearest
 from study.settings import DataSettings
@@ -177,6 +178,9 @@ def data_root(settings: DataSettings) -> Path:
 
 def folder_of(settings: DataSettings) -> Path:
     """The folder after the colon; a relative one is below data.root, or else the working directory."""
+    rest = settings.name.partition(":")[2]
+    if is_remote(rest):
+        return local_copy(rest, settings.root)
     folder = Path(settings.root or ".") / Path(settings.name.partition(":")[2]).expanduser()
     if not folder.is_dir():
         raise DataError(

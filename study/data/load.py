@@ -344,8 +344,9 @@ def _statistics(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     return (squares / count - mean.square()).clamp_min(0).sqrt(), mean
 
 
-def _chunks(images_NCHW: Tensor, size: int = 4096) -> Iterator[Tensor]:
-    yield from images_NCHW.split(size)
+def _chunks(images_NCHW: Tensor, pixels: int = 1 << 22) -> Iterator[Tensor]:
+    """Parts of so many pixels. Sums of whole numbers are exact in float64, whatever the parts."""
+    yield from images_NCHW.split(max(1, pixels // images_NCHW[0].numel()))
 
 
 def _augmentation(settings: DataSettings, source: sources.Source, size: int) -> Augmentation | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from study.data.remote import is_remote, local_copy
 from study.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
@@ -110,7 +111,10 @@ def path_of(name: str, root: str | None) -> Path:
     Raises:
         DataError: It does not exist.
     """
-    place = Path(root or ".").expanduser() / Path(name.partition(":")[2]).expanduser()
+    rest = name.partition(":")[2]
+    if is_remote(rest):
+        return local_copy(rest, root)
+    place = Path(root or ".").expanduser() / Path(rest).expanduser()
     if not place.exists():
         beside = sorted(p.name for p in place.parent.iterdir())[:20] if place.parent.is_dir() else []
         remedy = nearest(place.name, beside) if beside else f"there is no folder {place.parent}"
