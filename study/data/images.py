@@ -43,7 +43,7 @@ class ParquetImages:
     def images(self, split: str, index: Tensor) -> Tensor:
         """Decoded images of shape (len(index), C, H, W); only those asked for are decoded."""
         wanted = {int(row): place for place, row in enumerate(index.tolist())}
-        decoded: list[Tensor | None] = [None] * len(wanted)
+        decoded = _Gathered(len(wanted))
         size, start = self._size, 0
         for file in self._files[split]:
             with _opened(file) as parquet:
@@ -57,9 +57,9 @@ class ParquetImages:
                         for row in rows:
                             image = decode(content[row].as_py(), size, f"{file} row {row}")
                             size = size or image.shape[-1]
-                            decoded[wanted[start + row]] = image
+                            decoded.put(wanted[start + row], image)
                     start += count
-        return _stack(decoded, "data.image_size")
+        return decoded.images_NCHW
 
     def reader(self, split: str) -> Reader:
         """The encoded images of a split, in a memory-mapped table that is made of the shards once."""
@@ -104,13 +104,12 @@ class FolderImages:
 
     def images(self, split: str, index: Tensor) -> Tensor:
         """Decoded images of shape (len(index), C, H, W), resized to a common square."""
-        decoded: list[Tensor | None] = []
+        decoded = _Gathered(len(index))
         size, reader = self._size or self._size_of_first(), self.reader(split)
-        for position in index.tolist():
+        for place, position in enumerate(index.tolist()):
             content, where = reader[position]
-            image = decode(content, size, where)
-            decoded.append(image)
-        return _stack(decoded, "data.image_size")
+            decoded.put(place, decode(content, size, where))
+        return decoded.images_NCHW
 
     def reader(self, split: str) -> Reader:
         """The encoded images of a split."""
@@ -148,17 +147,35 @@ def _opened(file: Path) -> Iterator[Any]:
         raise torn(file) from error
 
 
-def _stack(images: list[Any], path: str) -> Tensor:
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
+class _Gathered:
+    """Decoded images that are put into one tensor at once, so that they are in memory once."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.images_NCHW = torch.empty(count, 0, 0, 0, dtype=torch.uint8)
+        self._begun = False
+
+    def put(self, place: int, image: Tensor) -> None:
+        """Put an image in its place.
+
+        Raises:
+            DataError: It is of another size than those before.
+        """
+        if not self._begun:
+            self.images_NCHW = torch.empty(self._count, *image.shape, dtype=torch.uint8)
+            self._begun = True
+        shape = self.images_NCHW.shape[1:]
+        if shape[1:] != image.shape[1:]:
+            raise DataError(
+                "data.image_size",
+                value=sorted({tuple(shape), tuple(image.shape)}),
+                rule="images must be of one size",
+                remedy="set data.image_size",
+            )
         # A single gray image among colored ones is a matter of encoding, not of content.
-        images = [image.expand(3, -1, -1) if image.shape[0] == 1 else image for image in images]
-        shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        raise DataError(
-            path, value=sorted(shapes)[:3], rule="images must be of one size", remedy="set data.image_size"
-        )
-    return torch.stack(images)
+        if shape[0] < image.shape[0]:
+            self.images_NCHW = self.images_NCHW.expand(-1, image.shape[0], -1, -1).contiguous()
+        self.images_NCHW[place] = image
 
 
 def _column(parquet: Any, names: Iterable[str], file: Path) -> str:

@@ -29,7 +29,7 @@ from study.settings import DataSettings
 
 SMALLEST_AUGMENTED = 28
 """Images of fewer pixels a side are not augmented unless the study asks for it."""
-DECODED_BYTES = 1 << 30
+DECODED_BYTES = 1 << 29
 """Data sets of files whose decoded images take up to this are kept in memory."""
 RESIDENT_BYTES = 4 << 30
 """Data sets in memory of up to this size are kept on the GPU."""

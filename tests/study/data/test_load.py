@@ -268,3 +268,19 @@ def test_the_middle_crop_is_the_image_itself():
     kind = Augmentation(pad=1, flip=False)
     draws = Draws(corners_N2=torch.ones(4, 2, dtype=torch.long), flipped_N=torch.zeros(4, dtype=torch.bool))
     assert torch.equal(augment(x_NCHW, kind, draws), x_NCHW)
+
+
+def test_images_of_several_sizes_need_one_and_gray_ones_among_colored_are_colored(tmp_path):
+    settings = write_parquet(tmp_path, row_group_size=50)
+    file = tmp_path / "train-00000-of-00002.parquet"
+    cells = pq.read_table(file).to_pydict()
+    cells["img"][:3] = [{"bytes": picture(i, mode="L"), "path": ""} for i in range(3)]
+    pq.write_table(pa.table(cells), file)
+    data = load_data(settings)
+    images = torch.cat([data.train.images_NCHW, data.val.images_NCHW])
+    assert images.shape == (40, 3, 12, 12)
+    assert sorted(images[:, :, 0, 0].flatten().tolist()) == sorted(3 * list(range(40)))
+    cells["img"][7] = {"bytes": picture(7, size=13), "path": ""}
+    pq.write_table(pa.table(cells), file)
+    resized = DataSettings(name=settings.name, image_size=12, validation_fraction=0.2)
+    assert load_data(resized).train.image_shape == (3, 12, 12)
