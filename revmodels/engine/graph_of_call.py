@@ -158,6 +158,9 @@ def tensors_read(
     # A graph of the caller's is older than all nodes of this evaluation.
     began = None if first is None else node_number(first)
     found: dict[int, Tensor] = {}
+    if out.grad_fn is None and out.requires_grad and out is not start:
+        # A leaf that is the result itself: a parameter that is returned as it is.
+        found[id(out)] = out
     seen: set[tuple[Node | None, int]] = set()
     waiting: list[tuple[Node | None, int]] = [(out.grad_fn, out.output_nr)]
     while waiting:
