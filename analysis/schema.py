@@ -102,6 +102,11 @@ TRIALS = Table(
         ),
         _real("width", "multiplier on the preset's channels"),
         _int("parameters", "trainable parameters", "numbers"),
+        _int(
+            "parameters_non_embedding",
+            "of those, without embeddings and the output layer; null for networks without embeddings",
+            "numbers",
+        ),
         _text("strategy", "store, reverse, checkpoint, recursive, compile or budget"),
         _text("compute_dtype", "arithmetic of F and G: fp64, fp32, bf16 or fp16"),
         _text("stream_dtype", "type that carries x1 and x2: fp64, fp32, bf16 or fp16"),
@@ -172,6 +177,21 @@ TRIALS = Table(
         # time
         _real("step_time_s", "median time of a training step after warm-up", "s"),
         _real("examples_per_s", "training examples per second at the median step", "examples/s"),
+        _real(
+            "tokens_per_s", "training tokens per second at the median step; null without tokens", "tokens/s"
+        ),
+        _int("flops_model", "operations of a step over all workers, nothing computed twice", "operations"),
+        _int(
+            "flops_hardware",
+            "operations of a step as the memory strategy makes them; null if a compiler decides",
+            "operations",
+        ),
+        _real(
+            "mfu",
+            "the model's operations a second over the most that the devices can do in this arithmetic; null "
+            "where that is not known",
+            "fraction",
+        ),
         _real("train_s", "time in training steps", "s"),
         _real("wall_s", "time of the trial, from settings to row", "s"),
         _int("concurrent_trials", "trials that may have shared the machine while this one was timed"),
@@ -220,6 +240,7 @@ EPOCHS = Table(
         _real("stream_max", "largest magnitude of an exact stream in the epoch; null if additive"),
         _real("epoch_s", "time of its training steps", "s"),
         _real("examples_per_s", "training examples per second", "examples/s"),
+        _real("tokens_per_s", "training tokens per second; null for tasks without tokens", "tokens/s"),
         _real("reconstruction_rel_error", "worst over blocks, if this epoch was probed"),
         _real("end_to_end_rel_error", "of the pair that is rebuilt last, if this epoch was probed"),
         _real("gradient_rel_error", "worst over parameters, if this epoch was probed"),

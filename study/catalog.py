@@ -139,7 +139,8 @@ def dataset_rows() -> list[dict[str, Any]]:
             get="pip install 'revstudy[data]'",
         )
     )
-    return rows + text_rows()
+    own = _row("MODULE:FUNCTION", "data sets of your own, see the guide")
+    return [*rows, *text_rows(), own]
 
 
 def text_rows() -> list[dict[str, Any]]:

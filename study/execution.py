@@ -102,7 +102,7 @@ class Execution:
         sizes += [common_settings(self._study, search).scaling for search in searches]
         several = any(size.distributed for size in sizes)
         with (
-            ray_session(address, dashboard=several) as cluster,
+            ray_session(address, dashboard=several, code=self._study.code) as cluster,
             _termination_as_interrupt(),
         ):  # Ray has its own
             from study.cluster.nodes import check_nodes

@@ -102,7 +102,11 @@ class Cluster:
 
 @contextmanager
 def ray_session(
-    address: str | None = None, *, dashboard: bool = False, num_cpus: int | None = None
+    address: str | None = None,
+    *,
+    dashboard: bool = False,
+    num_cpus: int | None = None,
+    code: str | None = None,
 ) -> Iterator[Cluster]:
     """Yield the resources of a Ray that is up, and stop it afterwards if it was started here.
 
@@ -111,8 +115,9 @@ def ray_session(
     of our own listens on loopback alone and asks for a token, and one that is joined is shown the token, if
     there is one (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; RAY_AUTH_MODE=disabled: neither).
     `dashboard` is needed by Ray Train, whose clean-up of stopped trials asks the dashboard's state service.
-    `num_cpus` caps a Ray of our own; it takes all cores otherwise. Ray prints what happens to its processes
-    on standard output, where our results go: inside the session, what is printed there is dropped.
+    `num_cpus` caps a Ray of our own; it takes all cores otherwise. `code` is a folder of modules that a study
+    brings along: the machines of a cluster that is joined get a copy. Ray prints what happens to its
+    processes on standard output, where our results go: inside the session, what is printed is dropped.
 
     Raises:
         ClusterError: The cluster cannot be reached, or Ray cannot start.
@@ -139,7 +144,7 @@ def ray_session(
                 address=address or "local",
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                **({} if address else own),
+                **(_brought(code) if address else own),
             )
         except Exception as error:  # Ray raises many kinds here, and each means the same to the user.
             what = f"Ray at {address!r} cannot be reached" if address else "Ray cannot start on this machine"
@@ -150,6 +155,13 @@ def ray_session(
             yield _cluster(joined=address is not None)
         finally:
             ray.shutdown()
+
+
+def _brought(code: str | None) -> dict[str, Any]:
+    """The runtime environment with a folder of modules. A submitted job has one already, which holds it."""
+    if code is None or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or not Path(code).is_dir():
+        return {}
+    return {"runtime_env": {"working_dir": code}}
 
 
 def _cluster(*, joined: bool) -> Cluster:

@@ -9,6 +9,8 @@ from study.settings import TrainSettings, TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
 from study.train.build import build_model
+from study.train.length import shared_batch
+from study.train.operations import step_operations
 from study.train.optim import make_optimizer
 
 _WITHOUT_COST = (
@@ -25,6 +27,18 @@ class Cost:
     parameters: int
     memory_bytes: int
     activation_bytes: int
+
+
+def trial_operations(settings: TrialSettings) -> tuple[int, int | None]:
+    """Return the floating-point operations of a step of a trial, over all workers: the model's, and those
+    that its memory strategy really makes, None where a compiler decides.
+
+    Raises:
+        DataError: The data set is missing: what the network has to fit is needed.
+    """
+    examples = task_of(settings).training_examples(settings)
+    train, workers = settings.train, settings.scaling.workers
+    return step_operations(settings, shared_batch(train.batch_size, examples, workers))
 
 
 def trial_cost(settings: TrialSettings) -> Cost:

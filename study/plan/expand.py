@@ -33,6 +33,8 @@ class Plan:
         beyond_budget: Trials left out because ``budget.trials`` is reached.
         searches: The optuna steps, whose trials are not known before they run.
         costs: Cost by trial id, if it was asked for.
+        operations: Floating-point operations of a step by trial id, if they were asked for: the model's, and
+            those that its memory strategy makes.
         done_by: How many of the trials already done each study of the store trained.
         forecast: Time and fit of `trials`, if it was asked for.
         ladder: The ``constants`` of the study's ladder with their sources, and what they give for each
@@ -46,6 +48,7 @@ class Plan:
     beyond_budget: tuple[Trial, ...] = ()
     searches: tuple[PlannedSearch, ...] = ()
     costs: dict[str, Cost] = field(default_factory=dict)
+    operations: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     done_by: dict[str, int] = field(default_factory=dict)
     forecast: Forecast | None = None
     ladder: dict[str, list[dict[str, Any]]] | None = None
@@ -92,6 +95,10 @@ class Plan:
             "parameters": cost.parameters if cost else None,
             "memory_predicted_bytes": cost.memory_bytes if cost else None,
             "memory_activation_predicted_bytes": cost.activation_bytes if cost else None,
+            "flops_model": self.operations[trial.trial_id][0] if trial.trial_id in self.operations else None,
+            "flops_hardware": self.operations[trial.trial_id][1]
+            if trial.trial_id in self.operations
+            else None,
             "time_predicted_s": time.seconds if time else None,
             "time_from": time.source if time else None,
         }
@@ -171,10 +178,12 @@ def make_plan(
     trials, budget = tuple(t for trial_id, t in new.items() if trial_id not in done), study.budget.trials
     trials, beyond = trials[:budget], trials[budget:] if budget is not None else ()
     costs = {}
+    operations: dict[str, tuple[int, int | None]] = {}
     if predict and trials:
-        from study.plan.cost import trial_cost
+        from study.plan.cost import trial_cost, trial_operations
 
         costs = {trial.trial_id: trial_cost(trial.settings) for trial in trials}
+        operations = {trial.trial_id: trial_operations(trial.settings) for trial in trials}
     return Plan(
         study=study.name,
         trials=tuple(_with_prediction(trial, costs) for trial in trials),
@@ -183,6 +192,7 @@ def make_plan(
         beyond_budget=beyond,
         searches=tuple(searches),
         costs=costs,
+        operations=operations,
         done_by=dict(Counter(by.values())),
         ladder=_rungs(study, new.values()),
     )

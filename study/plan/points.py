@@ -192,10 +192,14 @@ def product_of(place: str, space: Mapping[str, Axis]) -> Iterable[Point]:
         )
 
 
+_PATHS = ("parquet:", "folder:", "text:", "tokens:")
+"""Kinds of data whose name holds a path."""
+
+
 def _rooted(settings: s.TrialSettings) -> s.TrialSettings:
     """Pin relative folders to today's working directory: workers have another one."""
     name, root = settings.data.name, settings.data.root
-    if name.startswith(("parquet:", "folder:")) or root is not None:
+    if name.startswith(_PATHS) or settings.data.tokenizer.startswith("file:") or root is not None:
         return replace(
             settings, data=replace(settings.data, root=str(Path(root or ".").expanduser().resolve()))
         )

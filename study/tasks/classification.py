@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from study.data.load import SMALLEST_IMAGENET, DataShape, ImageData, load_data, 
 from study.data.load import Split as Images
 from study.data.load import data_shape as shape_of_data
 from study.settings import TrainSettings, TrialSettings
-from study.tasks.metrics import ACCURACY, LOSS, METRICS
+from study.tasks.metrics import ACCURACY, LOSS, METRICS, Metric
 from study.tasks.own_data import OwnSplit, count_classes, own_splits
 from study.tasks.task import Batch, Examples, Split, Task, input_dtype, with_inputs
 
@@ -134,7 +134,7 @@ class Classification(Task):
     """One label of several for each example."""
 
     name = "classification"
-    metrics = METRICS["classification"]
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS["classification"]
     score = "accuracy"
 
     def shape(self, settings: TrialSettings) -> ImageShape:

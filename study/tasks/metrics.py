@@ -34,5 +34,8 @@ BITS_PER_BYTE = Metric(
     name="bits_per_byte", direction="min", unit="bits/byte", meaning="bits that a byte of text takes"
 )
 
-METRICS = {"classification": (LOSS, ACCURACY), "language": (LOSS, BITS_PER_BYTE)}
+METRICS: dict[str, tuple[Metric, ...]] = {
+    "classification": (LOSS, ACCURACY),
+    "language": (LOSS, BITS_PER_BYTE),
+}
 """Those of each task, the loss first. By the second, unpromising trials are told."""

@@ -10,6 +10,7 @@ from torch import nn
 from study.identity import resolve, strategy_of
 from study.tasks.registry import task_of
 from study.train.build import build_model
+from study.train.operations import non_embedding
 from study.train.optim import make_optimizer
 from study.train.progress import TrialProgress
 from study.train.session import Distributed, Session
@@ -36,6 +37,7 @@ def open_session(
     torch.manual_seed(settings.seed)
     model = task.adapted(build_model(settings, examples.shape))
     progress.columns["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    progress.columns["parameters_non_embedding"] = non_embedding(model)
     layout = torch.channels_last if settings.train.channels_last else torch.contiguous_format
     sharded = settings.scaling.parallel == "fsdp2" and torch.distributed.is_initialized()
     if sharded:

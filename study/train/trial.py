@@ -21,7 +21,7 @@ from study import outcomes
 from study.identity import resolve, strategy_of
 from study.outcomes import DivergedError, StopError
 from study.provenance import provenance
-from study.settings import Trial
+from study.settings import Trial, TrialSettings
 from study.store.rows import TrialResult, full_row, metric_columns, settings_columns
 from study.tasks.metrics import LOSS
 from study.train.build import matmul_precision
@@ -30,6 +30,7 @@ from study.train.length import shared_batch
 from study.train.loop import train_steps
 from study.train.measurements import measure_memory, probe
 from study.train.opening import gathered, open_session
+from study.train.operations import peak_operations, step_operations
 from study.train.progress import TrialProgress, restore, state_of
 from study.train.session import Distributed, Session, any_worker
 
@@ -120,6 +121,8 @@ def _run(
     else:
         if progress.trial.settings.probe.cost:
             progress.columns.update(measure_memory(session))
+            model, hardware = step_operations(session.settings, session.batch_size)
+            progress.columns.update(flops_model=model, flops_hardware=hardware)
         _probe(session, progress, 0)
     while not _ended(session, progress.losses):
         row = _advance(session, progress)
@@ -175,6 +178,7 @@ def _advance(session: Session, progress: TrialProgress) -> dict[str, Any]:
         **(result.streams.epoch_columns() if result.streams else {}),
         "epoch_s": result.time_s,
         "examples_per_s": result.examples / result.time_s,
+        "tokens_per_s": None if tokens is None else result.examples * tokens / result.time_s,
         **worst,
     }
     progress.epochs.append(full_row("epochs", row))
@@ -201,6 +205,18 @@ def _probe(session: Session, progress: TrialProgress, epoch: int) -> dict[str, f
     return worst
 
 
+def _rates(values: dict[str, Any], settings: TrialSettings, step_s: float | None) -> dict[str, Any]:
+    """Tokens a second, and the share of what the devices can do that the model's own operations are."""
+    if not step_s:
+        return {}
+    seen, tokens, rate = values.get("examples_seen"), values.get("tokens_seen"), values["examples_per_s"]
+    asked, peak = values.get("flops_model"), peak_operations(values["device"], settings)
+    return {
+        "tokens_per_s": rate * tokens / seen if tokens and seen else None,
+        "mfu": asked / step_s / (peak * settings.scaling.workers) if asked and peak else None,
+    }
+
+
 def _result(progress: TrialProgress, device: str, started_at: datetime, wall_s: float) -> TrialResult:
     settings, median_s = progress.trial.settings, progress.clock.median_s
     used = progress.columns.get("examples_train") or settings.train.batch_size
@@ -219,6 +235,7 @@ def _result(progress: TrialProgress, device: str, started_at: datetime, wall_s: 
     if settings.probe.cost:
         values["step_time_s"] = median_s
         values["examples_per_s"] = batch_size / median_s if median_s else None
+        values.update(_rates(values, settings, median_s))
         values["train_s"] = progress.clock.total_s
     if device == "cpu":
         values["matmul"] = "not_applicable"

@@ -61,7 +61,11 @@ def test_unknown_values_are_null_and_everything_else_is_filled(make_trial):
         *("error_class", "error_message", "memory_predicted_bytes", "ray_version", "git_commit", "git_dirty"),
         *("grid_bits", "anchor_every", "activation_budget", "memory_budget_bytes"),
         *("steps_skipped", "steps_out_of_range", "stream_max", "stream_limit"),
-        *("parallel", "workers_min", "steps", "tokens_seen"),
+        *("parallel", "workers_min", "steps"),
+        # of other tasks, and of devices whose peak is known
+        *("tokens_seen", "tokens_per_s", "context_length", "parameters_non_embedding", "metrics_json", "mfu"),
+        *("bits_per_byte_train", "bits_per_byte_val", "bits_per_byte_test"),
+        *("bigram_bits_per_byte", "entropy_bits_per_byte"),
     }
 
 
