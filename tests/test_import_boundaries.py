@@ -34,6 +34,7 @@ class Room:
 ROOMS: dict[str, Room] = {
     # revmodels: torch alone
     "revmodels.errors": Room(others="torch"),
+    "revmodels.operations": Room(others="torch"),
     "revmodels.torch_internals": Room(others="torch"),
     "revmodels.running_statistics": Room(own="torch_internals", others="torch"),
     "revmodels.grid_bits": Room(own="errors", others="torch"),
@@ -47,12 +48,14 @@ ROOMS: dict[str, Room] = {
     ),
     "revmodels.memory": Room(own="errors torch_internals", others="torch"),
     "revmodels.strategies": Room(
-        own="errors torch_internals coupling engine compiled memory", others="torch"
+        own="errors operations torch_internals coupling engine compiled memory", others="torch"
     ),
     "revmodels.sequence": Room(own="errors precision coupling engine strategies", others="torch"),
     "revmodels.models": Room(own="errors precision coupling engine sequence strategies", others="torch"),
     "revmodels.measure": Room(
-        own="errors precision running_statistics coupling engine sequence models memory", others="torch"
+        own="errors operations precision running_statistics torch_internals coupling engine strategies "
+        "sequence models memory",
+        others="torch",
     ),
     "revmodels.testing": Room(
         own="errors precision torch_internals coupling engine sequence models", others="torch"

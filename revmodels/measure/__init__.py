@@ -1,6 +1,7 @@
-"""Measurements of a training step: its memory, and how faithfully it rebuilds activations and gradients."""
+"""Measurements of a training step: its memory and operations, and how exactly it rebuilds what it needs."""
 
 from revmodels.measure.fidelity import BlockFidelity, Fidelity, GroupFidelity, fidelity
+from revmodels.measure.flops import Operations, flops
 from revmodels.measure.lipschitz import BlockLipschitz, lipschitz
 from revmodels.memory.step import MemoryUse, peak_memory, predict_memory
 
@@ -10,7 +11,9 @@ __all__ = [
     "Fidelity",
     "GroupFidelity",
     "MemoryUse",
+    "Operations",
     "fidelity",
+    "flops",
     "lipschitz",
     "peak_memory",
     "predict_memory",

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revmodels.models.cross_entropy import TokenLoss, chunked_cross_entropy
+from revmodels.models.cross_entropy import CHUNK, TokenLoss, chunked_cross_entropy
 from revmodels.models.decoder import LanguageArchitecture
 
 STD = 0.02
@@ -106,10 +106,15 @@ class MLP(nn.Module):
 
 
 class Head(nn.Module):
-    """The last norm and the output layer: (B, T, d) to logits, (B, T, V)."""
+    """The last norm and the output layer: (B, T, d) to logits, (B, T, V).
+
+    Attributes:
+        chunk: tokens whose logits are there at once when the loss is computed here.
+    """
 
     def __init__(self, shape: LanguageArchitecture, embedding: nn.Embedding) -> None:
         super().__init__()
+        self.chunk = CHUNK
         self.norm = norm(shape.filters[0])
         self.output = linear(shape.filters[0], shape.vocabulary, STD)
         if shape.tied:
@@ -122,7 +127,9 @@ class Head(nn.Module):
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | TokenLoss:
         """Logits of the token that comes next, or the loss against `targets`, (B, T)."""
         x = self.norm(x)
-        return self.output(x) if targets is None else chunked_cross_entropy(x, self.output.weight, targets)
+        if targets is None:
+            return self.output(x)
+        return chunked_cross_entropy(x, self.output.weight, targets, chunk=self.chunk)
 
 
 def embedding(shape: LanguageArchitecture) -> nn.Embedding:

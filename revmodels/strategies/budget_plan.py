@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.engine.kept_outputs import without_value
 from revmodels.errors import BudgetError, RevModelsError
 from revmodels.memory.preserved_state import random_state_kept
 from revmodels.memory.step import Loss, described, predict_memory, shaped_copy
+from revmodels.operations import operation_counter
 from revmodels.strategies.memory_plan import BUDGET, MemoryPlan, Plans, Situation
 from revmodels.strategies.strategy import PlannedSequence
 from revmodels.torch_internals import (
@@ -312,7 +312,7 @@ def _unit_cost(unit: ReversibleBlock, pair: tuple[Tensor, ...]) -> _Cost:
     halves = () if unit.is_exact else (unit.f, unit.g)
     lasts = [fn[-1] for fn in halves if isinstance(fn, nn.Sequential) and without_value(fn)]
     hooks = [last.register_forward_hook(on_last) for last in lasts]
-    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(pack, lambda t: t):
+    with operation_counter() as counter, saved_tensors_hooks(pack, lambda t: t):
         unit(x1, x2)
     for hook in hooks:
         hook.remove()
