@@ -80,8 +80,8 @@ def fit_saturating(
     labels = list(range(len(xs))) if groups is None else list(groups)
     counts = drawn(labels, resamples, np.random.default_rng(0))
     weights = np.concatenate([np.ones((1, len(xs))), counts]) / ys**2
-    center = float(np.log(xs).mean())
-    log_x = np.log(xs) - center
+    center = float(np.log(xs).min())
+    log_x = np.log(xs) - center  # at least 0, so that no power of x overflows
     cost, _, _ = _project(np.broadcast_to(EXPONENTS, (len(weights), len(EXPONENTS))), log_x, ys, weights)
     near = np.log(EXPONENTS)[cost.argmin(1)]
     width = np.log(EXPONENTS[1] / EXPONENTS[0])

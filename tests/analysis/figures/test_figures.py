@@ -21,6 +21,7 @@ from analysis.figures import (
     importance,
     law_compute,
     law_isoflop,
+    law_memory,
     law_predicted,
     law_residuals,
     memory_depth,
@@ -112,7 +113,8 @@ def scaled(tmp_path_factory, stores):
 @pytest.fixture(scope="module")
 def law(tmp_path_factory):
     """Trainings whose loss follows a known law of size and data."""
-    return open_store(write_law(tmp_path_factory.mktemp("law") / "store"), "law")
+    store = tmp_path_factory.mktemp("law") / "store"
+    return open_store(write_law(store, memory_peak_bytes=20_000_000, flops_hardware=10**15), "law")
 
 
 def test_figures_of_the_law_show_its_points_its_line_and_what_it_predicts(law):
@@ -131,6 +133,15 @@ def test_figures_of_the_law_show_its_points_its_line_and_what_it_predicts(law):
     residuals = law_residuals.info(law)
     assert all(abs(p.y) < 1.5 for one in residuals.series for p in one.points)
     assert law_isoflop.info(law).curves >= 1
+
+
+def test_loss_against_memory_is_the_laws_at_one_budget(law):
+    info = law_memory.info(law)
+    assert info.operations == 10**15 * 100
+    points = [p for one in info.series if one.mode == "markers" for p in one.points]
+    assert {p.x for p in points} == {20.0}
+    assert all(p.low <= p.y <= p.high for p in points)
+    assert len({i for p in points for i in p.ids}) == 60
 
 
 def test_figures_of_the_law_are_empty_where_the_rows_hold_none(demo):
