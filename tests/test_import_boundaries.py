@@ -145,7 +145,8 @@ ROOMS: dict[str, Room] = {
         others="analysis.schema analysis.store",
     ),
     "study.cli": Room(
-        own="catalog cluster data doctor errors executors outcomes plan rerun run settings spec status store",
+        own="catalog cluster data doctor errors executors outcomes plan record rerun run settings spec "
+        "status store",
         others="analysis rich typer",
         lazily="pyarrow",
     ),

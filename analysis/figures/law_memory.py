@@ -41,17 +41,18 @@ class LawMemoryInfo:
 def info(store: Store) -> LawMemoryInfo:
     """Takes the trials whose bytes and operations are known, and asks the law for their losses."""
     law = law_of(store)
-    rows = [] if law.found is None else _measured(store, law.found)
-    if law.found is None or not rows:
+    if law.found is None or not (rows := _measured(store, law.found)):
         return LawMemoryInfo(series=(), operations=0.0, loss="", notes=())
+    found: StudyLaw = law.found
+    size = found.points.names["parameters"]
     budget = max(row["flops_hardware"] * row["steps_done"] for row in rows)
     series = []
     for (strategy, family), group in sorted(
         group_by(rows, lambda r: (r["strategy"] or "", r["family"] or "")).items()
     ):
-        alike = group_by(group, lambda r: (r["memory_peak_bytes"], _size(r, law.found)))
+        alike = group_by(group, lambda r: (r["memory_peak_bytes"], r[size]))
         points = [
-            _point(law.found, same, budget, law.texts.get(same[0]["trial_id"], ""))
+            _point(found, same, budget, law.texts.get(same[0]["trial_id"], ""))
             for _, same in sorted(alike.items())
         ]
         front, best = [], float("inf")
@@ -79,7 +80,7 @@ def info(store: Store) -> LawMemoryInfo:
         "that were not trained too.",
     )
     return LawMemoryInfo(
-        series=tuple(series), operations=float(budget), loss=law.found.points.names["loss"], notes=notes
+        series=tuple(series), operations=float(budget), loss=found.points.names["loss"], notes=notes
     )
 
 

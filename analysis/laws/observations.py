@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from analysis.errors import AnalysisError
 from analysis.schema import EPOCHS, TRIALS
@@ -156,17 +155,13 @@ def _trials(store: Store, where: str | None) -> list[dict[str, Any]]:
         *("steps_done", "flops_model", "config_json", "examples_train", "schedule"),
         *ALIKE, *TOLD, *TUNED,
     )  # fmt: skip
-    columns = ", ".join(_column(TRIALS.types, name) for name in dict.fromkeys(wanted))
+    columns = ", ".join(dict.fromkeys(wanted))
     rows = store.sql(f"SELECT {columns} FROM trials WHERE outcome = 'ok'{condition}").to_pylist()
     if not rows:
         which = f" for which {where} holds" if where else ""
         of = f"the study {store.study!r}" if store.study else f"the store {store.path!r}"
         raise ObservationError(f"{of} has no trial{which} that ended ok: there is nothing to fit a law to")
     return rows
-
-
-def _column(types: Mapping[str, pa.DataType], name: str) -> str:
-    return name if name in types else f"NULL AS {name}"
 
 
 def _all_have(rows: Sequence[Mapping[str, Any]], name: str) -> bool:

@@ -107,4 +107,6 @@ def _project(exponents: Array, log_x: Array, y: Array, weights: Array) -> tuple[
     low_e, low_a = e < 0, a < 0
     e = np.where(low_a, sy / s1, np.where(low_e, 0.0, e))
     a = np.where(low_a, 0.0, np.where(low_e, suy / suu, a))
-    return syy - 2 * (e * sy + a * suy) + e * e * s1 + 2 * e * a * su + a * a * suu, e, a
+    with np.errstate(over="ignore", invalid="ignore"):  # where a power falls to 0, A has no end
+        cost = syy - 2 * (e * sy + a * suy) + e * e * s1 + 2 * e * a * su + a * a * suu
+    return np.where(np.isfinite(cost), cost, np.inf), e, a

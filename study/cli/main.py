@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from study.cli import fit, init, judge, machine, plan, query, report, run, status, submit, upkeep
+from study.cli import fit, frontier, init, judge, machine, plan, query, report, run, status, submit, upkeep
 from study.cli.output import say, tell
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def program(
     """Train deep networks without storing activations, and measure what that costs."""
 
 
-for family in (init, plan, run, submit, status, query, report, fit, judge, upkeep, machine):
+for family in (init, plan, run, submit, status, query, report, fit, frontier, judge, upkeep, machine):
     family.register(app)
 
 

@@ -1,4 +1,4 @@
-"""`revstudy fit` on stores whose law is known."""
+"""`revstudy fit` and `revstudy frontier` on stores whose law is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 
 import pytest
 
+from study.cli.frontier import bytes_from
+from study.errors import StudyError
+from study.spec.load import parse_study
+from study.store.writer import write_study
 from tests.analysis.laws.known_law import TRUTH, write_law
 from tests.cli.test_imports import imported
 
@@ -15,10 +19,11 @@ def law(tmp_path_factory):
     return write_law(tmp_path_factory.mktemp("law") / "store")
 
 
-def test_help_has_an_example(revstudy):
-    answer = revstudy("fit", "--help")
+@pytest.mark.parametrize("verb", ["fit", "frontier"])
+def test_help_has_an_example(revstudy, verb):
+    answer = revstudy(verb, "--help")
     assert answer.code == 0
-    assert "revstudy fit" in answer.out.partition("Example")[2]
+    assert f"revstudy {verb}" in answer.out.partition("Example")[2]
     assert "--json" in answer.out
 
 
@@ -68,3 +73,80 @@ def test_a_store_that_is_not_there_and_a_study_without_a_law(revstudy, tmp_path)
 
 def test_fit_imports_neither_torch_nor_ray(law):
     assert not imported("fit", "law", "--store", law) & {"torch", "ray", "optuna", "pandas", "plotly"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Rows of a known law in the sizes of small language models, with the study that they belong to."""
+    store = tmp_path_factory.mktemp("tiny") / "store"
+    write_law(
+        store,
+        study="tiny",
+        sizes=(12_640, 50_000, 200_000, 800_000),
+        data=(10**6, 4 * 10**6, 16 * 10**6),
+        seeds=(0,),
+        model="revgpt_1m",
+        depth=2,
+        width=0.25,
+    )
+    spec = {
+        "name": "tiny",
+        "data": {"name": "markov:2", "context_length": 32},
+        "model": {"name": "revgpt_1m"},
+        "memory": {"strategy": "store"},
+        "train": {"batch_size": 8, "optimizer": "adamw", "learning_rate": 0.004, "steps": 10},
+    }
+    write_study(store, parse_study(spec).to_dict())
+    return store
+
+
+SHAPES = ("--depth", "1,2", "--width", "0.25,0.5")
+
+
+def test_what_to_train_is_answered_with_its_loss_bytes_and_runner_up(revstudy, tiny):
+    options = ("--study", "tiny", "--store", tiny, "--flops", "3e12", *SHAPES)
+    rich = revstudy("frontier", "--memory", "1GB", *options, "--json")
+    assert rich.code == 0, rich.err
+    found = json.loads(rich.out)
+    assert found["best"]["strategy"] == "store"
+    assert found["best"]["memory_bytes"] <= 1e9
+    assert found["best"]["low"] < found["best"]["loss"] < found["best"]["high"]
+    assert found["runner_up"]["loss"] >= found["best"]["loss"]
+    assert len(found["candidates"]) == 12
+    least = min(one["memory_bytes"] for one in found["candidates"] if one["strategy"] == "store")
+    poor = revstudy("frontier", "--memory", str(least - 1), *options)
+    assert poor.code == 0, poor.err
+    assert "Within" in poor.out
+    assert "  store: " not in poor.out  # nothing that stores fits
+
+
+def test_a_budget_far_beyond_the_rows_is_refused_unless_asked_for(revstudy, tiny):
+    options = ("--study", "tiny", "--store", tiny, "--memory", "1GB", "--flops", "1e18", *SHAPES)
+    answer = revstudy("frontier", *options)
+    assert answer.code == 2
+    assert "times beyond what the law has seen" in answer.err
+    assert revstudy("frontier", *options, "--extrapolate").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--memory", "24 parsecs", "--flops", "1e12"], "must be a size in bytes"),
+        (["--memory", "1kB", "--flops", "3e12", *SHAPES], "no candidate fits 1,000 bytes"),
+        (["--memory", "1GB", "--flops", "3e12", "--depth", "2"], "go together"),
+        (["--memory", "1GB", "--flops", "3e12", "--depth", "two", "--width", "1"], "numbers above 0"),
+    ],
+)
+def test_budgets_that_mean_nothing_are_refused(revstudy, tiny, options, message):
+    answer = revstudy("frontier", "--study", "tiny", "--store", tiny, *options)
+    assert (answer.code, "Traceback" in answer.err) == (2, False)
+    assert message in answer.err
+
+
+def test_sizes_are_read_as_people_write_them():
+    assert bytes_from("80GiB") == 80 * 2**30
+    assert bytes_from("1.5 MB") == 1.5e6
+    assert bytes_from("1e9") == 1e9
+    for wrong in ("24 parsecs", "-3GB", "", "0MB"):
+        with pytest.raises(StudyError, match="must be a size in bytes"):
+            bytes_from(wrong)

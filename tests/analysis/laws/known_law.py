@@ -87,12 +87,6 @@ def write_law(
             "config_json": config,
             **changes,
         }
-        write_result(store, TrialResult(trial=full_row("trials", _known(trial)), epochs=epochs))
+        write_result(store, TrialResult(trial=full_row("trials", trial), epochs=epochs))
     write_study(store, {"name": study}, ids)
     return store
-
-
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    from analysis.schema import TRIALS
-
-    return {name: value for name, value in row.items() if name in TRIALS.types}
