@@ -133,6 +133,11 @@ def _apply_strategy(network: nn.Module, name: str, memory: MemorySettings) -> No
         )
 
 
+def rows_of_units(network: nn.Module) -> list[nn.Module]:
+    """The outermost rows of units of a network: its `nn.Sequential`s and `nn.ModuleList`s."""
+    return [*_outermost(network, nn.Sequential), *_outermost(network, nn.ModuleList)]
+
+
 def _outermost(module: nn.Module, kind: type) -> Iterator[Any]:
     """Modules of a kind with two units at least that lie in no other row of units."""
     for child in module.children():

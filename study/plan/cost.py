@@ -10,11 +10,12 @@ from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
 from study.train.build import build_model
 from study.train.length import shared_batch
+from study.train.measurements import peak_in_parts
 from study.train.operations import step_operations
 from study.train.optim import make_optimizer
 
 _WITHOUT_COST = (
-    *("epochs", "steps", "tokens", "batch_size", "accumulate", "learning_rate", "schedule", "patience"),
+    *("epochs", "steps", "tokens", "batch_size", "learning_rate", "schedule", "patience"),
     *("warmup_epochs", "warmup_steps", "decay_fraction", "clip_norm", "label_smoothing"),
 )
 """Settings of the training that do not change what a step takes: equal models are computed once."""
@@ -83,7 +84,8 @@ def _cost(settings: TrialSettings, task: Task, shape: Shape, count: int) -> Cost
         loss=lambda outputs, targets: task.loss(outputs, replace(batch, targets=targets), settings.train),
     )
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Cost(parameters=trained, memory_bytes=use.total_bytes, activation_bytes=use.activation_bytes)
+    peak = peak_in_parts(use, settings.train.accumulate)
+    return Cost(parameters=trained, memory_bytes=peak, activation_bytes=use.activation_bytes)
 
 
 def count_parameters(settings: TrialSettings) -> int:

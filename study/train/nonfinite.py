@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.errors import RevModelsError
+from revmodels.sequence import ReversibleSequence
+from study.network import rows_of_units
 
 
 def first_bad_block(model: nn.Module, *inputs: Tensor) -> str:
@@ -49,12 +51,18 @@ def first_bad_block(model: nn.Module, *inputs: Tensor) -> str:
     for index in reversed(range(len(blocks))):
         if not _finite(p.grad for p in blocks[index].parameters() if p.grad is not None):
             return f"every block's output is finite; the gradient first is not in block {index}"
-    return "every block's output and gradient is finite: the fault lies in the stem or the head"
+    return "every block's output and gradient is finite: the fault lies outside of them"
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    body = model.get_submodule("body")
-    return list(getattr(body, "blocks", body.children()))
+    """The units of the network: reversible ones, or those of its body, or of the rows that it is made of."""
+    sequences = [m for m in model.modules() if isinstance(m, ReversibleSequence)]
+    if sequences:
+        return [unit for sequence in sequences for unit in sequence.units()]
+    body = getattr(model, "body", None)
+    if isinstance(body, nn.Module):
+        return list(body.children())
+    return [unit for row in rows_of_units(model) for unit in row.children()] or list(model.children())
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:

@@ -23,7 +23,7 @@ _WHOLE = gathered.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
-    """Shard a network of `revmodels` in place, over all workers of the process group, unit by unit."""
+    """Shard a network in place, over all workers of the process group; those of `revmodels` unit by unit."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for unit in _units(model):
         fully_shard(unit, mesh=mesh)
@@ -32,7 +32,9 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 def _units(model: nn.Module) -> Iterator[nn.Module]:
     """The residual units. The engine asks that one be sharded as a whole, never F or G by itself."""
-    body: Any = model.body
+    body: Any = getattr(model, "body", None)
+    if body is None:  # a network that the study brings along is sharded as a whole
+        return
     yield from body.units() if hasattr(body, "units") else body
 
 

@@ -200,6 +200,64 @@ def test_the_source_is_part_of_the_identity_and_the_place_is_not(plan_of, folder
     assert canonical(trial.settings)["model"]["source"] != before
 
 
+OTHERS = """
+from torch import nn
+import torchvision
+
+def resnet18(task):
+    network = torchvision.models.resnet18(num_classes=task.num_classes)
+    network.conv1 = nn.Conv2d(task.input_shape[0], 64, 3, padding=1, bias=False)
+    return network
+
+def gpt2(task, *, layers=2):
+    import transformers
+    config = transformers.GPT2Config(
+        vocab_size=task.vocabulary_size, n_positions=task.context_length, n_embd=32, n_layer=layers, n_head=2,
+        use_cache=False, bos_token_id=0, eos_token_id=0,
+    )
+    return transformers.GPT2LMHeadModel(config)
+"""
+WITH_OTHERS = """
+name: others
+data: {test_examples: 16}
+train: {steps: 4, batch_size: 8, optimizer: adamw, learning_rate: 0.001}
+evaluate: {every: 2, examples: 16}
+space:
+  - model.name: {grid: ["others:resnet18"]}
+    data.name: {grid: [digits]}
+    memory.strategy: {grid: [store, checkpoint]}
+  - model.name: {grid: ["others:gpt2"]}
+    data.name: {grid: ["markov:1"]}
+    data.context_length: {grid: [32]}
+    memory.strategy: {grid: [store, checkpoint]}
+"""
+
+
+def test_networks_of_torchvision_and_of_transformers_are_checkpointed_as_they_are(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "others.py").write_text(OTHERS)
+    (tmp_path / "others.yaml").write_text(WITH_OTHERS)
+    plan = make_plan(load_study(tmp_path / "others.yaml"))
+    found = [train(trial) for trial in plan.trials]
+    assert [r.trial["task"] for r in found] == ["classification"] * 2 + ["language"] * 2
+    for stored, other in (found[:2], found[2:]):
+        # With dropout and running statistics: what is computed again changes nothing.
+        assert [e["loss_val"] for e in stored.epochs] == [e["loss_val"] for e in other.epochs]
+        assert other.trial["memory_activation_bytes"] < stored.trial["memory_activation_bytes"]
+        assert other.trial["flops_hardware"] > 1.25 * stored.trial["flops_hardware"]
+        assert other.trial["flops_model"] == stored.trial["flops_model"]
+
+
+def test_divergence_of_a_network_of_ones_own_is_an_outcome(plan_of):
+    more = "space: {train.learning_rate: {grid: [1.0e+30]}, train.optimizer: {grid: [sgd]}}"
+    for name in ("build", "listed", "plain", "coupled"):
+        (trial,) = plan_of(
+            more.replace("{train", f'{{model.name: {{grid: ["nets:{name}"]}}, train', 1)
+        ).trials
+        row = train_trial(trial, device="cpu").trial
+        assert row["outcome"] == "diverged", row["error_message"]
+
+
 def test_a_declared_version_stands_for_the_source(plan_of, folder):
     (folder / "nets.py").write_text(NETS + "\nbuild.version = 3\n")
     (trial,) = plan_of().trials
