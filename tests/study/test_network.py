@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from study import code
 from study.code import files_hash
 from study.errors import StudyError
 from study.identity import canonical, trial_id
@@ -249,13 +250,31 @@ def test_networks_of_torchvision_and_of_transformers_are_checkpointed_as_they_ar
 
 
 def test_divergence_of_a_network_of_ones_own_is_an_outcome(plan_of):
-    more = "space: {train.learning_rate: {grid: [1.0e+30]}, train.optimizer: {grid: [sgd]}}"
-    for name in ("build", "listed", "plain", "coupled"):
-        (trial,) = plan_of(
-            more.replace("{train", f'{{model.name: {{grid: ["nets:{name}"]}}, train', 1)
-        ).trials
+    names = '["nets:build", "nets:listed", "nets:plain", "nets:coupled"]'
+    more = "train.learning_rate: {grid: [1.0e+30]}, train.optimizer: {grid: [sgd]}"
+    for trial in plan_of(f"space: {{model.name: {{grid: {names}}}, {more}}}").trials:
         row = train_trial(trial, device="cpu").trial
         assert row["outcome"] == "diverged", row["error_message"]
+
+
+def test_a_package_announces_its_names(plan_of, folder, monkeypatch):
+    """By entry points, as an installed package has them."""
+    package = folder / "site"
+    (package / "ours-1.0.dist-info").mkdir(parents=True)
+    (package / "ours-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n"
+    )
+    points = "[revstudy.models]\nournet = nets:build\n[revstudy.data]\nourdata = sets:load\n"
+    (package / "ours-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(package))
+    monkeypatch.syspath_prepend(str(folder))
+    code._announced.cache_clear()
+    try:
+        (trial,) = plan_of("space: {model.name: {grid: [ournet]}, data.name: {grid: [ourdata]}}").trials
+        row = train(trial).trial
+        assert (row["model"], row["data"], row["num_classes"]) == ("ournet", "ourdata", 3)
+    finally:
+        code._announced.cache_clear()
 
 
 def test_a_declared_version_stands_for_the_source(plan_of, folder):

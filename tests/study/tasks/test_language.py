@@ -1,4 +1,8 @@
+import json
 import math
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from study.settings import (
     MemorySettings,
     ModelSettings,
     ProbeSettings,
+    ScalingSettings,
     TrainSettings,
     Trial,
     TrialSettings,
@@ -131,6 +136,48 @@ def test_settings_that_mean_nothing_are_refused(changes, path):
         language(**changes)
     assert caught.value.path == path
     assert caught.value.remedy
+
+
+WORKER = """
+import json, sys, torch, torch.distributed as dist
+torch.set_num_threads(1)
+from tests.study.trials import trial_from_dict
+from study.train.session import Distributed
+from study.train.trial import train_trial
+job, rank = json.load(open(sys.argv[1])), int(sys.argv[2])
+dist.init_process_group("gloo", init_method="file://" + job["meet"], rank=rank, world_size=2)
+for trial in job["trials"]:
+    place = Distributed(rank=rank, world_size=2)
+    result = train_trial(trial_from_dict(trial), distributed=place, device="cpu")
+    row = result.trial
+    print(json.dumps([row["outcome"], row["error_message"], row["loss_test"],
+                      [e["loss_train"] for e in result.epochs], [e["gradient_norm"] for e in result.epochs]]))
+dist.destroy_process_group()
+"""
+
+
+def test_workers_share_sequences_whatever_targets_each_share_has(tmp_path):
+    """In markov:3 two targets of a sequence count for nothing; and the batch goes through in parts."""
+    alone = language("revgpt_100k", data={"name": "markov:3"}, train={"accumulate": 2})
+    shared = [
+        replace(
+            alone, settings=replace(alone.settings, scaling=ScalingSettings(workers=2, parallel=parallel))
+        )
+        for parallel in ("ddp", "fsdp2")
+    ]
+    job = {"meet": str(tmp_path / "meet"), "trials": [trial.to_dict() for trial in shared]}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-c", WORKER, str(tmp_path / "job.json")]
+    ranks = [subprocess.Popen([*command, str(r)], stdout=subprocess.PIPE, text=True) for r in (0, 1)]
+    texts = [rank.communicate(timeout=300)[0] for rank in ranks]
+    expected = trained(alone)
+    for text in texts:
+        for outcome, message, loss, losses, norms in map(json.loads, text.splitlines()):
+            assert outcome == "ok", message
+            assert loss == pytest.approx(expected.trial["loss_test"], rel=1e-5)
+            assert losses == pytest.approx([e["loss_train"] for e in expected.epochs], rel=1e-5)
+            assert norms == pytest.approx([e["gradient_norm"] for e in expected.epochs], rel=1e-3)
+    assert [len(text.splitlines()) for text in texts] == [2, 2]
 
 
 def test_an_image_task_refuses_language_models():

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -64,6 +65,57 @@ def test_warmup_is_linear_and_reaches_the_peak(schedule):
     assert found[:20] == pytest.approx([(i + 1) / 20 for i in range(20)])
     assert found[20] == 1.0
     assert max(found) == 1.0
+
+
+def test_a_line_falls_to_nothing():
+    found = rates(schedule="linear", warmup_steps=10)
+    assert found[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert found[10] == 1.0 and found[-1] == pytest.approx(1 / 90)
+    assert [a - b for a, b in itertools.pairwise(found[10:])] == pytest.approx([1 / 90] * 89)
+
+
+def test_warmup_stable_decay():
+    found = rates(schedule="wsd", warmup_steps=5, decay_fraction=0.25)
+    assert found[5:76] == [1.0] * 71
+    assert found[76:] == pytest.approx([(100 - step) / 25 for step in range(76, 100)])
+    assert rates(schedule="wsd", decay_fraction=1.0)[0] == 1.0
+
+
+def test_muon_takes_hidden_matrices_and_adamw_the_rest():
+    model = revmodels.create_model("gpt_100k", vocab_size=32, context_length=8)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, TrainSettings(optimizer="muon", learning_rate=0.01, weight_decay=0.0))
+    muon, adamw = optimizer._optimizers
+    names = {id(p): name for name, p in model.named_parameters()}
+    ours = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    theirs = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert ours | theirs == set(before) and not ours & theirs
+    assert {"head.output.weight", "stem.weight"} <= theirs
+    assert all(before[name].dim() == 2 and name.startswith("body") for name in ours)
+    tokens = torch.randint(0, 32, (4, 8))
+    model(tokens, tokens).mean.backward()
+    optimizer.step()
+    assert all((p != before[name]).any() for name, p in model.named_parameters())
+    again = make_optimizer(model, TrainSettings(optimizer="muon", learning_rate=0.01, weight_decay=0.0))
+    again.load_state_dict(optimizer.state_dict())
+    assert len(again.state) == len(before)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_fused_optimizer_makes_the_same_steps(optimizer):
+    start = torch.randn(5, 3, dtype=torch.float64)
+    ends = []
+    for fused in (False, True):
+        layer = torch.nn.Linear(3, 5, bias=False).double()
+        layer.weight.data.copy_(start)
+        train = TrainSettings(optimizer=optimizer, learning_rate=0.1, fused=fused)
+        steps = make_optimizer(layer, train)
+        for _ in range(3):
+            steps.zero_grad()
+            layer(torch.eye(3, dtype=torch.float64)).square().sum().backward()
+            steps.step()
+        ends.append(layer.weight.detach())
+    assert torch.allclose(*ends, rtol=1e-12, atol=0)
 
 
 def test_nesterov_looks_ahead_along_the_momentum():
