@@ -10,6 +10,7 @@ What lives where, each importing from those before it alone (a test reads this f
 `store`                             the only reader of rows, and what merges files
 `stats`, `pareto`                   means with intervals, pairs of comparable trials; fronts
 `wording`, `theme`, `formats`       numbers in words; the look of figures; tables as text, JSON, LaTeX
+`score`, `faithful`                 what a trial is judged by; when its gradients count as faithful
 `laws`                              what is fitted to rows
 `queries`                           named SQL
 `answers`, `claims`                 sentences that answer a question; the paper's claims, judged

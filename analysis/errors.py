@@ -22,6 +22,10 @@ class UnknownStudyError(AnalysisError):
     """A study that the store does not hold; the message offers the nearest name."""
 
 
+class NotComparableError(AnalysisError):
+    """Two sides that learnt different things, so that no difference between them means anything."""
+
+
 class StoreError(AnalysisError):
     """A store that is missing, unreadable, or written by a newer version."""
 

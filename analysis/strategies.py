@@ -76,6 +76,11 @@ def is_exact(name: str | None) -> bool:
     return _role(name) in ("stores", "recomputes")
 
 
+def inverts(name: str | None) -> bool:
+    """Whether a strategy rebuilds activations from the output of a block, all of them or some."""
+    return _role(name) == "inverts"
+
+
 def strategy_color(name: str | None) -> str:
     """The color of a strategy, gray for one without."""
     found = STRATEGIES.get(name or "")

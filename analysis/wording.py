@@ -33,7 +33,9 @@ def factor_text(value: float) -> str:
 
 
 def error_text(value: float) -> str:
-    """A relative error in scientific notation; exactly zero says so."""
+    """A relative error in scientific notation; exactly zero says so, and so does one that is no number."""
+    if not math.isfinite(value):
+        return "not a finite number"
     return "exactly 0" if value == 0 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.documents import flat_config
-from analysis.errors import UnknownStudyError
+from analysis.errors import NotComparableError, UnknownStudyError
 from analysis.pairs import geometric
 from analysis.stats import Estimate, Row, estimate, finite
 from analysis.store.store import Store, open_store
@@ -25,6 +25,8 @@ _METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # column, how two values are compared, columns that must agree before they are
     ("accuracy_test", "difference", ()),
     ("accuracy_val", "difference", ()),
+    ("bits_per_byte_test", "difference", ()),
+    ("bits_per_byte_val", "difference", ()),
     ("loss_val", "difference", ()),
     ("memory_peak_bytes", "ratio", ("memory_source",)),
     ("memory_activation_bytes", "ratio", ("memory_source",)),
@@ -150,7 +152,11 @@ def compare(a: Sequence[Row], b: Sequence[Row], *, names: tuple[str, str] = ("A"
     Returns:
         The settings that differ, the pairs of equal trials, and the paired differences with their intervals.
 
+    Raises:
+        NotComparableError: the two sides have no task, or no data set, in common.
+
     """
+    _check_same_subject(a, b, names)
     documents = [_settings(row) for row in a], [_settings(row) for row in b]
     settings = _changes(*documents)
     free = {change.path for change in settings if change.changed}
@@ -186,6 +192,23 @@ def compare(a: Sequence[Row], b: Sequence[Row], *, names: tuple[str, str] = ("A"
         unpaired_b=unpaired[1],
         effects=tuple(effects),
     )
+
+
+def _check_same_subject(a: Sequence[Row], b: Sequence[Row], names: tuple[str, str]) -> None:
+    """Refuses sides that have nothing in common to learn."""
+    for column, word in (("task", "task"), ("data", "data set")):
+        first, second = ({_subject(row, column) for row in side} for side in (a, b))
+        if first and second and not first & second:
+            raise NotComparableError(
+                f"two sides must share a {word}, got {', '.join(sorted(first))} in {names[0]} and "
+                f"{', '.join(sorted(second))} in {names[1]}: compare studies of one {word}"
+            )
+
+
+def _subject(row: Row, column: str) -> str:
+    """The task or the data set of a trial; older rows name no task, and were all of classification."""
+    value = row.get(column)
+    return str(value or ("classification" if column == "task" else "unknown"))
 
 
 def _side(name: str, rows: Sequence[Row]) -> Side:
@@ -266,7 +289,7 @@ def _effect(
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], column: str, kind: str) -> float | None:
-    values = [row[column] for row in rows]
+    values = [row.get(column) for row in rows]
     if not all(finite(v) and (kind != "ratio" or v > 0) for v in values):
         return None
     return sum(values) / len(values)

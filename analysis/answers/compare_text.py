@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.answers.compare import Change, Comparison, Effect, Side, compare
+from analysis.errors import NotComparableError
 from analysis.store.store import Store
 from analysis.wording import (
     bytes_text,
@@ -21,6 +22,8 @@ from analysis.wording import (
 NAMES = {
     "accuracy_test": "test accuracy",
     "accuracy_val": "validation accuracy",
+    "bits_per_byte_test": "test bits per byte",
+    "bits_per_byte_val": "validation bits per byte",
     "loss_val": "validation loss",
     "memory_peak_bytes": "peak memory",
     "memory_activation_bytes": "activation memory",
@@ -45,7 +48,10 @@ def compare_studies(store: Store) -> list[dict[str, Any]]:
     found = []
     latest = order[-MOST_STUDIES:]
     for before, after in itertools.pairwise(latest):
-        result = compare(rows[before], rows[after], names=(before, after))
+        try:
+            result = compare(rows[before], rows[after], names=(before, after))
+        except NotComparableError:
+            continue  # another task or data set: the page compares what can be compared
         if result.pairs:
             found.append(
                 {
@@ -94,7 +100,7 @@ def pairing_text(comparison: Comparison) -> str:
     changed = [change.path for change in c.settings if change.changed]
     parts = []
     if c.pairs:
-        what = f"that differ in {_listed(changed)} alone" if changed else "of equal settings"
+        what = _what(changed)
         parts.append(f"{count_text(c.pairs, 'pair')} of trials {what}")
     else:
         parts.append("No trial of one side has a counterpart on the other: nothing to compare")
@@ -103,6 +109,20 @@ def pairing_text(comparison: Comparison) -> str:
     if c.unpaired_a or c.unpaired_b:
         parts.append(f"without a counterpart: {c.unpaired_a} of A, {c.unpaired_b} of B")
     return _line("; ".join(parts)) + "."
+
+
+def _what(changed: Sequence[str]) -> str:
+    """What sets the two trials of a pair apart. Of several settings no effect is that of one alone."""
+    if not changed:
+        return "of equal settings"
+    if len(changed) == 1:
+        return f"that differ in {changed[0]} alone"
+    if len({path.partition(".")[0] for path in changed}) == 1:
+        return f"that differ in {_listed(changed)}"
+    return (
+        f"that differ in {len(changed)} settings at once ({_listed(changed)}), so that no effect "
+        "can be put down to one of them"
+    )
 
 
 def values_text(values: Sequence[str], *, at_most: int = 6) -> str:

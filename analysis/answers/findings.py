@@ -1,14 +1,24 @@
-"""The three findings a reader should take away: memory and time, accuracy, precision."""
+"""The three findings a reader should take away: memory and time, the score of the task, precision."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 
+from analysis.answers.recommend import (
+    Configuration,
+    comparable,
+    configurations,
+    configurations_of,
+    eligible,
+)
 from analysis.cohort import Cohort, cohort_of
+from analysis.faithful import LIMIT_TEXT, is_faithful, rebuilds_nothing
 from analysis.laws.growth import fit_line
 from analysis.pairs import Pair, difference, family_twins, pairs, ratio
-from analysis.stats import Row, finite, group_by
+from analysis.score import BITS_PER_BYTE, main_score, score_of
+from analysis.stats import Row, estimate, finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import is_reversing, is_stored
 from analysis.wording import (
@@ -16,7 +26,6 @@ from analysis.wording import (
     count_text,
     error_text,
     factor_text,
-    points_text,
     precision_label,
     precision_rank,
     ratio_text,
@@ -40,15 +49,16 @@ def findings(store: Store, study: str | None = None) -> list[str]:
     everything = study is None or study == store.study
     trials = cohort_of(store) if everything else Cohort(store.trials_of(study))
     ok = trials.ended_ok()
-    return [memory_finding(ok), accuracy_finding(ok), precision_finding(ok)]
+    points = configurations_of(store) if everything else configurations(ok)
+    return [memory_finding(ok), score_finding(ok, points), precision_finding(ok)]
 
 
 def reverse_against_store(ok: Cohort, *, same: tuple[str, ...] = ()) -> list[Pair]:
-    """Trials that reverse, each with the trial that stores under equal settings and seed."""
+    """Trials that reverse and rebuild something, each with the one that stores at equal settings and seed."""
     return pairs(
-        ok.where(ok.having("family", "revnet".__eq__)),
+        ok,
         "strategy",
-        treatment=lambda row: is_reversing(row["strategy"]),
+        treatment=lambda row: is_reversing(row["strategy"]) and not rebuilds_nothing(row),
         control=lambda row: is_stored(row["strategy"]),
         same=same,
     )
@@ -62,7 +72,7 @@ def memory_finding(ok: Cohort) -> str:
         return (
             "Memory: no trial pair yet that reverses and stores under equal settings and seed; run a study "
             "with `memory.strategy` over store and reverse to learn what reversing saves."
-        )
+        ) + _nothing_to_rebuild(ok)
     deepest = max(p.treatment["depth"] for p in twins)
     at_depth = [p for p in twins if p.treatment["depth"] == deepest]
     pair = max(at_depth, key=lambda p: p.control["memory_activation_bytes"])
@@ -90,43 +100,76 @@ def memory_finding(ok: Cohort) -> str:
             if max(p.treatment["concurrent_trials"] or 1, p.control["concurrent_trials"] or 1) > 1
         )
         text += f"; {crowded} of these pairs shared the machine with other trials." if crowded else "."
-    return text
+    return text + _nothing_to_rebuild(ok)
 
 
-def accuracy_finding(ok: Cohort) -> str:
-    """Paired differences in accuracy: reversing against storing, and RevNets against ResNet twins."""
-    column = "accuracy_test" if any(finite(r["accuracy_test"]) for r in ok) else "accuracy_val"
-    name = "test" if column == "accuracy_test" else "validation"
-    strategy = difference(reverse_against_store(ok), column)
-    twins = [p for p in family_twins(ok) if finite(p.treatment[column]) and finite(p.control[column])]
+def _nothing_to_rebuild(ok: Cohort) -> str:
+    """Says how many trials are set to reverse and have nothing to rebuild."""
+    n = sum(map(rebuilds_nothing, ok))
+    if not n:
+        return ""
+    return (
+        f" Not counted here: {count_text(n, 'trial')} set to reverse with nothing to rebuild, because a "
+        "stage of one unit keeps its input."
+    )
+
+
+def score_finding(ok: Cohort, points: Sequence[Configuration]) -> str:
+    """Paired differences of the task's metric: reversing against storing, and RevNets against ResNets."""
+    metric = main_score(ok)
+    judged = ok.grouped(score_of).get(metric, ok[:0])
+    column = metric.test if judged.finite(metric.test).any() else metric.val
+    name = "test" if column == metric.test else "validation"
+    strategy = difference(reverse_against_store(judged), column)
+    twins = [p for p in family_twins(judged) if finite(p.treatment[column]) and finite(p.control[column])]
     family = difference(twins, column)
     parts = []
     if strategy:
         parts.append(
-            f"reversing changes {name} accuracy by {points_text(strategy)} against storing, "
+            f"reversing changes {name} {metric.name} by {metric.difference_text(strategy)} against storing, "
             "same settings and seed"
         )
     if family:
         gap = max(abs(1 - p.control["parameters"] / p.treatment["parameters"]) for p in twins)
         parts.append(
             f"RevNets differ from ResNets of like size (parameters within {math.ceil(100 * gap)} %) by "
-            f"{points_text(family)}, same seed"
+            f"{metric.difference_text(family)}, same seed"
         )
-    scored = [r for r in ok if finite(r["accuracy_val"]) and finite(r[column])]
-    if scored:
-        best = max(scored, key=lambda r: (r["accuracy_val"], r["trial_id"]))
-        parts.append(
-            f"the trial best in validation ({best['model']}, depth {best['depth']}, "
-            f"width {width_text(best)}, {best['strategy']}, {best['compute_dtype']}, "
-            f"seed {best['seed']}) reaches {100 * best[column]:.1f} % in {name}"
-        )
+    if best := _best([c for c in points if c.metric is metric], column):
+        parts.append(best)
+    if metric is BITS_PER_BYTE and (bigram := estimate(judged.numbers("bigram_bits_per_byte"))):
+        parts.append(f"a bigram count model of the text takes {metric.text(bigram.mean)} in validation")
+    label = metric.title
     if not parts:
-        return "Accuracy: no finished trial with a finite accuracy yet; a study on real images brings it."
+        return f"{label}: no finished trial with a finite {metric.name} yet; a study on real data brings it."
     if not strategy and not family:
         parts.append(
             "there are no paired twins yet: run both strategies, or both families, on the same seeds"
         )
-    return "Accuracy: " + "; ".join(parts) + "."
+    direction = f" ({metric.direction})" if metric.better == "min" else ""
+    return f"{label}: " + "; ".join(parts) + f"{direction}."
+
+
+def _best(points: Sequence[Configuration], column: str) -> str:
+    """The configuration that is best in validation, of those that a headline may name."""
+    groups = comparable(points)
+    if not groups:
+        return ""
+    data, largest = max(groups, key=lambda group: sum(len(c.rows) for c in group[1]))
+    shown = [c for c in eligible(largest) if column == c.metric.val or c.test is not None]
+    if not shown:
+        return ""
+    where = f" on {data}" if len({name for name, _ in groups}) > 1 else ""
+    best = max(shown, key=lambda c: (c.merit, c.ids))
+    value = best.score if column == best.metric.val else best.test
+    assert value is not None
+    row, interval = best.rows[0], best.metric.interval_text(value)
+    return (
+        f"the configuration best in validation{where} ({row['model']}, depth {row['depth']}, width "
+        f"{width_text(row)}, {row['strategy']}, {precision_label(row)}) reaches "
+        f"{best.metric.text(value.mean)} in {'validation' if column == best.metric.val else 'test'} "
+        f"({count_text(value.n, 'seed')}{f', {interval}' if interval else ''})"
+    )
 
 
 def precision_finding(ok: Cohort) -> str:
@@ -134,9 +177,14 @@ def precision_finding(ok: Cohort) -> str:
     reversing = [
         r
         for r in ok
-        if is_reversing(r["strategy"]) and finite(r["reconstruction_rel_error"]) and finite(r["depth"])
+        if is_reversing(r["strategy"]) and r["reconstruction_rel_error"] is not None and finite(r["depth"])
     ]
     if not reversing:
+        if nothing := sum(map(rebuilds_nothing, ok)):
+            return (
+                f"Precision: {count_text(nothing, 'trial')} set to reverse had nothing to rebuild, because a "
+                "stage of one unit keeps its input. A deeper network shows what rounding costs."
+            )
         return (
             "Precision: no finished trial that reverses was probed yet; a study with "
             "`memory.strategy: reverse` and `precision.compute` over fp32 and bf16 shows what rounding costs."
@@ -147,16 +195,27 @@ def precision_finding(ok: Cohort) -> str:
     ):
         deepest = max(r["depth"] for r in group)
         at_depth = [r for r in group if r["depth"] == deepest]
-        rebuilt = statistics.median(r["reconstruction_rel_error"] for r in at_depth)
+        rebuilt = _median(r["reconstruction_rel_error"] for r in at_depth)
         part = f"in {label} it rebuilds" if parts else f"reversing in {label} rebuilds"
         part += f" activations to a relative error of {error_text(rebuilt)}"
-        gradients = [r["gradient_rel_error"] for r in at_depth if finite(r["gradient_rel_error"])]
+        gradients = [r["gradient_rel_error"] for r in at_depth if r["gradient_rel_error"] is not None]
         if gradients:
-            part += f", and gradients to {error_text(statistics.median(gradients))},"
-        parts.append(part + f" at depth {deepest} (median of {count_text(len(at_depth), 'trial')})")
-    return (
-        "Precision: " + "; ".join(parts) + ". Each trial counts with its worst block and its worst parameter."
-    )
+            part += f", and gradients to {error_text(_median(gradients))},"
+        parts.append(
+            part + f" at depth {deepest} (median of {count_text(len(at_depth), 'trial')}{_far(at_depth)})"
+        )
+    return "Precision: " + "; ".join(parts) + ". Each value is the trial's worst block or parameter."
+
+
+def _median(errors: Iterable[float]) -> float:
+    return statistics.median(math.inf if math.isnan(error) else error for error in errors)
+
+
+def _far(rows: Sequence[Row]) -> str:
+    """How many of some trials have gradients that are not faithful; nothing where none has."""
+    errors = [r["gradient_rel_error"] for r in rows if r["gradient_rel_error"] is not None]
+    far = sum(not is_faithful(error) for error in errors)
+    return f"; in {far} of them more than {LIMIT_TEXT}, which is not safe" if far else ""
 
 
 def _growth(measured: Cohort, twins: list[Pair], shown: Row, verb: str) -> str | None:

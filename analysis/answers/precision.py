@@ -1,27 +1,26 @@
 """Which precision may a reversible network of some depth be trained in, and what does it cost?
 
-A precision is safe at a depth if the worst gradient of any parameter, computed from rebuilt activations, is
-within `TOLERANCE` of the one from stored activations, in every seed, there and at every smaller depth. (The
-median over seeds would hide what happens in some of them only, as under bf16 arithmetic on an fp32 stream,
-where an error is of another order once a number has crossed a rounding boundary.) Its cost is the geometric
+A precision is safe at a depth if gradients are faithful (`analysis.faithful`) in every seed, there and at
+every smaller depth. (The median over seeds would hide what happens in some of them only, as under bf16
+arithmetic on an fp32 stream, where an error is of another order once a number has crossed a rounding
+boundary.) Its cost is the geometric
 mean of the ratios of step time and activation memory to ordinary fp32, over trials of equal settings and seed
 that reverse on the same machine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.cohort import Cohort
+from analysis.faithful import LIMIT_TEXT, is_faithful, worst
 from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.pairs import pairs, ratio
-from analysis.stats import Estimate, Row, group_by
+from analysis.stats import Estimate, Row, finite, group_by
 from analysis.strategies import is_reversing
 from analysis.wording import count_text, error_text, precision_label, precision_rank, ratio_text, width_text
-
-TOLERANCE = 0.01
-"""Relative error of a gradient: far below the noise between two batches."""
 
 SCATTER = 100
 """Factor between seeds from which on their errors are of different orders."""
@@ -84,8 +83,11 @@ def _verdicts(usable: Cohort) -> list[PrecisionVerdict]:
 
 def _comparable(rows: Iterable[Row]) -> Cohort:
     """The trials that are judged."""
-    ok = Cohort.of(rows).ended_ok("depth", "gradient_rel_error", "reconstruction_rel_error")
+    ok = Cohort.of(rows).ended_ok("depth")
     whole = ok.having("strategy", is_reversing) & ok.having("anchor_every", lambda every: every is None)
+    # An error that is no finite number is a measurement too: it says that the precision is not safe.
+    for column in ("gradient_rel_error", "reconstruction_rel_error"):
+        whole &= ok.having(column, lambda error: error is not None)
     comparable = ok.where(whole).alike("precision", "depth", "seed")
     return max(comparable, key=_span, default=ok.where(~ok.finite()))
 
@@ -114,7 +116,7 @@ def precision_answer(rows: Iterable[Row]) -> str:
         text += "none of the precisions measured there"
     text += (
         ". Safe means that in no seed the gradient of any parameter is further than "
-        f"{100 * TOLERANCE:g} % from the stored one."
+        f"{LIMIT_TEXT} from the stored one."
     )
     first, seeds = usable[0], len({row["seed"] for row in usable})
     text += (
@@ -137,12 +139,13 @@ def _verdict(label: str, group: list[Row], usable: Cohort) -> PrecisionVerdict:
     by_depth = dict(sorted(group_by(group, lambda row: row["depth"]).items()))
     errors = {d: [r["gradient_rel_error"] for r in rows] for d, rows in by_depth.items()}
     safe_to = None
-    for depth, error in ((d, max(values)) for d, values in errors.items()):
-        if error > TOLERANCE:
+    for depth, values in errors.items():
+        if not all(map(is_faithful, values)):
             break
         safe_to = depth
     deepest = max(by_depth)
-    xs, ys = [r["depth"] for r in group], [r["reconstruction_rel_error"] for r in group]
+    rebuilt = [r for r in group if finite(r["reconstruction_rel_error"])]
+    xs, ys = [r["depth"] for r in rebuilt], [r["reconstruction_rel_error"] for r in rebuilt]
     shares = [r["stream_max"] / r["stream_limit"] for r in group if r.get("stream_max") and r["stream_limit"]]
     twins = pairs(
         usable,
@@ -155,9 +158,9 @@ def _verdict(label: str, group: list[Row], usable: Cohort) -> PrecisionVerdict:
         label=label,
         depths=tuple(by_depth),
         safe_to=safe_to,
-        gradient_error=max(errors[deepest]),
-        least_gradient_error=min(errors[deepest]),
-        reconstruction_error=max(r["reconstruction_rel_error"] for r in by_depth[deepest]),
+        gradient_error=worst(errors[deepest]) or 0.0,
+        least_gradient_error=min((e for e in errors[deepest] if not math.isnan(e)), default=math.inf),
+        reconstruction_error=worst(r["reconstruction_rel_error"] for r in by_depth[deepest]) or 0.0,
         growth=fit_power(xs, ys),
         bend=fit_bend(xs, ys),
         time=ratio(twins, "step_time_s"),

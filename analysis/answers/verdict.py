@@ -6,24 +6,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.answers.findings import SAME_MACHINE, reverse_against_store
-from analysis.answers.recommend import Configuration
+from analysis.answers.recommend import Configuration, comparable, eligible, seeded
 from analysis.cohort import Cohort
+from analysis.faithful import LIMIT_TEXT
 from analysis.pairs import difference, ratio
+from analysis.score import Score, main_score, score_of
 from analysis.stats import Estimate, Row, group_by
 from analysis.strategies import doing
 from analysis.wording import (
     bytes_text,
     count_text,
     factor_text,
-    percent_text,
-    points_text,
     precision_label,
     ratio_text,
     width_text,
 )
-
-NEAR = 0.01
-"""How far below the best validation accuracy a configuration may be, one point, to count as near it."""
 
 WORTH = 0.95
 """Peak memory against storing above which reversing is said to save nothing."""
@@ -36,15 +33,17 @@ class Twins:
     Attributes:
         memory: ratio of peak memory, measured alike.
         time: ratio of step time on one machine.
-        accuracy: difference of test accuracy, of validation accuracy where no trial has the former.
-        metric: which of the two.
+        score: difference of the test score, of the validation score where no trial has the former.
+        metric: what the trials are judged by.
+        split: ``test`` or ``validation``.
 
     """
 
     memory: Estimate | None
     time: Estimate | None
-    accuracy: Estimate | None
-    metric: str
+    score: Estimate | None
+    metric: Score
+    split: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +52,18 @@ class Near:
 
     Attributes:
         data: the data set.
-        best: the best mean validation accuracy of any configuration.
-        needs: per strategy the configuration of the smallest peak that comes within `NEAR` of `best` with
-            gradients off by no more than `analysis.answers.recommend.GRADIENT_ERROR_LIMIT`; the smallest
-            first.
+        best: the best mean validation score of those that may be recommended.
+        metric: what they are judged by.
+        needs: per strategy the configuration of the smallest peak among those whose score is as near to
+            `best` as `Score.near` says and whose gradients are faithful (`analysis.faithful`); the smallest
+            first. One of several seeds stands before those of one.
         short: strategies that were tried, and none of whose configurations does.
 
     """
 
     data: str
     best: float
+    metric: Score
     needs: tuple[Configuration, ...]
     short: tuple[str, ...]
 
@@ -70,16 +71,19 @@ class Near:
 def twins(rows: Iterable[Row]) -> Twins:
     """Compares reversing with storing over the trials that ended ok."""
     ok = Cohort.of(rows).ended_ok()
-    # Nothing is chosen by this difference: it compares twins, whatever their accuracy.
-    column = "accuracy_test" if ok.finite("accuracy_test").any() else "accuracy_val"
+    metric = main_score(ok)
+    judged = ok.grouped(score_of).get(metric, ok[:0])
+    # Nothing is chosen by this difference: it compares twins, whatever their score.
+    column = metric.test if judged.finite(metric.test).any() else metric.val
     return Twins(
         memory=ratio(reverse_against_store(ok, same=("memory_source", "device")), "memory_peak_bytes"),
         time=ratio(
             reverse_against_store(ok.where(ok.finite("step_time_s")), same=SAME_MACHINE),
             "step_time_s",
         ),
-        accuracy=difference(reverse_against_store(ok), column),
-        metric="test" if column == "accuracy_test" else "validation",
+        score=difference(reverse_against_store(judged), column),
+        metric=metric,
+        split="test" if column == metric.test else "validation",
     )
 
 
@@ -90,21 +94,26 @@ def nearest(points: Iterable[Configuration]) -> list[Near]:
         points: configurations, as of `analysis.answers.recommend.configurations`.
 
     """
-    scored = [(c.accuracy.mean, c) for c in points]
-    groups = group_by(scored, lambda s: (s[1].rows[0]["data"] or "", s[1].rows[0]["memory_source"] or ""))
     found = []
-    for (data, _), group in sorted(groups.items()):
-        best = max(score for score, _ in group)
+    for data, group in comparable(points):
+        sound = [c for c in group if c.fidelity in ("exact", "faithful")]
+        headline = eligible(sound)
+        if not headline:
+            continue
+        top = max(headline, key=lambda c: c.merit)
         needs, short = [], []
-        tried = group_by(group, lambda s: s[1].rows[0]["strategy"] or "unknown")
-        for strategy, configurations in sorted(tried.items()):
-            near = [(c.peak_bytes, -s, c) for s, c in configurations if s >= best - NEAR and not c.unfaithful]
+        tried = group_by(group, lambda c: c.rows[0]["strategy"] or "unknown")
+        named = {c.ids for c in sound}
+        for strategy, members in sorted(tried.items()):
+            near = [c for c in members if c.ids in named and c.merit >= top.merit - c.metric.near]
             if near:
-                needs.append(min(near, key=lambda item: item[:2])[2])
+                needs.append(min(seeded(near), key=lambda c: (c.peak_bytes, -c.merit)))
             else:
                 short.append(strategy)
         needs.sort(key=lambda c: c.peak_bytes)
-        found.append(Near(data=data, best=best, needs=tuple(needs), short=tuple(short)))
+        found.append(
+            Near(data=data, best=top.score.mean, metric=top.metric, needs=tuple(needs), short=tuple(short))
+        )
     return found
 
 
@@ -116,23 +125,31 @@ def verdict(rows: Sequence[Row]) -> tuple[str, str]:
 
     """
     found = twins(rows)
-    memory, accuracy = found.memory, found.accuracy
+    memory, score, metric = found.memory, found.score, found.metric
     if memory is None:
         return "", ""
+    # Gains and losses as merits, so that one rule does for metrics of both directions.
+    ends = None if score is None or score.low is None or score.high is None else (score.low, score.high)
+    merits = sorted(map(metric.merit, ends)) if ends else None
     if memory.mean > WORTH:
         word = "Store."
-    elif accuracy is None or accuracy.low is None or accuracy.high is None or accuracy.low < -NEAR:
-        known_worse = accuracy is not None and accuracy.high is not None and accuracy.high < 0
-        word = "Store where accuracy counts." if known_worse else "Reverse where memory is short, with care."
+    elif merits is None or merits[0] < -metric.near:
+        known_worse = merits is not None and merits[1] < 0
+        word = (
+            f"Store where {metric.name} {'count' if metric.name.startswith('bits') else 'counts'}."
+            if known_worse
+            else "Reverse where memory is short, with care."
+        )
     else:
         word = "Reverse where memory is short."
     text = f"At equal settings and seed, reversing takes {ratio_text(memory)} the peak memory of storing"
     if found.time:
         text += f" and {ratio_text(found.time)} its step time"
-    if accuracy:
-        text += f", and changes {found.metric} accuracy by {points_text(accuracy)}"
-        if accuracy.low is None or accuracy.low < -NEAR:
-            text += "; a loss of a point or more is not ruled out"
+    if score:
+        text += f", and changes {found.split} {metric.name} by {metric.difference_text(score)}"
+        if merits is None or merits[0] < -metric.near:
+            loss = "a loss" if metric.better == "max" else "a rise"
+            text += f"; {loss} of {metric.near_words} or more is not ruled out"
     return word, text + "."
 
 
@@ -147,11 +164,12 @@ def near_text(near: Near) -> str:
         if first.peak_bytes > 0:
             part += f", {factor_text(other.peak_bytes / first.peak_bytes)} as much"
         parts.append(f"{part} ({_what(other)})")
-    text = f"To come within one point of the best validation accuracy on {near.data}, "
-    text += f"{percent_text(near.best)}, {'; '.join(parts)}."
+    metric = near.metric
+    text = f"To come within {metric.near_words} of the best validation {metric.name} on {near.data}, "
+    text += f"{metric.text(near.best)}, {'; '.join(parts)}."
     if near.short:
         words = " or ".join(map(doing, near.short))
-        text += f" No configuration came as near by {words} with faithful gradients."
+        text += f" No configuration came as near by {words} with gradients within {LIMIT_TEXT}."
     if len(near.needs) + len(near.short) < 2:
         text += (
             " No other strategy was tried: a study with store and reverse in space.memory.strategy says "
@@ -168,5 +186,5 @@ def _what(one: Configuration) -> str:
     row = one.rows[0]
     return (
         f"{row['model']}, depth {row['depth']}, width {width_text(row)}, {precision_label(row)}: "
-        f"{percent_text(one.accuracy.mean)}, {count_text(len(one.rows), 'seed')}"
+        f"{one.metric.text(one.score.mean)}, {count_text(len(one.rows), 'seed')}"
     )

@@ -1,4 +1,4 @@
-"""Accuracy against depth: what more layers bring, by strategy, family and width."""
+"""The score of the task against depth: what more layers bring, by strategy, family and width."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from analysis.cohort import cohort_of
 from analysis.figures.means import mean_lines, named
 from analysis.figures.series import Series, draw, traces
+from analysis.score import Score, main_score
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import base_layout, family_symbol
@@ -17,8 +18,9 @@ from analysis.wording import count_text
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyDepthInfo:
-    """Mean accuracy in percent by depth, one line per group that differs in depth and seed alone."""
+    """Mean validation score by depth, one line per group that differs in depth and seed alone."""
 
+    metric: Score
     series: tuple[Series, ...]
     depths: tuple[int, ...]
     notes: tuple[str, ...]
@@ -26,10 +28,12 @@ class AccuracyDepthInfo:
 
 def info(store: Store) -> AccuracyDepthInfo:
     """Averages seeds, keeps their intervals, and joins equal settings over depth."""
-    trials = cohort_of(store).ended_ok("accuracy_val", "depth")
+    everything = cohort_of(store)
+    metric = main_score(everything)
+    trials = everything.ended_ok(metric.val, "depth")
     depths = tuple(sorted({r["depth"] for r in trials}))
     if len(depths) < 2:
-        return AccuracyDepthInfo(series=(), depths=depths, notes=())
+        return AccuracyDepthInfo(metric=metric, series=(), depths=depths, notes=())
     series = []
     looks = sorted(trials.by("strategy", "family").items(), key=lambda item: named(item[0]))
     for number, (key, look) in enumerate(looks):
@@ -40,12 +44,12 @@ def info(store: Store) -> AccuracyDepthInfo:
         series.append(
             Series(
                 name=f"{strategy} · {family}",
-                lines=mean_lines(look, "depth", places, y="accuracy_val", scale=100),
+                lines=mean_lines(look, "depth", places, y=metric.val, scale=metric.scale),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),
                 role="mean",
-                column="accuracy_val",
-                scale=100,
+                column=metric.val,
+                scale=metric.scale,
                 mode="lines+markers",
                 opacity=0.8,
                 keys=(("strategy", strategy), ("family", family)),
@@ -56,6 +60,7 @@ def info(store: Store) -> AccuracyDepthInfo:
         "lines join trials that differ in depth and seed alone. Depths stand at equal distances.",
     )
     return AccuracyDepthInfo(
+        metric=metric,
         series=tuple(series),
         depths=depths,
         notes=notes,
@@ -66,11 +71,11 @@ def figure(info: AccuracyDepthInfo) -> go.Figure | None:
     """Draws it; None with fewer than two depths."""
     if not info.series:
         return None
-    layout = base_layout(title="Accuracy against depth", x="depth / layers", y="validation accuracy / %")
+    layout = base_layout(title=f"{info.metric.title} against depth", x="depth / layers", y=info.metric.axis)
     layout.xaxis.update(
         tickmode="array",
         tickvals=list(range(len(info.depths))),
         ticktext=[str(depth) for depth in info.depths],
         range=[-0.5, len(info.depths) - 0.5],
     )
-    return draw(traces(info.series, x="at this depth", y="<b>%{y:.2f} %</b> validation accuracy"), layout)
+    return draw(traces(info.series, x="at this depth", y=info.metric.hover), layout)

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from analysis.answers.importance import importance, numeric_settings
 from analysis.figures.search_history import searched
 from analysis.figures.series import describe
+from analysis.score import Score, main_score
 from analysis.stats import finite, sample
 from analysis.store.store import Store
 from analysis.theme import base_layout, safe
@@ -37,10 +38,10 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedTrial:
-    """A trial: its values of the two settings, its validation accuracy in percent, and who it is."""
+    """A trial: its values of the two settings, its validation score as drawn, and who it is."""
 
     values: tuple[float, float]
-    accuracy: float
+    score: float
     trial_id: str
     text: str
 
@@ -50,12 +51,14 @@ class ContourInfo:
     """Trials of a search over two settings.
 
     Attributes:
+        metric: what the trials are judged by.
         axes: the two settings of the largest PED-ANOVA importance that are numbers; empty without them.
         places: the trials.
         notes: how it is to be read.
 
     """
 
+    metric: Score
     axes: tuple[Scale, ...]
     places: tuple[PlacedTrial, ...]
     notes: tuple[str, ...]
@@ -63,17 +66,18 @@ class ContourInfo:
 
 def info(store: Store) -> ContourInfo:
     """Collects the trials that a search proposed and that ended ok."""
-    rows = [r for r in searched(store.rows("trials")) if r["outcome"] == "ok" and finite(r["accuracy_val"])]
-    found = importance(rows, "accuracy_val")
+    metric = main_score(store.rows("trials"))
+    rows = [r for r in searched(store.rows("trials")) if r["outcome"] == "ok" and finite(r[metric.val])]
+    found = importance(rows, metric.val, direction="maximize" if metric.better == "max" else "minimize")
     settings = numeric_settings(rows)
     paths = [p for p in found.settings if p in settings][:2] if found else []
     if len(paths) < 2:
-        return ContourInfo(axes=(), places=(), notes=())
+        return ContourInfo(metric=metric, axes=(), places=(), notes=())
     first, second = (settings[p] for p in paths)
     places = tuple(
         PlacedTrial(
             values=(first[row["trial_id"]], second[row["trial_id"]]),
-            accuracy=100 * row["accuracy_val"],
+            score=metric.scale * row[metric.val],
             trial_id=row["trial_id"],
             text=describe([row]),
         )
@@ -85,7 +89,7 @@ def info(store: Store) -> ContourInfo:
         "Other settings vary too. Filters do not change the shade.",
     )
     axes = tuple(_scale(path, [p.values[i] for p in places]) for i, path in enumerate(paths))
-    return ContourInfo(axes=axes, places=places, notes=notes)
+    return ContourInfo(metric=metric, axes=axes, places=places, notes=notes)
 
 
 def figure(info: ContourInfo) -> go.Figure | None:
@@ -94,7 +98,7 @@ def figure(info: ContourInfo) -> go.Figure | None:
         return None
     x, y = info.axes
     layout = base_layout(
-        title="Validation accuracy over two settings",
+        title=f"Validation {info.metric.name} over two settings",
         x=f"{safe(x.path)} / as set",
         y=f"{safe(y.path)} / as set",
     )
@@ -103,9 +107,10 @@ def figure(info: ContourInfo) -> go.Figure | None:
     fixed = {"role": "fixed", "column": "", "scale": 1.0, "keys": []}
     colors: dict[str, Any] = {
         "colorscale": "Viridis",
-        "colorbar": {"title": {"text": "accuracy / %"}, "len": 0.9},
+        "reversescale": info.metric.better == "min",
+        "colorbar": {"title": {"text": info.metric.axis.removeprefix("validation ")}, "len": 0.9},
     }
-    values = [p.accuracy for p in info.places]
+    values = [p.score for p in info.places]
     ends = {"zmin": min(values), "zmax": max(values)}
     ground = go.Contour(
         x=sides[0], y=sides[1], z=shade, **colors, **ends, ncontours=14, line={"width": 0.4},
@@ -115,10 +120,11 @@ def figure(info: ContourInfo) -> go.Figure | None:
         x=[p.values[0] for p in info.places], y=[p.values[1] for p in info.places], mode="markers",
         name="trials",
         customdata=[p.trial_id for p in info.places], text=[p.text for p in info.places], showlegend=False,
-        hovertemplate=f"<b>%{{marker.color:.2f}} %</b><br>{safe(x.path)} %{{x:.4g}}<br>"
+        hovertemplate=f"{info.metric.hover.replace('%{y', '%{marker.color')}<br>{safe(x.path)} %{{x:.4g}}<br>"
         f"{safe(y.path)} %{{y:.4g}}<br>%{{text}}<extra></extra>",
         marker={
-            "color": values, "colorscale": "Viridis", "cmin": min(values), "cmax": max(values), "size": 9,
+            "color": values, "colorscale": "Viridis", "reversescale": info.metric.better == "min",
+            "cmin": min(values), "cmax": max(values), "size": 9,
             "line": {"width": 1.2, "color": "white"},
         },
         meta={"role": "trials", "column": "", "scale": 1.0, "keys": []},
@@ -132,19 +138,19 @@ def _scale(path: str, values: list[float]) -> Scale:
 
 
 def _shade(info: ContourInfo) -> tuple[list[list[float]], list[list[float]]]:
-    """Positions along both sides, and the accuracy on that grid as seen from the nearest trials."""
+    """Positions along both sides, and the score on that grid as seen from the nearest trials."""
     places = np.array([[_scaled(p.values[i], axis) for i, axis in enumerate(info.axes)] for p in info.places])
     low, high = places.min(0), places.max(0)
     span = np.where(high > low, high - low, 1.0)
     places = (places - low) / span
-    accuracies = np.array([p.accuracy for p in info.places])
+    scores = np.array([p.score for p in info.places])
     steps = np.linspace(0, 1, CELLS)
     shade = []
     for y in steps:
         distances = np.hypot(steps[:, None] - places[:, 0], y - places[:, 1])
         nearest = np.argsort(distances, axis=1)[:, :NEIGHBORS]
         weights = 1 / np.maximum(np.take_along_axis(distances, nearest, axis=1), 1e-6)
-        shade.append((weights * accuracies[nearest]).sum(1) / weights.sum(1))
+        shade.append((weights * scores[nearest]).sum(1) / weights.sum(1))
     sides = []
     for i, axis in enumerate(info.axes):
         values = low[i] + steps * span[i]

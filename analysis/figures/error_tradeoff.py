@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import GRADIENT_ERROR_LIMIT
 from analysis.cohort import cohort_of
+from analysis.faithful import GRADIENT_LIMIT, LIMIT_TEXT
 from analysis.figures.error_depth import set_error_axis, zero_place
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
@@ -87,7 +87,7 @@ def info(store: Store) -> ErrorTradeoffInfo:
     notes = [
         f"{count_text(len(probed), 'trial')} that rebuild activations, and {len(exact):,} that rebuild "
         "nothing, whose gradients are exact by definition: they lie below the dashed line, with errors of "
-        f"exactly zero. Above {GRADIENT_ERROR_LIMIT:g} a recommendation carries a caution."
+        f"exactly zero. Above {GRADIENT_LIMIT:g} ({LIMIT_TEXT}, the dotted line) gradients are not safe."
     ]
     if left_out:
         notes.append(f"{count_text(left_out, 'trial')} not drawn: reversed, but without a finite error.")
@@ -121,6 +121,10 @@ def figure(info: ErrorTradeoffInfo) -> go.Figure | None:
             trace.meta = {**trace.meta, "better": "down"}
             trace.line.shape = "hv"
     result = draw([*legend_entries(info.series, role="trials"), *drawn], layout)
+    result.add_shape(
+        type="line", xref="paper", x0=0, x1=1, y0=GRADIENT_LIMIT, y1=GRADIENT_LIMIT,
+        line={"dash": "dot", "width": 1.2, "color": NEUTRAL}, layer="below",
+    )  # fmt: skip
     set_error_axis(result, "yaxis", [p.y for one in info.series for p in one.points], info.floor)
     return result
 

@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 
 from analysis.answers.importance import Direction, Importance, importance
 from analysis.figures.search_history import searched
+from analysis.score import main_score
 from analysis.stats import finite
 from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, safe
 from analysis.wording import count_text
 
 MOST_SETTINGS = 8
-_RESULTS: tuple[tuple[str, Direction, str], ...] = (
-    ("accuracy_val", "maximize", "validation accuracy"),
+_COSTS: tuple[tuple[str, Direction, str], ...] = (
     ("memory_peak_bytes", "minimize", "peak memory"),
     ("reconstruction_rel_error", "minimize", "reconstruction error"),
 )
@@ -34,7 +34,9 @@ def info(store: Store) -> ImportanceInfo:
     """Computes them over the trials that a search proposed, where there are enough."""
     rows = [r for r in searched(store.rows("trials")) if r["outcome"] == "ok"]
     results = []
-    for column, direction, name in _RESULTS:
+    metric = main_score(store.rows("trials"))
+    better: Direction = "maximize" if metric.better == "max" else "minimize"
+    for column, direction, name in ((metric.val, better, f"validation {metric.name}"), *_COSTS):
         found = importance([r for r in rows if finite(r[column])], column, direction=direction)
         if found is not None:
             results.append((name, found))

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.pareto import pareto_mask
+from analysis.score import main_score
 from analysis.stats import Row, finite, group_by, sample
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
@@ -68,17 +69,20 @@ _SCALES = (
 
 
 def info(store: Store) -> ParallelInfo:
-    """Collects the trials that ended ok with an accuracy and a peak of memory."""
+    """Collects the trials that ended ok with a score and a peak of memory."""
+    metric = main_score(store.rows("trials"))
     rows = [
         r
         for r in store.rows("trials")
-        if r["outcome"] == "ok" and finite(r["accuracy_val"]) and finite(r["memory_peak_bytes"])
+        if r["outcome"] == "ok" and finite(r[metric.val]) and finite(r["memory_peak_bytes"])
     ]
-    last = _Scale(column="accuracy_val", title="validation<br>accuracy %", scale=100)
+    last = _Scale(
+        column=metric.val, title=f"validation<br>{metric.name} {metric.unit}".rstrip(), scale=metric.scale
+    )
     placed = [(axis, places) for s in (*_SCALES, last) if (made := _axis(s, rows)) for axis, places in [made]]
     if not any(axis.column == last.column for axis, _ in placed) or len(placed) < 3:
         return ParallelInfo(axes=(), series=(), shown=0, trials=len(rows), notes=())
-    mask = pareto_mask([(r["accuracy_val"], r["memory_peak_bytes"]) for r in rows], ("max", "min"))
+    mask = pareto_mask([(r[metric.val], r["memory_peak_bytes"]) for r in rows], (metric.better, "min"))
     front = [r for r, on in zip(rows, mask, strict=True) if on]
     on_front = {r["trial_id"] for r in front}
     chosen = front[:MAX_LINES] + sample(
@@ -102,7 +106,7 @@ def info(store: Store) -> ParallelInfo:
         f"All {count_text(len(rows), 'trial')} that ended ok"
         if len(chosen) == len(rows)
         else f"{len(chosen)} of {count_text(len(rows), 'trial')} that ended ok: those on the front of "
-        "accuracy and peak memory, and a sample spread evenly over the rest"
+        f"{metric.name} and peak memory, and a sample spread evenly over the rest"
     )
     notes = (
         f"{which}. A line breaks where a trial has no value, as a gradient error where nothing is rebuilt.",

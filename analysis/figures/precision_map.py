@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from analysis.score import main_score
 from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
 from analysis.theme import axis_style, base_layout, safe
@@ -24,6 +25,7 @@ class HeatMap:
         title: what it is, with its unit.
         log: colors follow the logarithm; exactly zero takes the color of the smallest positive value.
         scale: factor on the values.
+        lower: lower values are better, so that the colors run the other way.
         medians: rows of cells, None where no trial has a value.
         ids: trial ids behind each cell.
 
@@ -33,6 +35,7 @@ class HeatMap:
     title: str
     log: bool
     scale: float
+    lower: bool
     medians: tuple[tuple[float | None, ...], ...]
     ids: tuple[tuple[tuple[str, ...], ...], ...]
 
@@ -50,9 +53,10 @@ class PrecisionMapInfo:
 def info(store: Store) -> PrecisionMapInfo:
     """Collects the trials that ended ok, by precision and depth."""
     rows = [r for r in store.rows("trials") if r["outcome"] == "ok" and finite(r["depth"])]
+    metric = main_score(rows)
     wanted = (
         ("gradient_rel_error", "gradient error of reversing / relative", True, 1.0),
-        ("accuracy_val", "validation accuracy / %", False, 100.0),
+        (metric.val, metric.axis, False, metric.scale),
     )
     rows = [r for r in rows if any(finite(r[column]) for column, *_ in wanted)]
     precisions = sorted({precision_label(r) for r in rows}, key=precision_rank)
@@ -70,6 +74,7 @@ def info(store: Store) -> PrecisionMapInfo:
                     title=title,
                     log=log,
                     scale=scale,
+                    lower=column == metric.val and metric.better == "min",
                     medians=tuple(tuple(_median(cell, column, scale) for cell in line) for line in grid),
                     ids=tuple(tuple(tuple(r["trial_id"] for r in cell) for cell in line) for line in grid),
                 )
@@ -161,7 +166,7 @@ def _heatmap(
         "<br>depth %{x} · %{y}<extra></extra>",
         hovertext=[[count_text(len(ids), "trial") for ids in line] for line in panel.ids],
         colorscale="Cividis",
-        reversescale=panel.log,
+        reversescale=panel.log or panel.lower,
         hoverongaps=False,
         xgap=2,
         ygap=2,
@@ -180,7 +185,7 @@ def _cell_text(value: float | None, panel: HeatMap) -> str:
     if value is None:
         return ""
     if not panel.log:
-        return f"{value:.1f}"
+        return f"{value:.1f}" if panel.scale == 100 else f"{value:.3f}"
     if value == 0:
         return "0"
     mantissa, _, exponent = f"{value:.0e}".partition("e")

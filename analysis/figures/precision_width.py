@@ -1,4 +1,4 @@
-"""Accuracy by precision and width: lines join trials that differ in width and seed alone."""
+"""The score of the task by precision and width: lines join trials that differ in width and seed alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from analysis.cohort import cohort_of
 from analysis.figures.means import mean_lines
 from analysis.figures.series import Series, draw, traces
+from analysis.score import Score, main_score
 from analysis.store.store import Store
 from analysis.theme import base_layout, family_symbol, precision_look
 from analysis.wording import count_text, precision_label
@@ -16,8 +17,9 @@ from analysis.wording import count_text, precision_label
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionWidthInfo:
-    """Mean accuracy in percent by width, one line per comparable group; `widths` are the ticks."""
+    """Mean validation score by width, one line per comparable group; `widths` are the ticks."""
 
+    metric: Score
     series: tuple[Series, ...]
     widths: tuple[float, ...]
     notes: tuple[str, ...]
@@ -25,7 +27,9 @@ class PrecisionWidthInfo:
 
 def info(store: Store) -> PrecisionWidthInfo:
     """Averages seeds, keeps their intervals, and joins equal settings over width."""
-    rows = cohort_of(store).ended_ok("accuracy_val", "width")
+    everything = cohort_of(store)
+    metric = main_score(everything)
+    rows = everything.ended_ok(metric.val, "width")
     widths = sorted({r["width"] for r in rows})
     labels = sorted({precision_label(r) for r in rows})
     series = []
@@ -38,13 +42,13 @@ def info(store: Store) -> PrecisionWidthInfo:
         series.append(
             Series(
                 name=f"{label} · {family}",
-                lines=mean_lines(look, "width", places, y="accuracy_val", scale=100),
+                lines=mean_lines(look, "width", places, y=metric.val, scale=metric.scale),
                 color=look_of["color"],
                 symbol=family_symbol(family),
                 dash=look_of["dash"],
                 role="mean",
-                column="accuracy_val",
-                scale=100,
+                column=metric.val,
+                scale=metric.scale,
                 mode="lines+markers",
                 opacity=0.85,
                 keys=(("precision", label), ("family", family)),
@@ -57,6 +61,7 @@ def info(store: Store) -> PrecisionWidthInfo:
             "lines join trials that differ in width and seed alone."
         )
     return PrecisionWidthInfo(
+        metric=metric,
         series=tuple(series),
         widths=tuple(widths),
         notes=tuple(notes),
@@ -68,9 +73,9 @@ def figure(info: PrecisionWidthInfo) -> go.Figure | None:
     if not info.series:
         return None
     layout = base_layout(
-        title="Accuracy by precision and width",
+        title=f"{info.metric.title} by precision and width",
         x="width / multiple of the preset's channels",
-        y="validation accuracy / %",
+        y=info.metric.axis,
     )
     layout.xaxis.update(
         tickmode="array",
@@ -78,4 +83,4 @@ def figure(info: PrecisionWidthInfo) -> go.Figure | None:
         ticktext=[f"{width:g}" for width in info.widths],
         range=[-0.5, len(info.widths) - 0.5],
     )
-    return draw(traces(info.series, x="at this width", y="<b>%{y:.2f} %</b> validation accuracy"), layout)
+    return draw(traces(info.series, x="at this width", y=info.metric.hover), layout)

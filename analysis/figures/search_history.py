@@ -7,25 +7,28 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from analysis.figures.series import Point, Series, describe, draw, traces
+from analysis.score import Score, main_score
 from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL
 from analysis.theme import INK, OUTCOME_COLORS, base_layout, count_axis
-from analysis.wording import count_text, percent_text
+from analysis.wording import count_text
 
 _SYMBOLS = {"ok": "circle", "pruned": "triangle-down-open"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchHistoryInfo:
-    """Points of (number in the search, validation accuracy in percent) by outcome, and the best so far.
+    """Points of (number in the search, validation score) by outcome, and the best so far.
 
     Attributes:
-        proposed: trials that a sampler proposed, in the order they began; those without an accuracy count.
+        metric: what the trials are judged by.
+        proposed: trials that a sampler proposed, in the order they began; those without a score count.
         best: trial id of the best, None if none ended ok.
 
     """
 
+    metric: Score
     series: tuple[Series, ...]
     proposed: int
     best: str | None
@@ -46,11 +49,12 @@ def info(store: Store) -> SearchHistoryInfo:
     numbers: dict[str, int] = {}
     for group in group_by(rows, lambda r: r["study"]).values():
         numbers.update({r["trial_id"]: i for i, r in enumerate(group, start=1)})
-    drawn = [r for r in rows if finite(r["accuracy_val"])]
+    metric = main_score(rows)
+    drawn = [r for r in rows if finite(r[metric.val])]
     series = [
         Series(
             name=outcome,
-            lines=(tuple(_point(r, numbers) for r in group),),
+            lines=(tuple(_point(r, numbers, metric) for r in group),),
             color=OUTCOME_COLORS.get(outcome, NEUTRAL),
             symbol=_SYMBOLS.get(outcome, "x-thin-open"),
             role="trials",
@@ -64,11 +68,11 @@ def info(store: Store) -> SearchHistoryInfo:
     for group in group_by(ok, lambda r: r["study"]).values():
         best, line = group[0], []
         for row in group:
-            best = max(best, row, key=lambda r: r["accuracy_val"])
+            best = max(best, row, key=lambda r: metric.merit(r[metric.val]))
             line.append(
                 Point(
                     x=numbers[row["trial_id"]],
-                    y=100 * best["accuracy_val"],
+                    y=metric.scale * best[metric.val],
                     ids=(best["trial_id"],),
                     text="best so far: " + describe([best]),
                 )
@@ -80,25 +84,24 @@ def info(store: Store) -> SearchHistoryInfo:
                 name="best so far", lines=tuple(steps), color=INK, role="trials", mode="lines", opacity=0.7
             )
         )
-    winner = max(ok, key=lambda r: r["accuracy_val"]) if ok else None
+    winner = max(ok, key=lambda r: metric.merit(r[metric.val])) if ok else None
     return SearchHistoryInfo(
+        metric=metric,
         series=tuple(series),
         proposed=len(rows),
         best=winner["trial_id"] if winner else None,
-        notes=_notes(rows, drawn, winner, numbers),
+        notes=_notes(rows, drawn, winner, metric, numbers),
     )
 
 
 def figure(info: SearchHistoryInfo) -> go.Figure | None:
-    """Draws it; None if no sampler proposed a trial that reached an accuracy."""
+    """Draws it; None if no sampler proposed a trial that reached a score."""
     if not info.series:
         return None
-    layout = base_layout(
-        title="Course of the search", x="trial / number in the search", y="validation accuracy / %"
-    )
+    layout = base_layout(title="Course of the search", x="trial / number in the search", y=info.metric.axis)
     highest = max(p.x for one in info.series for p in one.points if not isinstance(p.x, str))
     layout.xaxis.update(count_axis(highest))
-    result = draw(traces(info.series, x="trial %{x} of the search", y="<b>%{y:.2f} %</b>"), layout)
+    result = draw(traces(info.series, x="trial %{x} of the search", y=info.metric.hover), layout)
     for trace in result.data:
         if trace.mode == "lines":
             trace.line.shape = "hv"
@@ -106,25 +109,27 @@ def figure(info: SearchHistoryInfo) -> go.Figure | None:
     return result
 
 
-def _point(row: Row, numbers: dict[str, int]) -> Point:
+def _point(row: Row, numbers: dict[str, int], metric: Score) -> Point:
     return Point(
         x=numbers[row["trial_id"]],
-        y=100 * row["accuracy_val"],
+        y=metric.scale * row[metric.val],
         ids=(row["trial_id"],),
         text=describe([row]),
     )
 
 
-def _notes(rows: list[Row], drawn: list[Row], best: Row | None, numbers: dict[str, int]) -> tuple[str, ...]:
+def _notes(
+    rows: list[Row], drawn: list[Row], best: Row | None, metric: Score, numbers: dict[str, int]
+) -> tuple[str, ...]:
     if not drawn:
         return ()
     samplers = sorted({str(r["origin"]) for r in rows})
     notes = [f"{count_text(len(rows), 'trial')} proposed by {', '.join(samplers)}."]
     if best is not None:
         notes.append(
-            f"The best, trial {numbers[best['trial_id']]}, reached {percent_text(best['accuracy_val'])} "
+            f"The best, trial {numbers[best['trial_id']]}, reached {metric.text(best[metric.val])} "
             "in validation."
         )
     if len(rows) > len(drawn):
-        notes.append(f"{count_text(len(rows) - len(drawn), 'trial')} without an accuracy not drawn.")
+        notes.append(f"{count_text(len(rows) - len(drawn), 'trial')} without a score not drawn.")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Accuracy against peak memory: one point per configuration, the Pareto front drawn, the rest muted."""
+"""The task's score against peak memory: a point per configuration, the Pareto front drawn, the rest muted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.answers.recommend import configurations_of
+from analysis.answers.recommend import comparable, configurations_of
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
-from analysis.stats import Row, group_by
+from analysis.score import Score, main_score
+from analysis.stats import group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks
@@ -18,15 +19,17 @@ from analysis.wording import MB, count_text
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffInfo:
-    """Configurations as (peak memory in MB, accuracy in percent), and which of them no other beats.
+    """Configurations as (peak memory in MB, validation score), and which of them no other beats.
 
     Attributes:
+        metric: what the trials are judged by; those of other tasks are left out.
         series: the points by strategy and family, then the front.
         on_front: trial ids of every configuration on a front.
         left_out: trials that cannot be drawn, as they did not end ok or lack a finite value.
 
     """
 
+    metric: Score
     series: tuple[Series, ...]
     on_front: frozenset[str]
     left_out: int
@@ -36,32 +39,30 @@ class TradeoffInfo:
 def info(store: Store) -> TradeoffInfo:
     """Collects the configurations of a store; seeds are averaged, and their interval kept."""
     rows = store.rows("trials")
-    points = configurations_of(store)
-
-    def comparable(row: Row) -> tuple[str, str]:
-        return row["data"] or "", row["memory_source"] or ""
-
+    metric = main_score(rows)
+    points = [c for c in configurations_of(store) if c.metric is metric]
     fronts, on_front = [], set()
-    for _, group in sorted(group_by(points, lambda c: comparable(c.rows[0])).items()):
-        mask = pareto_mask([(c.accuracy.mean, c.peak_bytes) for c in group], ("max", "min"))
+    for _, group in comparable(points):
+        mask = pareto_mask([(c.merit, c.peak_bytes) for c in group], ("max", "min"))
         front = sorted(
-            (c for c, on in zip(group, mask, strict=True) if on),
-            key=lambda c: (c.peak_bytes, c.accuracy.mean),
+            (c for c, on in zip(group, mask, strict=True) if on), key=lambda c: (c.peak_bytes, c.merit)
         )
         on_front |= {i for c in front for i in c.ids}
-        fronts.append(tuple(Point(x=c.peak_bytes / MB, y=100 * c.accuracy.mean, ids=c.ids) for c in front))
+        fronts.append(
+            tuple(Point(x=c.peak_bytes / MB, y=metric.scale * c.score.mean, ids=c.ids) for c in front)
+        )
     series = []
     looks = group_by(points, lambda c: (c.rows[0]["strategy"] or "", c.rows[0]["family"] or ""))
     for (strategy, family), group in sorted(looks.items()):
         marks = []
         for c in group:
-            low, high = c.accuracy.low, c.accuracy.high
+            low, high = c.score.low, c.score.high
             marks.append(
                 Point(
                     x=c.peak_bytes / MB,
-                    y=100 * c.accuracy.mean,
-                    low=None if low is None else 100 * low,
-                    high=None if high is None else 100 * high,
+                    y=metric.scale * c.score.mean,
+                    low=None if low is None else metric.scale * low,
+                    high=None if high is None else metric.scale * high,
                     ids=c.ids,
                     text=describe(c.rows),
                 )
@@ -73,8 +74,8 @@ def info(store: Store) -> TradeoffInfo:
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),
                 role="mean",
-                column="accuracy_val",
-                scale=100,
+                column=metric.val,
+                scale=metric.scale,
                 size=9,
                 keys=(("strategy", strategy), ("family", family)),
             )
@@ -92,9 +93,10 @@ def info(store: Store) -> TradeoffInfo:
     left_out = len(rows) - used
     if left_out:
         notes.append(
-            f"{count_text(left_out, 'trial')} not drawn: not ended ok, or without accuracy or memory."
+            f"{count_text(left_out, 'trial')} not drawn: not ended ok, or without {metric.name} or memory."
         )
     return TradeoffInfo(
+        metric=metric,
         series=tuple(series),
         on_front=frozenset(on_front),
         left_out=left_out,
@@ -107,15 +109,15 @@ def figure(info: TradeoffInfo) -> go.Figure | None:
     if not any(one.points for one in info.series):
         return None
     layout = base_layout(
-        title="Accuracy against peak memory",
+        title=f"{info.metric.title} against peak memory",
         x="peak memory of a training step / MB",
-        y="validation accuracy / %",
+        y=info.metric.axis,
         height=480,
     )
     layout.xaxis.type = "log"
     layout.xaxis.update(log_ticks(p.x for one in info.series for p in one.points if not isinstance(p.x, str)))
     layout.dragmode = "select"
-    drawn = traces(info.series, x="%{x:.3g} MB peak", y="<b>%{y:.2f} %</b> validation accuracy")
+    drawn = traces(info.series, x="%{x:.3g} MB peak", y=info.metric.hover)
     for trace in drawn:
         if trace.meta["role"] == "mean":
             trace.marker.opacity = [
@@ -124,5 +126,6 @@ def figure(info: TradeoffInfo) -> go.Figure | None:
             trace.meta = {**trace.meta, "front": True}
             trace.showlegend = False
         else:
+            trace.meta = {**trace.meta, "better": "up" if info.metric.better == "max" else "down"}
             trace.line.shape = "hv"  # what a budget buys, up to the next point
     return draw([*legend_entries(info.series, role="mean"), *drawn], layout)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from analysis.score import LOSS, Score
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A figure's place in the report: its heading, what it shows, and what would fill it if it is empty."""
+    """A figure's place in the report: its heading, what it shows, and what would fill it if it is empty.
+
+    Texts name the metric of the task in braces: ``{score}``, ``{a score}``, ``{Score}``, and ``{Up}``, which
+    way is better.
+    """
 
     figure: str
     heading: str
@@ -24,16 +30,16 @@ class Chapter:
     panels: tuple[Panel, ...]
 
 
-SECTIONS = (
+_SECTIONS = (
     Chapter(
         anchor="tradeoff",
         heading="Trade-off",
         panels=(
             Panel(
                 figure="tradeoff",
-                heading="Accuracy against peak memory",
-                lead="Up and to the left is better. Drag over points to select them everywhere.",
-                if_empty="No trial here ended ok with an accuracy and a measured peak of memory. A study on "
+                heading="{Score} against peak memory",
+                lead="{Up} and to the left is better. Drag over points to select them everywhere.",
+                if_empty="No trial here ended ok with {a score} and a measured peak of memory. A study on "
                 "real images fills this: revstudy run quickstart.",
             ),
             Panel(
@@ -48,7 +54,7 @@ SECTIONS = (
                 heading="Trials over parallel axes",
                 lead="One line per trial, from its settings to what they cost and gain. Drag along an axis "
                 "to select the trials that pass there.",
-                if_empty="It takes trials that ended ok with an accuracy and a peak of memory, and that "
+                if_empty="It takes trials that ended ok with {a score} and a peak of memory, and that "
                 "differ in at least three of these: a study with several depths, widths or precisions in "
                 "space fills this.",
             ),
@@ -68,9 +74,9 @@ SECTIONS = (
             ),
             Panel(
                 figure="accuracy_depth",
-                heading="Accuracy against depth",
+                heading="{Score} against depth",
                 lead="Whether the layers that reversing makes affordable are worth having.",
-                if_empty="It takes trials of two depths or more that ended ok with an accuracy. A study with "
+                if_empty="It takes trials of two depths or more that ended ok with {a score}. A study with "
                 "several values in space.model.depth fills this.",
             ),
             Panel(
@@ -110,9 +116,9 @@ SECTIONS = (
             ),
             Panel(
                 figure="precision_width",
-                heading="Accuracy by precision and width",
-                lead="What coarser arithmetic costs in accuracy, at each width.",
-                if_empty="No trial here ended ok with an accuracy. A study with several values in "
+                heading="{Score} by precision and width",
+                lead="What coarser arithmetic costs in {score}, at each width.",
+                if_empty="No trial here ended ok with {a score}. A study with several values in "
                 "space.precision.compute and space.model.width fills this.",
             ),
             Panel(
@@ -156,7 +162,7 @@ SECTIONS = (
         panels=(
             Panel(
                 figure="curves",
-                heading="Loss and accuracy by epoch",
+                heading="Loss and {score} by epoch",
                 lead="One line per trial, failed ones as far as they came.",
                 if_empty="No trial here finished an epoch.",
             ),
@@ -182,7 +188,7 @@ SECTIONS = (
             ),
             Panel(
                 figure="contour",
-                heading="Accuracy over two settings",
+                heading="{Score} over two settings",
                 lead="Where the search found good ground, and where it hardly looked.",
                 if_empty="It takes ten trials that a sampler proposed and that ended ok, and two numeric "
                 "settings that vary among them. A study with a search step of method optuna over, say, "
@@ -203,3 +209,30 @@ SECTIONS = (
         ),
     ),
 )
+
+
+def sections(metric: Score) -> tuple[Chapter, ...]:
+    """The parts of the report of trials that are judged by a metric."""
+    article = "an" if metric.name[0] in "aeiou" else "a" if metric is LOSS else "a value of"
+    words = {
+        "{score}": metric.name,
+        "{a score}": f"{article} {metric.name}",
+        "{Score}": metric.title,
+        "{Up}": "Up" if metric.better == "max" else "Down",
+    }
+
+    def told(text: str) -> str:
+        for word, name in words.items():
+            text = text.replace(word, name)
+        return text
+
+    return tuple(
+        replace(
+            chapter,
+            panels=tuple(
+                replace(p, heading=told(p.heading), lead=told(p.lead), if_empty=told(p.if_empty))
+                for p in chapter.panels
+            ),
+        )
+        for chapter in _SECTIONS
+    )

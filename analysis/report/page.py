@@ -18,15 +18,17 @@ from analysis.answers.compare_text import compare_studies
 from analysis.answers.findings import findings
 from analysis.answers.precision import precision_answer, precision_verdicts
 from analysis.answers.recommend import configurations_of, recommend
-from analysis.answers.recommendation_text import answer, enough
+from analysis.answers.recommendation_text import answer, enough, none_faithful
 from analysis.answers.verdict import near_text, nearest, verdict
 from analysis.claims.judge import NOT_MEASURED, judge, measured_text
 from analysis.cohort import cohort_of
 from analysis.errors import AnalysisError
+from analysis.faithful import LIMIT_TEXT
 from analysis.figures import FIGURES
 from analysis.figures.series import describe
-from analysis.report.layout import SECTIONS
+from analysis.report.layout import sections
 from analysis.report.payload import TEMPLATES, columns, embeddable, hashed, inline, json_for_html, settings
+from analysis.score import main_score
 from analysis.stats import Row, finite
 from analysis.store.store import Store, open_store
 from analysis.wording import count_text, seconds_text
@@ -34,7 +36,7 @@ from analysis.wording import count_text, seconds_text
 _FILTERS = ("study", "data", "family", "model", "strategy", "precision", "depth", "width", "outcome", "seed")
 _TABLE = (
     *("trial_id", "outcome", "model", "depth", "width", "strategy", "precision", "seed"),
-    *("accuracy_test", "accuracy_val", "memory_peak_bytes", "memory_activation_bytes", "step_time_s"),
+    *("score_test", "score_val", "memory_peak_bytes", "memory_activation_bytes", "step_time_s"),
     *("reconstruction_rel_error", "gradient_rel_error"),
 )
 
@@ -97,6 +99,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
     rows = store.rows("trials")
     position = {row["trial_id"]: index for index, row in enumerate(rows)}
     picks = recommend(trials, points=configurations_of(store))
+    metric = main_score(rows)
     common = {describe([row]): index for index, row in enumerate(rows)}
     documents = settings(trials)
     shown = rows if documents is None else [{**row, "config_json": None} for row in rows]
@@ -105,7 +108,8 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         "settings": documents,
         "n": len(rows),
         "filters": _FILTERS,
-        "table": _TABLE,
+        "table": [name.replace("score_", f"{metric.stem}_") for name in _TABLE],
+        "titles": {metric.test: f"test {metric.name}", metric.val: f"validation {metric.name}"},
         "refresh_s": refresh_s,
     }
     data = json_for_html(payload)
@@ -128,12 +132,15 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         verdict=verdict(trials),
         nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
         answer=[answer(r, position) for r in picks],
+        unfaithful=none_faithful(configurations_of(store)),
+        limit=LIMIT_TEXT,
+        metric=metric,
         enough=enough(picks, rows),
         left_out=_left_out(rows),
         several_data=len({r["data"] for r in rows}) > 1,
         comparisons=compare_studies(store) if store.study is None else [],
         findings=[tuple(text.split(": ", 1)) for text in findings(store)],
-        sections=SECTIONS,
+        sections=sections(metric),
         precision=precision_answer(trials) if precision_verdicts(trials) else "",
         claims=[
             {

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from analysis.claims.judge import counts, judge
+from analysis.faithful import LIMIT_TEXT, is_faithful
 from benchmarks.findings.rows import Rows, error_text
 from benchmarks.results_file import table
-
-SAFE_DEG = 1.0
-"""Largest angle between gradients that the test of the paper's code allows."""
 
 
 def precision(rows: Rows) -> list[str]:
@@ -34,7 +32,7 @@ def precision(rows: Rows) -> list[str]:
             error_text(r["rebuilt"]),
             error_text(r["gradient"]),
             error_text(r["angle"]),
-            "yes" if r["angle"] < SAFE_DEG else "no",
+            "yes" if is_faithful(r["gradient"]) else "no",
             str(r["n"]),
         ]
         for r in found
@@ -42,10 +40,13 @@ def precision(rows: Rows) -> list[str]:
     safe: dict[str, list[bool]] = {}
     for r in found:
         name = f"{r['compute']} arithmetic on {r['stream']} streams, {r['coupling']} coupling"
-        safe.setdefault(name, []).append(r["angle"] < SAFE_DEG)
+        safe.setdefault(name, []).append(is_faithful(r["gradient"]))
     always = [name for name, ok in safe.items() if all(ok)]
     never = [name for name, ok in safe.items() if not all(ok)]
-    said = f"Within {SAFE_DEG:g} degree of the stored gradients at every depth tried: {'; '.join(always)}."
+    said = (
+        f"Safe means that the gradient of every parameter is within {LIMIT_TEXT} of the stored one. Safe at "
+        f"every depth tried: {'; '.join(always) or 'none'}."
+    )
     if never:
         said += f" Not: {'; '.join(never)}."
     return [

@@ -357,9 +357,10 @@
     return columns.get(name).unit === "fraction" ? scaled.toFixed(2) : digits(scaled);
   }
   const titles = {
-    trial_id: "trial", accuracy_test: "test accuracy", accuracy_val: "validation", memory_peak_bytes: "peak memory",
+    ...payload.titles, trial_id: "trial", memory_peak_bytes: "peak memory",
     memory_activation_bytes: "activations", step_time_s: "step time", reconstruction_rel_error: "reconstruction error",
-    gradient_rel_error: "gradient error",
+    gradient_rel_error: "gradient error", train_s: "time in training", wall_s: "time of the trial",
+    examples_per_s: "throughput", gpus_per_worker: "GPUs of a worker", epochs_done: "evaluations",
   };
   const title = (name) => titles[name] || name.replace(/_(bytes|s|deg)$/, "").replace("_rel_", "_").replaceAll("_", " ");
 
@@ -494,7 +495,7 @@
       const id = cell("trial_id", rows[0]);
       const names = [...columns.keys()].filter((name) => name !== "config_json" && cell(name, rows[0]) !== null);
       const place = (name) => names.indexOf(name);
-      const isResult = (name) => /^(outcome|error_|accuracy_|loss_|memory_|reconstruction_|gradient_)/.test(name) || /(_s|_done|_skipped|concurrent_trials)$/.test(name);
+      const isResult = (name) => /^(outcome|error_|accuracy_|loss_|bits_per_byte_|bigram_|entropy_|metrics_|memory_|reconstruction_|gradient_)/.test(name) || /(_s|_done|_skipped|concurrent_trials)$/.test(name);
       const isOrigin = (name) => place(name) >= place("device") && place("device") >= 0 && name !== "precision";
       const listOf = (heading, wanted) => {
         const list = node("dl");

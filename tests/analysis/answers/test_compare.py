@@ -1,8 +1,9 @@
 import pytest
 
 from analysis.answers.compare import compare, open_side
-from analysis.answers.compare_text import comparison_text, values_text
-from analysis.errors import StoreError, UnknownStudyError
+from analysis.answers.compare_text import compare_studies, comparison_text, values_text
+from analysis.errors import NotComparableError, StoreError, UnknownStudyError
+from analysis.store.store import open_store
 
 
 def side(new_trial, study, *, seeds=4, **changes):
@@ -95,7 +96,7 @@ def test_nothing_in_common_is_told(new_trial):
 def test_the_text_tells_sides_changes_and_effects(precision):
     text = comparison_text(compare(*precision, names=("before", "after")))
     assert "A  before: 8 trials (8 ok)" in text
-    assert "8 pairs of trials that differ in precision.compute and precision.stream alone." in text
+    assert "8 pairs of trials that differ in precision.compute and precision.stream." in text
     assert "* precision.compute: fp32  →  bf16" in text
     assert "-2.00 points (95 % interval -2.00 to -2.00, n = 8)" in text
     assert "0.50× (95 % interval 0.50× to 0.50×, n = 8)" in text
@@ -125,3 +126,32 @@ def test_a_side_is_a_study_or_a_store(tmp_path, new_trial, write):
 def test_values_are_short_enough_to_read():
     values = ("0.02073193041363065", "0.1", "12345678", "bf16 on fp32 stream", "x" * 50)
     assert values_text(values) == f"0.02073, 0.1, 12345678, bf16 on fp32 stream, {'x' * 39}…"
+
+
+@pytest.mark.parametrize(
+    ("column", "word"), [("data", "data set"), ("task", "task")], ids=["data sets", "tasks"]
+)
+def test_what_learnt_something_else_is_not_compared(new_trial, write, tmp_path, column, word):
+    a = side(new_trial, "a")
+    b = [{**row, "study": "b", column: "another"} for row in side(new_trial, "b", compute="bf16")]
+    with pytest.raises(
+        NotComparableError, match=f"two sides must share a {word}, got .* in A and another in B"
+    ):
+        compare(a, b)
+    assert compare(a, [*b, *side(new_trial, "b", compute="bf16")]).pairs == 8
+    assert compare_studies(open_store(write(tmp_path, [*a, *b]))) == []
+
+
+def test_an_older_row_without_a_task_is_one_of_classification(new_trial):
+    a, b = side(new_trial, "a"), side(new_trial, "b", compute="bf16", task="classification")
+    assert compare(a, b).pairs == 8
+
+
+def test_of_several_settings_none_is_said_to_act_alone(new_trial):
+    a = side(new_trial, "a")
+    text = comparison_text(compare(a, side(new_trial, "b", width=2.0)))
+    assert "that differ in model.width alone." in text
+    text = comparison_text(compare(a, side(new_trial, "b", width=2.0, compute="bf16", strategy="store")))
+    assert "alone" not in text
+    assert "differ in 4 settings at once (memory.strategy, model.width, precision.compute and" in text
+    assert "so that no effect can be put down to one of them." in text

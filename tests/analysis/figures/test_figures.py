@@ -490,9 +490,9 @@ def test_the_ground_of_a_search_is_seen_from_its_nearest_trials(searched):
     assert len(info.places) == 11  # the pruned one is no place
     ground, trials = contour.figure(info).data
     values = [value for row in ground.z for value in row]
-    accuracies = [p.accuracy for p in info.places]
+    accuracies = [p.score for p in info.places]
     assert min(accuracies) <= min(values) < max(values) <= max(accuracies)
-    best = max(info.places, key=lambda p: p.accuracy)
+    best = max(info.places, key=lambda p: p.score)
     x = min(range(len(ground.x)), key=lambda i: abs(ground.x[i] - best.values[0]))
     y = min(range(len(ground.y)), key=lambda i: abs(ground.y[i] - best.values[1]))
     assert ground.z[y][x] > sum(accuracies) / len(accuracies)
