@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from study.cli.output import print_json, say, tell
 from study.errors import StoreError, StudyError
 
 if TYPE_CHECKING:
-    from analysis.laws.frontier import Candidate, Known
+    from analysis.laws.frontier import Candidate, Frontier, Known
     from analysis.laws.study_law import StudyLaw
     from analysis.store.store import Store
     from study.spec.study import Study
@@ -72,6 +73,9 @@ def frontier(
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Trust the law however far beyond its rows.")
     ] = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="Write the map as an offline HTML file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what to train with so many bytes and operations: strategy, depth, width, and the loss to expect.
@@ -104,6 +108,8 @@ def frontier(
     found = best_of(
         _known(law), listed, memory=budget, operations=flops, factor=factor, extrapolate=extrapolate
     )
+    if figure is not None:
+        _draw(found, figure)
     if as_json:
         print_json({"study": opened.study, **found.to_dict(), "warnings": list(law.warnings)})
         return
@@ -188,6 +194,17 @@ def _compared(
     from study.plan.candidates import candidates
 
     return [Candidate(**vars(one)) for one in candidates(spec, shapes, strategies=strategies, parts=parts)]
+
+
+def _draw(found: Frontier, path: Path) -> None:
+    from analysis.figures.frontier_map import figure
+
+    try:
+        figure(found).write_html(path, include_plotlyjs=True)
+    except OSError as error:
+        rule = f"cannot be written: {error.strerror or error}"
+        raise StudyError("--figure", value=str(path), rule=rule) from None
+    tell(f"Map: {path}")
 
 
 def _known(law: StudyLaw) -> Known:

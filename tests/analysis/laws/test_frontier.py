@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.answers.frontier_text import frontier_text
+from analysis.figures.frontier_map import figure
 from analysis.laws.frontier import Candidate, FrontierError, Known, frontier
 from analysis.laws.loss import fit_loss
 from tests.analysis.laws.known_law import DATA, SIZES, true_loss
@@ -121,3 +122,17 @@ def test_words_and_plain_values_say_the_same(known, listed):
     assert values["best"]["strategy"] in text
     assert len(values["candidates"]) == len(listed)
     assert values["by_strategy"][1] == values["runner_up"]
+
+
+def test_the_map_is_drawn_with_a_color_for_each_strategy_and_gaps_where_nothing_fits(known, listed):
+    found = frontier(known, listed, memory=2e8, operations=1e19, extrapolate=True)
+    drawn = figure(found)
+    cells = drawn.data[0].z
+    for i in (0, 16, 32):
+        for j in (0, 16, 32):
+            place = found.map.best[i, j]
+            assert (cells[i][j] is None or np.isnan(cells[i][j])) == (place < 0)
+            if place >= 0:
+                assert found.candidates[place].strategy in drawn.data[0].text[i][j]
+    assert any(cell is None or np.isnan(cell) for row in cells for cell in row)
+    assert drawn.layout.yaxis.title.text == "memory / GB"
