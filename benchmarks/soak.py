@@ -25,7 +25,16 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.results_file import FOLDER, circumstances
 from tests.revmodels.generated.case import Case, cases
-from tests.revmodels.generated.judge import EQUAL, FINDINGS, REFUSED, SENSITIVE, TWIN_FAILS, Verdict, judge
+from tests.revmodels.generated.judge import (
+    EQUAL,
+    FINDINGS,
+    RAW,
+    REFUSED,
+    SENSITIVE,
+    TWIN_FAILS,
+    Verdict,
+    judge,
+)
 from tests.revmodels.generated.shrink import shrink, signature, text
 
 ROUND = 400
@@ -102,10 +111,18 @@ def one_round(tally: Tally, number: int, size: int = ROUND) -> None:
     )
     @given(cases())
     def draw(case: Case) -> None:
-        tally.add(case, judge(case), number)
+        tally.add(case, _judged(case), number)
 
     draw()
     torch.compiler.reset()
+
+
+def _judged(case: Case) -> Verdict:
+    """The verdict; a judge that fails is a finding as well, and ends no hour of others."""
+    try:
+        return judge(case)
+    except Exception as error:
+        return Verdict(outcome=RAW, what=f"the judge fails: {type(error).__name__}: {str(error)[:90]}")
 
 
 def main(arguments: list[str] | None = None) -> int:

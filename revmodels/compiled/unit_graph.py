@@ -49,11 +49,15 @@ def _forward(unit: ReversibleBlock, template: Template, x1: Tensor, x2: Tensor) 
     with Seeded() as seeded:
         with template.naming("f"), refused(unit.f, f"{template.path}.f"):
             r = unit.residual(unit.f, x2)
-        y1 = combine(unit.shortcut1(x1), r)
+        with template.naming("p1"):
+            s1 = unit.shortcut1(x1)
+        y1 = combine(s1, r)
         template.draws = len(seeded.seeds)
         with template.naming("g"), refused(unit.g, f"{template.path}.g"):
             r = unit.residual(unit.g, _leaf(y1))
-        y2 = combine(unit.shortcut2(x2), r)
+        with template.naming("p2"):
+            s2 = unit.shortcut2(x2)
+        y2 = combine(s2, r)
     return y1, y2, seeded.seeds
 
 
@@ -93,29 +97,36 @@ def _backward(
 ) -> tuple:
     parameters = [state[name] for name in template.trainable]
     sums: list[Tensor | None] = [None] * len(parameters)
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "f": lambda x: unit.residual(unit.f, x),
+        "g": lambda x: unit.residual(unit.g, x),
+        "p1": unit.shortcut1,
+        "p2": unit.shortcut2,
+    }
 
-    def through(fn: Callable[[Tensor], Tensor], x: Tensor, d: Tensor, seeds: Sequence[Tensor] = ()) -> Pair:
-        """The value of ``fn(x)``; the gradient of x, and in `sums` of the parameters."""
+    def through(name: str, x: Tensor, d: Tensor, seeds: Sequence[Tensor] = ()) -> Pair:
+        """The value of a function of the unit; the gradient of x, and in `sums` of the parameters."""
         leaf = _leaf(x)
-        with Seeded(seeds, after=dy1):
-            out = fn(leaf)
-        if not out.requires_grad:
-            return out, torch.zeros_like(x)
-        dx, *found = torch.autograd.grad(out, (leaf, *parameters), d, allow_unused=True)
+        with template.naming(name):
+            with Seeded(seeds, after=dy1):
+                out = functions[name](leaf)
+            if not out.requires_grad:
+                return out, torch.zeros_like(x)
+            dx, *found = torch.autograd.grad(out, (leaf, *parameters), d, allow_unused=True)
         sums[:] = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
         return out.detach(), torch.zeros_like(x) if dx is None else dx
 
     with frozen_statistics(batch_norms((unit,))):
         if template.keeps_input:
             x1, x2 = late(inputs[0], dy1), late(inputs[1], dy1)
-        g, dy = through(lambda x: unit.residual(unit.g, x), y1, dy2, seeds[template.draws :])
+        g, dy = through("g", y1, dy2, seeds[template.draws :])
         dy1 = dy1 + dy
         if not template.keeps_input:
             x2 = separate(y2, g)
-        f, dx2 = through(lambda x: unit.residual(unit.f, x), x2, dy1, seeds[: template.draws])
+        f, dx2 = through("f", x2, dy1, seeds[: template.draws])
         if template.keeps_input:
-            dx1 = through(unit.shortcut1, x1, dy1)[1]
-            dx2 = dx2 + through(unit.shortcut2, x2, dy2)[1]
+            dx1 = through("p1", x1, dy1)[1]
+            dx2 = dx2 + through("p2", x2, dy2)[1]
         else:
             x1 = separate(y1, f)
             dx1, dx2 = dy1, dx2 + dy2

@@ -165,6 +165,8 @@ class _Unit(torch.autograd.Function):
         ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
         # A gradient that is not there is none inside either: no zeros, and no hook is called with them.
         ctx.set_materialize_grads(False)
+        needs = replay.outputs_need
+        ctx.mark_non_differentiable(*(y for y, need in zip((y1, y2), needs, strict=True) if not need))
         ctx.replay, ctx.tape, ctx.index, ctx.is_last, ctx.origin = replay, tape, index, is_last, origin
         return y1, y2
 
@@ -182,7 +184,7 @@ class _Unit(torch.autograd.Function):
 
         with tape.autocast.restored():
             # G: its value rebuilds x2, its graph gives dL/dy1.
-            leaf = leaf_of(y1)
+            leaf = leaf_of(y1, needs_gradient=replay.outputs_need[0])
             g, root = replay.g.replay(leaf, for_value=replay.needs_values)
             if not replay.keeps_input:
                 x2 = separate(y2, g)
@@ -193,7 +195,8 @@ class _Unit(torch.autograd.Function):
             # F: the same for x1 and dL/dx2.
             if replay.keeps_input and ctx.origin is not None:
                 x1, x2 = ctx.origin.pair()
-            leaf = leaf_of(x2)
+            needs1, needs2 = replay.inputs_need
+            leaf = leaf_of(x2, needs_gradient=needs2)
             f, root = replay.f.replay(leaf, for_value=replay.needs_values)
             if not replay.keeps_input:
                 x1 = separate(y1, f)
@@ -203,8 +206,8 @@ class _Unit(torch.autograd.Function):
             del root, leaf
 
             # The shortcuts: identities, or small modules of a stage entry.
-            dx2 = _plus(dx2, gradients.through_shortcut(replay.p2, x2, dy2))
-            dx1 = gradients.through_shortcut(replay.p1, x1, dy1)
+            dx2 = _plus(dx2, gradients.through_shortcut(replay.p2, x2, dy2, needs_gradient=needs2))
+            dx1 = gradients.through_shortcut(replay.p1, x1, dy1, needs_gradient=needs1)
         return None, None, None, None, dx1, dx2, *gradients.in_order()
 
 

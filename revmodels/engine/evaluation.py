@@ -48,13 +48,15 @@ class Evaluation:
 
     Attributes:
         name: as given.
+        needs_gradient: whether its result needs one, as with stored activations: its argument does, or a
+            tensor that the result depends on.
         parameters: the tensors that it reads and that need a gradient, once each; empty
             before it is recorded.
     """
 
     __slots__ = (
         *("_beside", "_changes", "_evaluate", "_marks", "_module", "_picture", "_random", "name"),
-        "parameters",
+        *("needs_gradient", "parameters"),
     )
 
     def __init__(self, module: nn.Module, evaluate: Callable[[Function, Tensor], Tensor], name: str) -> None:
@@ -62,18 +64,20 @@ class Evaluation:
         self._evaluate = evaluate
         self.name = name
         self._picture = _NOTHING
+        self.needs_gradient = False
         self.parameters: list[Tensor] = []
         self._random: RandomState | None = None
         self._changes = NO_CHANGES
         self._beside: list[Tensor] = []
         self._marks: list[int] = []
 
-    def record(self, x: Tensor, computed_from: Sequence[Tensor] = ()) -> Tensor:
+    def record(self, x: Tensor, computed_from: Sequence[Tensor], *, needs_gradient: bool) -> Tensor:
         """Evaluate for the first time, without storing a graph.
 
         Args:
             x: the argument, of any shape and dtype.
             computed_from: the tensors that `x` depends on.
+            needs_gradient: whether `x` needs a gradient, as with stored activations.
 
         Returns:
             The value, without a graph.
@@ -84,6 +88,7 @@ class Evaluation:
         self._picture = picture = picture_of(self._module)
         self.parameters = picture.parameters
         before = version(x)
+        self.needs_gradient = needs_gradient
         out = self._record_watched(x, computed_from) if picture.watched else self._record_plain(x)
         if version(x) != before:
             raise ReplayError(
@@ -98,6 +103,7 @@ class Evaluation:
         with torch.no_grad():
             out = self._evaluate(self._module, x)
         refuse_tangents(out)
+        self.needs_gradient = self.needs_gradient or bool(self.parameters)
         return out
 
     def _record_watched(self, x: Tensor, computed_from: Sequence[Tensor]) -> Tensor:
@@ -106,8 +112,9 @@ class Evaluation:
         random, before = RandomState.current(x), Watch(picture)
         start = entrance(x, self.name, computed_from)
         with saving_nothing(self.name):
-            out = self._evaluate(self._module, start)
+            out = self._evaluate(self._module, start if self.needs_gradient else start.detach())
         refuse_tangents(out)
+        self.needs_gradient = out.requires_grad
         after = RandomState.current(x)
         if random is not None and after is not None and not random.same(after):
             self._random = random

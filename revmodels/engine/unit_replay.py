@@ -31,13 +31,17 @@ class UnitReplay:
         keeps_input: as given.
         needs_values: whether the backward pass needs the values of F and G: to rebuild the input, and, in an
             exact coupling, because every kernel must be that of the forward pass.
+        inputs_need: of each input stream, whether it needs a gradient.
+        outputs_need: of each output stream, whether it needs one, as with stored activations.
         outputs: the output pair, until the autograd Function takes it.
 
     Raises:
         ReplayError: the unit's parameters are sharded within it.
     """
 
-    __slots__ = ("f", "g", "keeps_input", "needs_values", "outputs", "p1", "p2")
+    __slots__ = (
+        *("f", "g", "inputs_need", "keeps_input", "needs_values", "outputs", "outputs_need", "p1", "p2"),
+    )
 
     def __init__(self, unit: ReversibleBlock, keeps_input: bool, name: str) -> None:
         _refuse_sharded(unit)
@@ -49,6 +53,7 @@ class UnitReplay:
             self.p2 = Evaluation(unit.p2, lambda _, x: unit.shortcut2(x), f"the second shortcut of {name}")
         self.keeps_input = keeps_input
         self.needs_values = not keeps_input or unit.is_exact
+        self.inputs_need = self.outputs_need = (True, True)
         self.outputs: Pair | None = None
 
     @property
@@ -64,12 +69,17 @@ class UnitReplay:
             x1: first stream, of any shape and dtype.
             x2: second stream.
         """
+        need1, need2 = self.inputs_need = x1.requires_grad, x2.requires_grad
         with torch.no_grad():
-            s1 = self.p1.record(x1, (x1,)) if self.p1 else x1
-            y1 = combine(s1, self.f.record(x2, (x2,)))
+            s1 = self.p1.record(x1, (x1,), needs_gradient=need1) if self.p1 else x1
+            y1 = combine(s1, self.f.record(x2, (x2,), needs_gradient=need2))
             del s1
-            s2 = self.p2.record(x2, (x2,)) if self.p2 else x2
-            self.outputs = y1, combine(s2, self.g.record(y1, (x1, x2, *self.parameters)))
+            need_y1 = self.f.needs_gradient or (self.p1.needs_gradient if self.p1 else need1)
+            s2 = self.p2.record(x2, (x2,), needs_gradient=need2) if self.p2 else x2
+            r = self.g.record(y1, (x1, x2, *self.parameters), needs_gradient=need_y1)
+            self.outputs = y1, combine(s2, r)
+        need_y2 = self.g.needs_gradient or (self.p2.needs_gradient if self.p2 else need2)
+        self.outputs_need = need_y1, need_y2
 
 
 class ParameterGradients:
@@ -82,11 +92,12 @@ class ParameterGradients:
     def through(
         self, evaluation: Evaluation, root: GradientEdge | None, x: Tensor, d_out: Tensor | None
     ) -> Tensor | None:
-        """Backpropagate `d_out` from `root` into the evaluation's parameters; return the gradient of `x`."""
-        if root is None or d_out is None:
+        """Backpropagate `d_out` from `root` into the evaluation's parameters; return that of `x`, if any."""
+        inputs = (x, *evaluation.parameters) if x.requires_grad else tuple(evaluation.parameters)
+        if root is None or d_out is None or not inputs:
             return None
         try:
-            dx, *gradients = run_backward((root,), (d_out,), (x, *evaluation.parameters))
+            found = run_backward((root,), (d_out,), inputs)
         except RuntimeError as error:
             if "use_reentrant" not in str(error):
                 raise
@@ -94,17 +105,20 @@ class ParameterGradients:
                 f"{evaluation.name} uses torch.utils.checkpoint with use_reentrant=True, which works under "
                 "Tensor.backward() alone, and units are differentiated one by one. Use use_reentrant=False."
             ) from error
+        dx, gradients = (found[0], found[1:]) if x.requires_grad else (None, found)
         for p, gradient in zip(evaluation.parameters, gradients, strict=True):
             if gradient is not None:
                 earlier = self._sums.get(id(p))
                 self._sums[id(p)] = gradient if earlier is None else earlier + gradient
         return dx
 
-    def through_shortcut(self, evaluation: Evaluation | None, x: Tensor, dy: Tensor | None) -> Tensor | None:
+    def through_shortcut(
+        self, evaluation: Evaluation | None, x: Tensor, dy: Tensor | None, *, needs_gradient: bool
+    ) -> Tensor | None:
         """Backpropagate `dy` through a shortcut, whose values are not needed."""
         if evaluation is None or dy is None:
             return dy
-        leaf = leaf_of(x)
+        leaf = leaf_of(x, needs_gradient=needs_gradient)
         return self.through(evaluation, evaluation.replay(leaf, for_value=True)[1], leaf, dy)
 
     def in_order(self) -> list[Tensor | None]:
@@ -125,6 +139,8 @@ def _refuse_sharded(unit: ReversibleBlock) -> None:
             )
 
 
-def leaf_of(x: Tensor) -> Tensor:
+def leaf_of(x: Tensor, *, needs_gradient: bool) -> Tensor:
     """The numbers of `x` as the start of a graph of its own."""
-    return x.detach().requires_grad_(True)
+    # What needs no gradient with stored activations needs none here: hooks in F are called where they are
+    # called there, and nothing is computed that nobody asks for.
+    return x.detach().requires_grad_(needs_gradient)

@@ -43,11 +43,16 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
 
     Returns:
         What `function` returns.
+
+    Raises:
+        ReplayError: the call wrote to one of its inputs, or changed what cannot be put back.
     """
     import torch
     from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
     from revmodels.engine.repeated_call import RepeatedCall
+    from revmodels.errors import ReplayError
+    from revmodels.torch_internals import version
 
     if torch.compiler.is_dynamo_compiling():
         # A graph writes to running statistics once, whatever it recomputes.
@@ -59,5 +64,13 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
         return call.first(), call.again()
 
     # The user may have asked for an early stop of all checkpoints; of ours, not all bear it.
+    tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+    before = [version(x) for x in tensors]
     with nullcontext() if call.is_known else set_checkpoint_early_stop(False):
-        return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+        outputs = checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+    if [version(x) for x in tensors] != before:
+        raise ReplayError(
+            f"{name} changes its input in place, and the backward pass needs it as it was. Let the first "
+            "layer of F and G write to memory of its own (inplace=False)."
+        )
+    return outputs

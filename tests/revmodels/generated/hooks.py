@@ -32,9 +32,9 @@ class Seen:
         self.in_call = False
 
     def keep(self, name: str, *tensors: Any) -> None:
-        """Keep outputs of a forward pass."""
+        """Keep outputs of a forward pass; those of a compiler's trace have no numbers."""
         if self.in_call:
-            self.outputs[name] += [t for t in tensors if isinstance(t, Tensor)]
+            self.outputs[name] += [t for t in tensors if type(t) in (Tensor, nn.Parameter)]
 
     def grads(self, name: str, *tensors: Any) -> None:
         """Keep gradients that a hook sees in the backward pass; a zero is as good as none."""
@@ -111,9 +111,12 @@ def _step(module: nn.Module) -> None:
             p.register_post_accumulate_grad_hook(step)
 
 
-def _global_forward(name: str, seen: Seen, stack: ExitStack) -> None:
+def _global_forward(name: str, network: Network, seen: Seen, stack: ExitStack) -> None:
+    # A compiler's own modules are none of the network's: `OptimizedModule`, and the graphs that it traces.
+    kinds = {type(m) for m in network.modules()} - {Network}
+
     def hook(m: nn.Module, args: Any, out: Any) -> None:
-        if not isinstance(m, Network):
+        if type(m) in kinds:
             seen.keep(f"{name} {type(m).__name__}", *_tensors(out))
 
     stack.callback(global_hooks.register_module_forward_hook(hook).remove)
@@ -159,7 +162,7 @@ _REGISTER: dict[str, Callable[[str, Network, Any, Any, Any, Seen, ExitStack], ob
     "parameter": lambda name, n, u, f, i, seen, _: _halve_parameter(name, u, seen),
     "accumulated": lambda name, n, u, f, i, seen, _: _accumulated(name, f, seen),
     "step when accumulated": lambda name, n, u, f, i, seen, _: _step(u),
-    "global forward": lambda name, n, u, f, i, seen, stack: _global_forward(name, seen, stack),
+    "global forward": lambda name, n, u, f, i, seen, stack: _global_forward(name, n, seen, stack),
     "global backward": lambda name, n, u, f, i, seen, stack: _global_backward(name, seen, stack),
     "gradient of input": lambda name, n, u, f, i, seen, _: u.register_forward_pre_hook(
         lambda m, args: [x.register_hook(lambda d: d * 0.5) for x in args if x.requires_grad] and None

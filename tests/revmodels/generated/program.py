@@ -47,6 +47,7 @@ class Program:
         stored: whether it is the twin, which stores whatever the case says.
         compiled: whether it is compiled.
         disturbance: relative size of a disturbance of the inputs, to see how it grows.
+        cached: whether autocast keeps what it has cast, as it does unless told otherwise.
 
     Attributes:
         log: (what, value) in the order in which it was seen.
@@ -54,8 +55,16 @@ class Program:
         at: number of the event that ended it.
     """
 
-    def __init__(self, case: Case, *, stored: bool, compiled: bool = False, disturbance: float = 0.0) -> None:
-        self.case, self.stored, self.disturbance = case, stored, disturbance
+    def __init__(
+        self,
+        case: Case,
+        *,
+        stored: bool,
+        compiled: bool = False,
+        disturbance: float = 0.0,
+        cached: bool = True,
+    ) -> None:
+        self.case, self.stored, self.disturbance, self.cached = case, stored, disturbance, cached
         self.is_compiled = compiled
         self.log: list[Entry] = []
         self.error: Exception | None = None
@@ -79,7 +88,7 @@ class Program:
                     self._look(f"event {self.at} ({event[0]})")
             except Exception as error:
                 self.error = error
-        self._look_at_what_was_kept()
+        self._look_at_gradients_kept()
         return self
 
     def _start(self, stack: ExitStack) -> None:
@@ -109,7 +118,7 @@ class Program:
         functional: dict[str, Tensor] = {}
         self.seen.in_call = True
         try:
-            with _around(how):
+            with _around(how, cached=self.cached):
                 if how == "functional":
                     named = self.network.named_parameters()
                     functional = {n: p.detach().clone().requires_grad_() for n, p in named}
@@ -193,7 +202,7 @@ class Program:
     def _backward(self, number: int, how: str, retain: bool) -> None:
         value = self._loss(number, how)
         if value is not None:
-            with _autocast() if self.calls[number].autocast_backward else nullcontext():
+            with _autocast(cached=self.cached) if self.calls[number].autocast_backward else nullcontext():
                 value.backward(retain_graph=retain)
 
     def _joint(self, number: int, how: str, retain: bool) -> None:
@@ -342,15 +351,16 @@ class Program:
                 self.log.append((f"{label}: output {i} of call {number}", y.detach().clone()))
         for name, b in self.network.named_buffers():
             self.log.append((f"{label}: buffer {name}", b.detach().clone()))
+        # After every event: one that fails may have overwritten some of it, and the twin's may not have.
+        for name, tensors in self.seen.outputs.items():
+            self.log += [(f"{label}: {name}, {i} kept", t.detach().clone()) for i, t in enumerate(tensors)]
         for name, m in self.network.named_modules():
             if isinstance(getattr(m, "generator", None), torch.Generator):
                 self.log.append((f"{label}: generator of {name}", m.generator.get_state()))
             if hasattr(m, "training"):
                 self.log.append((f"{label}: training of {name}", m.training))
 
-    def _look_at_what_was_kept(self) -> None:
-        for name, tensors in self.seen.outputs.items():
-            self.log += [(f"{name}, {i} kept", t.detach().clone()) for i, t in enumerate(tensors)]
+    def _look_at_gradients_kept(self) -> None:
         # A gradient by some tensors alone leaves out parts of the twin's graph, and their hooks.
         if self.error is None and all(event[0] != "grad" for event in self.case.events):
             for name, gradients in self.seen.gradients.items():
@@ -371,18 +381,18 @@ def _replace_parameter(modules: list[nn.Module], where: int) -> None:
             setattr(owner, name, nn.Parameter(p * 1.25))
 
 
-def _autocast() -> AbstractContextManager:
-    return torch.autocast("cpu", dtype=torch.bfloat16)
+def _autocast(*, cached: bool) -> AbstractContextManager:
+    return torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=cached)
 
 
 @contextmanager
-def _around(how: str) -> Iterator[None]:
+def _around(how: str, *, cached: bool) -> Iterator[None]:
     contexts: dict[str, Callable[[], AbstractContextManager]] = {
         "no grad": torch.no_grad,
         "inference": torch.inference_mode,
         "saved elsewhere": save_on_cpu,
         "packed": lambda: saved_tensors_hooks(lambda t: t.clone(), lambda t: t.clone()),
-        "autocast": _autocast,
+        "autocast": lambda: _autocast(cached=cached),
     }
     with contexts.get(how, nullcontext)():
         yield

@@ -60,6 +60,24 @@ def test_an_error_of_pytorch_is_found(monkeypatch):
     assert judge(DEEP).outcome == RAW
 
 
+CAST = Case(
+    dtype="float32",
+    residuals=(("linear", "linear"),),
+    units=((0, 0), (0, 0)),
+    order=(0, 1),
+    events=(("call", "autocast"), ("backward", 0, "weighted", False)),
+)
+
+
+def test_the_sums_of_autocast_s_casts_may_be_rounded():
+    assert judge(CAST).outcome == EQUAL
+
+
+def test_an_error_of_the_size_of_those_roundings_is_found(monkeypatch):
+    _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * 1.01))
+    assert judge(CAST).outcome == WRONG
+
+
 def test_a_named_error_is_no_finding():
     case = Case(events=(("call", "plain"), ("double", 0, "square", False)))
     assert judge(case).outcome == REFUSED

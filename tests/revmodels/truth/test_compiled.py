@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 from revmodels import ReversibleBlock, ReversibleSequence
@@ -111,6 +112,15 @@ class OwnGenerator(nn.Module):
         return x * torch.rand(x.shape, generator=self.generator, dtype=x.dtype)
 
 
+class Reentrant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.linear, x, use_reentrant=True)
+
+
 def keep(module, x, y):
     module.kept = y
     return y
@@ -212,6 +222,7 @@ REFUSED = {
     "a generator of its own": (OwnGenerator, "draws from a generator of the module.*s own"),
     "a branch on data": (layer(lambda m, x, y: y if x.sum() > 0 else -y), r"cannot trace blocks\.0\.f"),
     "another shape": (layer(lambda m, x, y: y.sum(1, keepdim=True)), "must keep the shape of their input"),
+    "a reentrant checkpoint": (Reentrant, r"cannot trace blocks\.0\.g .*use_reentrant"),
     "a write to the input": (layer(lambda m, x, y: F.relu_(x) + y), "cannot trace blocks|unchanged|in-place"),
 }
 

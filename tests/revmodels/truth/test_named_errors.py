@@ -137,6 +137,14 @@ def test_a_first_layer_in_place_names_the_block(make, strategy):
     )
 
 
+@pytest.mark.parametrize("strategy", ["checkpoint", "recursive", "budget"])
+def test_a_unit_that_writes_to_its_input_is_named_by_the_checkpoint_around_it(strategy):
+    blocks = [ReversibleBlock(mlp(), mlp()) for _ in range(3)]
+    net = ReversibleSequence([*blocks[:2], ReversibleBlock(WritesToItsInput(), mlp()), blocks[2]]).double()
+    match = "(F of unit 2|unit 2|units 2 to 2|units 0 to 2) changes its (argument|input) in place"
+    refuse(net, batch(3, 2 * WIDTH), strategy, match=match, error=ReplayError)
+
+
 def test_plain_functions():
     with pytest.raises(ResidualError, match=r"g: F and G are modules.*received builtin_function_or_method"):
         ReversibleBlock(nn.Tanh(), torch.tanh)
