@@ -53,7 +53,15 @@ def _built(model: ModelSettings, folder: str | None, shape: Any) -> nn.Module:
                 remedy="give it under model.options, as the builder calls it",
             )
     builder = find(NAME, model.name, folder)
-    network = call(NAME, model.name, builder, shape, options=dict(model.options))
+    try:
+        network = call(NAME, model.name, builder, shape, options=dict(model.options))
+    except StudyError:
+        if torch.get_default_device().type != "meta":
+            raise
+        # Some builders compute with numbers, which the meta device does not have.
+        with torch.device("cpu"):
+            network = call(NAME, model.name, builder, shape, options=dict(model.options))
+        network = network.to("meta") if isinstance(network, nn.Module) else network
     if not isinstance(network, nn.Module):
         raise StudyError(
             NAME, value=model.name, rule=f"must return an nn.Module, not {type(network).__name__}"
@@ -89,13 +97,8 @@ def _holds_inverse(model: ModelSettings, folder: str | None, shape: Any) -> bool
 
 
 def _outline(model: ModelSettings, folder: str | None, shape: Any) -> nn.Module:
-    """The network without memory, or with it where its builder computes with numbers."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return _built(model, folder, shape)
-        except StudyError:
-            return _built(model, folder, shape)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _built(model, folder, shape)
 
 
 def _apply_strategy(network: nn.Module, name: str, memory: MemorySettings) -> None:

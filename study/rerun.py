@@ -12,15 +12,17 @@ import torch
 from study.errors import StudyError, nearest
 from study.identity import trial_id
 from study.settings import Trial, TrialSettings, settings_from_dict
+from study.store.files import read_file
 from study.store.reader import read_rows
 from study.train.trial import train_trial
 
 COMPARED = (
-    *("outcome", "accuracy_val", "accuracy_test", "loss_train", "loss_val", "loss_test", "parameters"),
+    *("outcome", "accuracy_val", "accuracy_test", "loss_train", "loss_val", "loss_test"),
+    *("bits_per_byte_val", "bits_per_byte_test", "metrics_json", "parameters"),
     *("memory_peak_bytes", "memory_activation_bytes", "reconstruction_rel_error", "gradient_rel_error"),
     *("step_time_s", "device", "torch_version", "git_commit"),
 )
-RESULTS = COMPARED[:6]
+RESULTS = COMPARED[:9]
 """Columns that come out bit for bit the same on the same machine, versions and threads."""
 
 
@@ -74,7 +76,7 @@ def find_trial(store: str | Path, wanted: str) -> Trial:
             value=wanted, rule=f"must be the id of a trial in {str(store)!r}", remedy=count[:200]
         )
     row = found[0]
-    settings = _settings(row)
+    settings = _settings(row, _code_of(store, row["study"]))
     again = trial_id(settings)
     if again != row["trial_id"]:
         raise StudyError(
@@ -123,11 +125,22 @@ def rerun(store: str | Path, trial: Trial) -> Rerun:
     )
 
 
-def _settings(row: dict[str, Any]) -> TrialSettings:
+def _code_of(store: str | Path, study: str) -> str | None:
+    """The folder of modules that a study brings along, as its store remembers it."""
+    try:
+        code = json.loads(read_file(store, f"study={study}/study.json") or b"null").get("code")
+    except (AttributeError, ValueError):
+        return None
+    return code if isinstance(code, str) else None
+
+
+def _settings(row: dict[str, Any], code: str | None) -> TrialSettings:
     """The settings behind a row: `study.identity.canonical` backwards."""
     try:
         config = json.loads(row["config_json"])
-        data = {key: value for key, value in config["data"].items() if key != "source"}
+        for name in ("data", "model", "task"):
+            config.get(name, {}).pop("source", None)
+        data = config["data"]
         probe = config["probe"]
         probe = {"enabled": False} if probe is None else probe
         workers = config["workers"]
@@ -138,6 +151,8 @@ def _settings(row: dict[str, Any]) -> TrialSettings:
                 **sections,
                 "data": {"name": row["data"], **data},
                 "evaluate": config.get("evaluate", {}),
+                "task": config.get("task", {}),
+                "code": code,
                 "scaling": {
                     "workers": most,
                     "min_workers": least,

@@ -124,7 +124,7 @@ ROOMS: dict[str, Room] = {
         own="code errors setting settings", others="analysis.schema pydantic pydantic_core yaml"
     ),
     "study.plan": Room(
-        own="data errors identity provenance settings spec store tasks train",
+        own="data errors identity provenance setting settings spec store tasks train",
         others="analysis.store pydantic revmodels",
         lazily="torch",
     ),

@@ -31,6 +31,7 @@ from typing import Any
 
 from study.errors import StudyError
 from study.identity import canonical, resolve, strategy_of
+from study.setting import Options
 from study.settings import (
     DataSettings,
     EvaluateSettings,
@@ -218,7 +219,10 @@ def work_per_example(settings: TrialSettings) -> float | None:
     alike = replace(
         TrialSettings(), model=settings.model, memory=MemorySettings(strategy="store"), code=settings.code
     )
-    forward = _forward_work(alike, task, task.shape(settings))
+    try:
+        forward = _forward_work(alike, task, task.shape(settings))
+    except StudyError:  # a network of one's own whose builder computes with numbers
+        return None
     repeats = strategy_of(settings).saves_memory  # by running forward once more
     return None if forward is None else forward * (4 if repeats else 3)
 
@@ -243,16 +247,23 @@ def _work_of(config: Mapping[str, Any], like: TrialSettings, source: str) -> flo
     """The work of a past trial; its images are those of `like` if the source is the same, else built in."""
     past = config["data"]
     if past["source"] == source:
-        data = replace(like.data, image_size=past["image_size"])
+        length = past.get("context_length")
+        data = replace(like.data, image_size=past["image_size"], context_length=length)
     elif past["source"].partition(":")[0] in ("parquet", "folder"):
         return None
     else:
         data = DataSettings(name=past["source"], image_size=past["image_size"])
     strategy = config["memory"]["strategy"]
+    model = {key: value for key, value in config["model"].items() if key != "source"}
+    model["options"] = Options(model.get("options", {}))
     try:
         return work_per_example(
             TrialSettings(
-                data=data, model=ModelSettings(**config["model"]), memory=MemorySettings(strategy=strategy)
+                data=data,
+                task=like.task,
+                model=ModelSettings(**model),
+                memory=MemorySettings(strategy=strategy),
+                code=like.code,
             )
         )
     except StudyError:

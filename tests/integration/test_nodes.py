@@ -133,6 +133,35 @@ def test_machines_without_the_store_or_the_package_are_named(cluster, write_stud
     assert not list(store.glob(".probe*")) + list(store.glob("study=*/trials/*"))
 
 
+OWN = {
+    "nets.py": "from torch import nn\ndef build(task): return nn.Linear(3, task.num_classes)\n",
+    "sets.py": "from helper import pairs\ndef load(): return {'train': pairs(64), 'test': pairs(8)}\n",
+    "helper.py": "import torch\ndef pairs(n): return [(torch.ones(3) * i, i % 2) for i in range(n)]\n",
+    "own.yaml": """
+name: own
+data: {name: "sets:load"}
+model: {name: "nets:build"}
+train: {epochs: 2, batch_size: 8}
+space: {train.learning_rate: {grid: [0.1, 0.01, 0.001, 0.0001]}}
+""",
+}
+
+
+@pytest.mark.timeout(420)
+def test_a_machine_without_the_folder_of_the_study_is_given_its_modules(cluster, tmp_path, store):
+    address, add = cluster
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, content in OWN.items():
+        (folder / name).write_text(content)
+    store.mkdir()
+    add(name="elsewhere", mount=f"mount -t tmpfs tmpfs {folder}")
+    command = ("run", folder / "own.yaml", "--store", store, "--address", address)
+    answer = finish(start(*command), timeout=300)
+    assert answer.code == 0, answer.err  # two machines of one processor each take turns
+    assert "4/4 trials done" in answer.err
+
+
 def problems(said: str) -> dict[str, str]:
     """What is said of each machine, under its name."""
     found = (re.search(r"node [\d.]+ \((\w+), id \w{8}\)", line) for line in said.splitlines())

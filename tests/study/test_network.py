@@ -64,6 +64,12 @@ def wrong(task):
 def failing(task):
     raise RuntimeError("no such luck")
 
+def counting(task):
+    rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]  # as stochastic depth is often written
+    blocks = [Block(16, rate) for rate in rates]
+    start, head = nn.Linear(task.input_shape[0], 16), nn.Linear(16, task.num_classes)
+    return nn.Sequential(start, nn.Sequential(*blocks), head)
+
 def plain(task):
     return nn.Linear(task.input_shape[0], task.num_classes)
 
@@ -247,6 +253,13 @@ def test_networks_of_torchvision_and_of_transformers_are_checkpointed_as_they_ar
         assert other.trial["memory_activation_bytes"] < stored.trial["memory_activation_bytes"]
         assert other.trial["flops_hardware"] > 1.25 * stored.trial["flops_hardware"]
         assert other.trial["flops_model"] == stored.trial["flops_model"]
+
+
+def test_a_builder_may_compute_with_numbers(plan_of):
+    (trial,) = plan_of('space: {model.name: {grid: ["nets:counting"]}}').trials
+    row = train(trial).trial
+    assert trial_cost(trial.settings).memory_bytes == row["memory_peak_bytes"]
+    assert row["flops_model"] > 0
 
 
 def test_divergence_of_a_network_of_ones_own_is_an_outcome(plan_of):
