@@ -18,6 +18,8 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star")
 RESAMPLES = 200
 """Of the intervals in figures; `revstudy fit` takes more."""
+MOST = 4_000
+"""Evaluations that a page fits a law to, which takes seconds."""
 LEAST = 3
 """Sizes and amounts of data without which a figure of a law would show nothing but its assumptions."""
 
@@ -45,6 +47,9 @@ def law_of(store: Store) -> Law:
 def _fit(store: Store) -> Law:
     try:
         points = observe(store)
+        if len(points) > MOST:
+            reason = f"{len(points):,} evaluations are more than a page fits a law to; revstudy fit does."
+            return Law(found=None, reason=reason, texts={})
         for name, values in (("sizes", points.parameters), ("amounts of data", points.data)):
             if len(np.unique(values)) < LEAST:
                 few = len(np.unique(values))

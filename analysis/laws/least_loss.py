@@ -21,6 +21,8 @@ EXPONENTS = np.linspace(0.02, 1.2, 25)
 """The exponents that the search starts from."""
 LIMITS = np.array([[-30.0, 12.0], [-10.0, 80.0], [-10.0, 80.0], [0.005, 2.5], [0.005, 2.5]])
 """Bounds of (log E, log A, log B, a, b)."""
+SAMPLE = 600
+"""Rows that the search of the start looks at, at most, evenly spread over size and data."""
 STEPS = 60
 """Most steps of the refinement; it stops earlier once nothing moves."""
 MOST_DAMPING = 1e3
@@ -41,6 +43,10 @@ def starting_laws(rows: Rows) -> Array:
 
     A relative error of L is, to first order, an error of log L; so rows are weighted by 1/L.
     """
+    if len(rows.y) > SAMPLE:
+        order = np.lexsort((rows.d, rows.n))
+        taken = order[np.linspace(0, len(order) - 1, SAMPLE).astype(int)]
+        rows = Rows(rows.n[taken], rows.d[taken], rows.y[taken])
     a, b = (axis.ravel() for axis in np.meshgrid(EXPONENTS, EXPONENTS, indexing="ij"))
     columns = np.exp(
         np.stack([np.zeros((len(a), len(rows.n))), -np.outer(a, rows.n), -np.outer(b, rows.d)], axis=2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.laws import fit_loss, hold_out
+from analysis.laws import loss as law_of_loss
 from analysis.laws.loss import NAMES, LawError
 
 TRUTH = {"E": 1.69, "A": 406.4, "B": 410.7, "a": 0.34, "b": 0.28}
@@ -115,6 +116,29 @@ def test_enough_rows_are_not_warned_of():
     assert (
         fit_loss(n, d, true_loss(n, d) * np.exp(rng.normal(0, 0.002, len(n))), resamples=100).warnings == ()
     )
+
+
+def test_blocks_of_resamples_give_what_one_block_gives(monkeypatch):
+    n, d = grid()
+    y = true_loss(n, d) * np.exp(np.random.default_rng(4).normal(0, 0.01, len(n)))
+    whole = fit_loss(n, d, y, resamples=50).samples
+    monkeypatch.setattr(law_of_loss, "CELLS", 7 * len(n))
+    assert np.array_equal(fit_loss(n, d, y, resamples=50).samples, whole)
+
+
+def test_very_many_rows_find_the_law_too():
+    rng = np.random.default_rng(5)
+    n, d = (np.exp(rng.uniform(np.log(low), np.log(1e3 * low), 20_000)) for low in (1e6, 2e8))
+    law = fit_loss(n, d, true_loss(n, d) * np.exp(rng.normal(0, 0.01, len(n))), resamples=3)
+    assert law.a == pytest.approx(TRUTH["a"], abs=0.01)
+    assert law.b == pytest.approx(TRUTH["b"], abs=0.01)
+
+
+def test_rows_that_show_no_floor_are_told():
+    n, d = grid()
+    y = (406.4 / n**0.34 + 410.7 / d**0.28) * np.exp(np.random.default_rng(3).normal(0, 0.005, len(n)))
+    law = fit_loss(n, d, y, resamples=100)
+    assert any("do not determine E" in warning for warning in law.warnings)
 
 
 @pytest.mark.parametrize(
