@@ -7,9 +7,9 @@ judged by its loss. The next metric goes here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from analysis.stats import Estimate, Row, finite
 from analysis.wording import percent_text, points_text
@@ -127,3 +127,11 @@ def main_score(rows: Iterable[Row]) -> Score:
     """The metric of most of the trials; accuracy without any."""
     counts = Counter(score_of(row) for row in rows)
     return max(counts, key=lambda score: (counts[score], score.stem), default=ACCURACY)
+
+
+def scored(numbers: Mapping[str, Any]) -> str:
+    """The validation score among the numbers of a trial, as people read it; empty where there is none."""
+    for score in (BITS_PER_BYTE, ACCURACY):
+        if finite(numbers.get(score.val)):
+            return score.text(numbers[score.val])
+    return f"loss {numbers[LOSS.val]:.4g}" if finite(numbers.get(LOSS.val)) else ""

@@ -29,7 +29,7 @@ GAP = timedelta(seconds=60)
 _DAMAGED_LEASE = "a damaged lease, which counts for nothing"
 _COLUMNS = (
     *("trial_id", "study", "attempt", "outcome", "error_class", "started_at", "finished_at", "wall_s"),
-    *("accuracy_val", "accuracy_test"),
+    *("accuracy_val", "accuracy_test", "bits_per_byte_val", "bits_per_byte_test"),
 )
 
 
@@ -48,6 +48,8 @@ class StudyStatus:
         time_left_s: At that rate; None while nothing runs.
         best_accuracy_val: The best validation accuracy of a trial that ended ok.
         best_accuracy_test: The test accuracy of that trial. The test set chooses nothing.
+        best_bits_per_byte_val: Of language models, the fewest bits per byte of validation text.
+        best_bits_per_byte_test: Those of test text of that trial.
     """
 
     study: str
@@ -64,6 +66,8 @@ class StudyStatus:
     time_left_s: float | None = None
     best_accuracy_val: float | None = None
     best_accuracy_test: float | None = None
+    best_bits_per_byte_val: float | None = None
+    best_bits_per_byte_test: float | None = None
     trial_time_s: float = 0.0
     last_row_at: datetime | None = None
 
@@ -146,7 +150,7 @@ def _study_status(
     time_left = None
     if rate and left is not None:
         time_left = (left + sum(1 - _share(lease) for lease in leases)) / rate
-    best = _best(rows)
+    best, shortest = _best(rows, "accuracy_val", 1), _best(rows, "bits_per_byte_val", -1)
     return StudyStatus(
         study=study,
         planned=planned,
@@ -162,15 +166,17 @@ def _study_status(
         time_left_s=time_left,
         best_accuracy_val=best.get("accuracy_val"),
         best_accuracy_test=best.get("accuracy_test"),
+        best_bits_per_byte_val=shortest.get("bits_per_byte_val"),
+        best_bits_per_byte_test=shortest.get("bits_per_byte_test"),
         trial_time_s=sum(row["wall_s"] or 0.0 for row in rows),
         last_row_at=max((row["finished_at"] for row in rows if row["finished_at"]), default=None),
     )
 
 
-def _best(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The trial with the best validation accuracy. The test set chooses nothing."""
-    good = [row for row in rows if row["outcome"] == OK and row["accuracy_val"] is not None]
-    return max(good, key=lambda row: row["accuracy_val"], default={})
+def _best(rows: Sequence[Mapping[str, Any]], column: str, sign: int) -> Mapping[str, Any]:
+    """The trial that is best in validation: the largest value, or with a sign of -1 the smallest."""
+    good = [row for row in rows if row["outcome"] == OK and row[column] is not None]
+    return max(good, key=lambda row: sign * row[column], default={})
 
 
 def _end(row: Mapping[str, Any]) -> str:

@@ -135,7 +135,8 @@ ROOMS: dict[str, Room] = {
     ),
     "study.executors": Room(
         own="cluster errors identity outcomes plan ray_internals settings spec store train",
-        others="optuna ray torch",
+        others="analysis.schema optuna ray torch",
+        lazily="mlflow",
     ),
     "study.record": Room(own="errors provenance spec store"),
     "study.execution": Room(

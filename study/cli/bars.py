@@ -1,4 +1,4 @@
-"""Progress on the screen: trials done, running and failed, and the time left.
+"""Progress on the screen: trials done, running and failed, the time left, and each trial that runs or ends.
 
 It goes to standard error, so that standard output stays free for results. The unit of the bar is one epoch of
 one trial, because trials of a study differ in length.
@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from study.cli.output import duration
 from study.executors.progress import ELSEWHERE, Progress
+from study.settings import Trial
 
 
 class BarProgress(Progress):
-    """One bar on a terminal, redrawn in place."""
+    """A bar for the study and a line for each running trial on a terminal, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -30,6 +35,7 @@ class BarProgress(Progress):
             transient=True,
         )
         self._task = self._bar.add_task("study", total=None, counts="", left="")
+        self._lines: dict[str, TaskID] = {}
         self._first_started: float | None = None
 
     def begin(self, *, trials: int, epochs: int) -> None:
@@ -38,11 +44,35 @@ class BarProgress(Progress):
         self._bar.start()
         self._bar.update(self._task, total=epochs, counts="starting Ray")
 
-    def started(self, trial_id: str, *, epochs: int) -> None:
-        """Count a running trial."""
-        super().started(trial_id, epochs=epochs)
+    def started(self, trial_id: str, *, epochs: int, trial: Trial | None = None) -> None:
+        """Count a running trial, and give it a line."""
+        super().started(trial_id, epochs=epochs, trial=trial)
+        if trial_id not in self._lines:
+            self._lines[trial_id] = self._bar.add_task(
+                "trial", total=epochs, counts=escape(self.what(trial_id)), left=""
+            )
         self._first_started = self._first_started or time.monotonic()
         self._advance(0)
+
+    def epoch(self, trial_id: str, *, epoch: int) -> None:
+        """Move the line of a trial on."""
+        super().epoch(trial_id, epoch=epoch)
+        if trial_id in self._lines:
+            self._bar.update(self._lines[trial_id], completed=epoch)
+
+    def finished(self, trial_id: str, outcome: str, *, numbers: Mapping[str, Any] | None = None) -> None:
+        """Take the line of a trial away."""
+        super().finished(trial_id, outcome, numbers=numbers)
+        self._drop(trial_id)
+
+    def passed(self, trial_id: str, why: str) -> None:
+        """Take the line of a trial away that is another run's."""
+        super().passed(trial_id, why)
+        self._drop(trial_id)
+
+    def _drop(self, trial_id: str) -> None:
+        if trial_id in self._lines:
+            self._bar.remove_task(self._lines.pop(trial_id))
 
     def note(self, text: str) -> None:
         """Print it above the bar."""
@@ -50,6 +80,7 @@ class BarProgress(Progress):
 
     def close(self) -> None:
         """Erase the bar."""
+        super().close()
         self._bar.stop()
 
     def _advance(self, epochs: int) -> None:
@@ -72,20 +103,38 @@ class LineProgress(Progress):
         super().__init__()
         self._console = console
 
-    def finished(self, trial_id: str, outcome: str) -> None:
-        """Print the trial, its outcome and the counts."""
-        super().finished(trial_id, outcome)
-        self._console.print(f"{trial_id} {outcome}: {self.counts()}", highlight=False, soft_wrap=True)
+    def finished(self, trial_id: str, outcome: str, *, numbers: Mapping[str, Any] | None = None) -> None:
+        """Print which of how many it is, what it was, how it ended, its score, memory and time."""
+        super().finished(trial_id, outcome, numbers=numbers)
+        ended = ", ".join([outcome, *_figures(numbers or {})])
+        self._say(f"{self.done}/{self.total} {self.what(trial_id)}: {ended}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def note(self, text: str) -> None:
         """Print it as a line."""
-        self._console.print(f"revstudy: {text}", highlight=False, soft_wrap=True)
+        self._say(f"revstudy: {text}")
 
     def passed(self, trial_id: str, why: str) -> None:
         """Print the trial, and that it is another run's."""
         super().passed(trial_id, why)
         told = "is being trained" if why == ELSEWHERE else "was trained meanwhile"
-        self._console.print(f"{trial_id} {told} by another run", highlight=False, soft_wrap=True)
+        self._say(f"{self.what(trial_id)} {told} by another run")
+
+
+def _figures(numbers: Mapping[str, Any]) -> list[str]:
+    """Score, peak of memory and time of a trial as far as they are known, for a line."""
+    from analysis.score import scored
+    from analysis.stats import finite
+    from analysis.wording import bytes_text
+
+    found = [scored(numbers)] if scored(numbers) else []
+    if finite(peak := numbers.get("memory_peak_bytes")) and peak > 0:
+        found.append(bytes_text(peak))
+    if finite(seconds := numbers.get("wall_s")):
+        found.append(f"{seconds:.1f} s" if seconds < 10 else duration(round(seconds)).replace(".0 s", " s"))
+    return found
 
 
 def terminal_progress() -> Progress:

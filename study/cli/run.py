@@ -12,6 +12,9 @@ from study.cli.output import duration, print_json, say, tell
 from study.cli.plan import say_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from study.executors.loggers import Logger
     from study.run import RunSummary
 
 MANY_FILES = 2_000
@@ -48,6 +51,14 @@ def run(
             help="Add to the study of this name in the store, although it has other content.",
         ),
     ] = False,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log-to",
+            metavar="KIND:TARGET",
+            help="Also log to `tensorboard:DIR` or `mlflow:URI`; may be repeated. Each needs its package.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train every trial of a study that the store does not have yet. Run it again to resume.
@@ -60,7 +71,9 @@ def run(
     from study.spec.load import load_study
 
     loaded = load_study(study, scale)
+    loggers = _loggers(log_to or ())
     with interrupts.own_time(), terminal_progress() as progress:
+        progress.loggers += loggers
         summary = run_study(
             loaded,
             store,
@@ -77,6 +90,15 @@ def run(
     else:
         _say_summary(summary)
     raise typer.Exit(summary.exit_code)
+
+
+def _loggers(specs: Sequence[str]) -> list[Logger]:
+    """The loggers that a run is to tell too, opened before anything is trained."""
+    if not specs:
+        return []
+    from study.executors.loggers import open_logger
+
+    return [open_logger(spec) for spec in specs]
 
 
 def merge_many(store: str, study: str) -> None:

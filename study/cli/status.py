@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from study.status import StoreStatus, StudyStatus
+
+
+WIDE = 80
+"""Columns that a line may take."""
 
 
 def register(app: typer.Typer) -> None:
@@ -79,56 +84,75 @@ def _counts(found: StoreStatus) -> list[Any]:
 
 def _say(found: StoreStatus) -> None:
     if found.studies:
-        print_rows([_row(of) for of in found.studies])
+        for of in found.studies:
+            for line in _lines(of):
+                say(line)
     else:
         say(f"The store {found.store} holds no trials yet.")
     if found.running:
         say()
-        print_rows(_running(found))
+        print_rows(_running(found))  # at most 80 columns wide: a host is cut, an id is not
     for item in found.files_left_out:
         tell(f"left out: {item['file']}: {item['reason']}")
 
 
 def _drawn(found: StoreStatus) -> RenderableType:
-    """Both tables for a terminal."""
+    """The studies, and a table of what runs, for a terminal."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    tables = []
-    for title, rows in (
-        (f"{found.store}, {datetime.now():%H:%M:%S}", [_row(of) for of in found.studies]),
-        ("running", _running(found)),
-    ):
-        table = Table(title=title, title_justify="left")
-        for name in rows[0] if rows else ("nothing",):
+    lines = [f"{found.store}, {datetime.now():%H:%M:%S}"]
+    lines += [line for of in found.studies for line in _lines(of)] or ["no trials yet"]
+    parts: list[RenderableType] = [Text("\n".join(lines))]
+    if running := _running(found):
+        table = Table(title="running", title_justify="left")
+        for name in running[0]:
             table.add_column(name)
-        for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
-        tables.append(table)
-    return Group(*tables)
+        for row in running:
+            table.add_row(*map(str, row.values()))
+        parts.append(table)
+    return Group(*parts)
 
 
-def _row(of: StudyStatus) -> dict[str, Any]:
+def _lines(of: StudyStatus) -> list[str]:
+    """A study in lines of at most `WIDE` columns: counts above 0, then pace, best score and last row."""
     done = of.trials - of.interrupted
-    return {
-        "study": of.study,
-        "done": f"{done}/{of.planned}" if of.planned is not None else str(done),
-        "running": of.running,
-        "ok": of.ok,
-        "pruned": of.pruned,
-        "failed": of.failed,
-        "interrupted": of.interrupted,
-        "retried": of.retried,
-        "rate": f"{of.rate_per_hour:.3g}/h" if of.rate_per_hour else "",
-        "time left": duration(of.time_left_s) if of.time_left_s is not None else "",
-        "best validation accuracy": _accuracy(of.best_accuracy_val),
-        "its test accuracy": _accuracy(of.best_accuracy_test),
-        "last row (UTC)": f"{of.last_row_at:%Y-%m-%d %H:%M:%S}" if of.last_row_at else "",
-    }
+    ends = [f"{of.ok} ok"]
+    ends += [f"{n} {word}" for n, word in ((of.failed, "failed"), (of.pruned, "pruned")) if n]
+    counts = [f"{done}/{of.planned}" if of.planned is not None else str(done), "done", f"({', '.join(ends)})"]
+    more = [(of.running, "running"), (of.interrupted, "interrupted"), (of.retried, "retried")]
+    head = ", ".join([" ".join(counts), *(f"{n} {word}" for n, word in more if n)])
+    rest = []
+    if of.rate_per_hour:
+        rest.append(f"{_rate(of.rate_per_hour)} trials an hour")
+    if of.time_left_s is not None:
+        rest.append(f"about {duration(of.time_left_s)} left")
+    if best := _best(of):
+        rest.append(best)
+    if of.last_row_at:
+        rest.append(f"last row {of.last_row_at:%Y-%m-%d %H:%M:%S} UTC")
+    lines = textwrap.wrap(f"{of.study}: {head}", WIDE, subsequent_indent="  ", break_on_hyphens=False)
+    told = ""
+    for part in rest:
+        if told and len(told) + len(part) + 4 > WIDE:
+            lines, told = [*lines, f"  {told};"], ""
+        told += f"; {part}" if told else part
+    return [*lines, f"  {told}"] if told else lines
 
 
-def _accuracy(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _best(of: StudyStatus) -> str:
+    """The best score in validation, and that trial's in the test; empty where there is none."""
+    from analysis.score import ACCURACY, BITS_PER_BYTE
+
+    for metric, val, test in (
+        (ACCURACY, of.best_accuracy_val, of.best_accuracy_test),
+        (BITS_PER_BYTE, of.best_bits_per_byte_val, of.best_bits_per_byte_test),
+    ):
+        if val is not None:
+            tested = f" ({metric.text(test)} in test)" if test is not None else ""
+            return f"best {metric.text(val)} in validation{tested}"
+    return ""
 
 
 def _running(found: StoreStatus) -> list[dict[str, Any]]:
@@ -136,10 +160,18 @@ def _running(found: StoreStatus) -> list[dict[str, Any]]:
     return [
         {
             "trial": lease.trial_id,
-            "study": lease.study,
+            "study": _cut(lease.study, 24),
             "epoch": f"{lease.epoch}/{lease.epochs}",
-            "host": lease.host,
+            "host": _cut(lease.host, 16),
             "for": duration(max(0.0, (now - datetime.fromisoformat(lease.started_at)).total_seconds())),
         }
         for lease in found.running
     ]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

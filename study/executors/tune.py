@@ -148,7 +148,7 @@ class _Observer(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         planned: Trial = trial.config["job"].trial
-        self._progress.started(planned.trial_id, epochs=evaluations(planned.settings))
+        self._progress.started(planned.trial_id, epochs=evaluations(planned.settings), trial=planned)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -156,6 +156,7 @@ class _Observer(tune.Callback):
         trial_id = trial.config["job"].trial.trial_id
         if FOUND not in result and result.get("epoch", 0) > self._progress.running.get(trial_id, 0):
             self._progress.epoch(trial_id, epoch=result["epoch"])
+            self._progress.measured(trial_id, epoch=result["epoch"], numbers=result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]
@@ -166,7 +167,7 @@ class _Observer(tune.Callback):
         if outcome == ELSEWHERE or report.get(FOUND):
             self._progress.passed(job.trial.trial_id, ELSEWHERE if outcome == ELSEWHERE else FOUND)
         else:
-            self._progress.finished(job.trial.trial_id, outcome)
+            self._progress.finished(job.trial.trial_id, outcome, numbers=report)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job: Job = trial.config["job"]

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -209,8 +210,8 @@ class LosesTheStore(Progress):
         self._store, self._wholly = store, wholly
         self.lost = ""
 
-    def finished(self, trial_id: str, outcome: str) -> None:
-        super().finished(trial_id, outcome)
+    def finished(self, trial_id: str, outcome: str, **known: Any) -> None:
+        super().finished(trial_id, outcome, **known)
         if not self.lost:
             self.lost = trial_id
             if self._wholly:
