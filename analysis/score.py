@@ -78,6 +78,10 @@ class Score:
             return percent_text(value)
         return f"{value:.4f} {self.name}" if self is BITS_PER_BYTE else f"{value:.4f}"
 
+    def figure(self, value: float | None) -> str:
+        """A value where the metric is named beside it: 98.1 %, 2.3145."""
+        return percent_text(value) if self is ACCURACY or value is None else f"{value:.4f}"
+
     def interval_text(self, value: Estimate) -> str | None:
         """The ends of an interval, None without one."""
         if value.low is None or value.high is None:
@@ -94,14 +98,19 @@ class Score:
         """A difference with its interval and n."""
         if self is ACCURACY:
             return points_text(value)
-        mean = f"{value.mean:+.4f}{self._unit}"
+        mean = _signed(value.mean)
         if value.low is None or value.high is None:
             return f"{mean} (n = {value.n}, too few for an interval)"
-        return f"{mean} (95 % interval {value.low:+.4f} to {value.high:+.4f}, n = {value.n})"
+        return f"{mean} (95 % interval {_signed(value.low)} to {_signed(value.high)}, n = {value.n})"
 
     @property
     def _unit(self) -> str:
         return f" {self.name}" if self is BITS_PER_BYTE else f" {self.unit}" if self.unit else ""
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.4f}"
+    return "0.0000" if float(text) == 0 else text
 
 
 ACCURACY = Score(

@@ -32,6 +32,10 @@ GRID = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
+FEWEST_TICKS = 3
+"""Ticks that a log axis has between its smallest and its largest value, at least."""
+
+
 class Look(TypedDict):
     """How a series is drawn."""
 
@@ -99,13 +103,28 @@ def base_layout(*, title: str, x: str, y: str, height: int = 440) -> go.Layout:
 
 
 def log_ticks(values: Iterable[float]) -> dict[str, Any]:
-    """Ticks of a log axis over positive values: 1, 2 and 5 of each decade, or its powers of ten alone."""
+    """Return the ticks of a log axis over positive values, at least `FEWEST_TICKS` of them between the ends.
+
+    Powers of ten where those suffice, then 1, 2 and 5 of each decade, then more; over a narrower range, round
+    numbers at equal steps.
+    """
     positive = [v for v in values if v > 0]
     if not positive:
         return {}
-    low, high = math.floor(math.log10(min(positive))) - 1, math.ceil(math.log10(max(positive))) + 1
-    steps = (1, 2, 5) if high - low <= 5 else (1,)
-    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    least, most = min(positive), max(positive)
+    if most / least < 1.2:  # the axis is wider than so few values
+        least, most = least / 1.1, most * 1.1
+    low, high = math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 1
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+        if sum(least <= tick <= most for tick in ticks) >= FEWEST_TICKS:
+            break
+    else:
+        rough = (most - least) / (FEWEST_TICKS + 1)
+        scale = 10.0 ** math.floor(math.log10(rough))
+        step = scale * max(s for s in (1, 2, 5) if s * scale <= rough)
+        ends = math.floor(least / step), math.ceil(most / step) + 1
+        ticks = [float(f"{n * step:.10g}") for n in range(*ends) if n > 0]
     return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
 
 

@@ -97,6 +97,17 @@ def width_text(row: Row) -> str:
     return f"{row['width']:g}" if finite(row["width"]) else "unknown"
 
 
+def shape_text(row: Row, join: str = ", ") -> str:
+    """Depth and width of a trial's network, as far as they are known."""
+    parts = [f"depth {row['depth']}"] if finite(row["depth"]) else []
+    return join.join([*parts, *([f"width {row['width']:g}"] if finite(row["width"]) else [])])
+
+
+def joined(*words: str | None) -> str:
+    """Words with points between them, without those that are missing."""
+    return " · ".join(filter(None, words))
+
+
 def _points(fraction: float) -> str:
     text = f"{100 * fraction:+.2f}"
     return "0.00" if float(text) == 0 else text

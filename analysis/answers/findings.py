@@ -29,6 +29,7 @@ from analysis.wording import (
     precision_label,
     precision_rank,
     ratio_text,
+    shape_text,
     width_text,
 )
 
@@ -164,9 +165,9 @@ def _best(points: Sequence[Configuration], column: str) -> str:
     value = best.score if column == best.metric.val else best.test
     assert value is not None
     row, interval = best.rows[0], best.metric.interval_text(value)
+    what = ", ".join(filter(None, (row["model"], shape_text(row), row["strategy"], precision_label(row))))
     return (
-        f"the configuration best in validation{where} ({row['model']}, depth {row['depth']}, width "
-        f"{width_text(row)}, {row['strategy']}, {precision_label(row)}) reaches "
+        f"the configuration best in validation{where} ({what}) reaches "
         f"{best.metric.text(value.mean)} in {'validation' if column == best.metric.val else 'test'} "
         f"({count_text(value.n, 'seed')}{f', {interval}' if interval else ''})"
     )

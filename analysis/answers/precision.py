@@ -125,6 +125,7 @@ def precision_answer(rows: Iterable[Row]) -> str:
     )
     if others:
         text += f" Not shown to be safe at that depth: {'; '.join(map(_limit, others))}."
+    text += _narrow_on_wide(found)
     lost = [r for r in rows if r["outcome"] == "diverged" and is_reversing(r["strategy"])]
     if lost:
         counts = {label: len(group) for label, group in group_by(lost, precision_label).items()}
@@ -133,6 +134,22 @@ def precision_answer(rows: Iterable[Row]) -> str:
         )
         text += f" Diverged, and not judged: {', '.join(named)}."
     return text
+
+
+def _narrow_on_wide(found: Sequence[PrecisionVerdict]) -> str:
+    """Why narrow arithmetic on an fp32 stream rebuilds better than fp32, where it does: docs/precision.md."""
+    errors = {v.label: v.reconstruction_error for v in found}
+    fp32 = errors.get(REFERENCE, 0.0)
+    better = [n for n in ("bf16", "fp16") if errors.get(f"{n} on fp32 stream", math.inf) < fp32]
+    if not better:
+        return ""
+    narrow = better[0]
+    return (
+        f" That {narrow} on an fp32 stream rebuilds better than fp32 is no mistake. F and G read the stream "
+        f"rounded to {narrow}. A stream that is off by far less than {narrow} can tell rounds to the same "
+        "numbers, so that F and G return the same bits and the error does not grow. That ends when a number "
+        f"crosses a rounding boundary of {narrow}; from there on the error is far larger than that of fp32."
+    )
 
 
 def _verdict(label: str, group: list[Row], usable: Cohort) -> PrecisionVerdict:

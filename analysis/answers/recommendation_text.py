@@ -11,7 +11,7 @@ from analysis.answers.recommend import Configuration, Recommendation, comparable
 from analysis.faithful import LIMIT_TEXT, rebuilds_nothing
 from analysis.stats import Row, finite
 from analysis.strategies import is_stored
-from analysis.wording import bytes_text, count_text, error_text, precision_label, seconds_text, width_text
+from analysis.wording import bytes_text, count_text, error_text, precision_label, seconds_text, shape_text
 
 
 def answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
@@ -23,12 +23,12 @@ def answer(pick: Recommendation, position: dict[str, int]) -> dict[str, Any]:
         "data": pick.data,
         "budget": _round_bytes(pick.budget_bytes),
         "model": first["model"],
-        "settings": f"depth {first['depth']} · width {width_text(first)}",
+        "settings": shape_text(first, " · "),
         "how": f"{first['strategy']} · {precision_label(first)}",
         "metric": f"{'test' if choice.test else 'validation'} {metric.name}",
         "tested": choice.test is not None,
-        "validation": metric.text(choice.score.mean),
-        "score": metric.text(shown.mean),
+        "validation": metric.figure(choice.score.mean),
+        "score": metric.figure(shown.mean),
         "interval": metric.interval_text(shown),
         "n": count_text(shown.n, "seed"),
         "peak": bytes_text(choice.peak_bytes),
@@ -117,9 +117,9 @@ def cautions(pick: Recommendation) -> list[str]:
 
 def _named(one: Configuration) -> str:
     first = one.rows[0]
+    what = ", ".join(filter(None, (first["model"], shape_text(first), first["strategy"])))
     return (
-        f"{first['model']}, depth {first['depth']}, width {width_text(first)}, {first['strategy']}, "
-        f"{precision_label(first)}, reaches {one.metric.text((one.test or one.score).mean)} "
+        f"{what}, {precision_label(first)}, reaches {one.metric.text((one.test or one.score).mean)} "
         f"at {bytes_text(one.peak_bytes)}"
     )
 
@@ -129,7 +129,7 @@ def _stored(pick: Recommendation) -> str:
     if is_stored(pick.choice.rows[0]["strategy"]):
         return ""
     stored = pick.stored
-    return stored.metric.text((stored.test or stored.score).mean) if stored else "none fits"
+    return stored.metric.figure((stored.test or stored.score).mean) if stored else "none fits"
 
 
 def _error(one: Configuration) -> str:

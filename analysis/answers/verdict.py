@@ -19,7 +19,7 @@ from analysis.wording import (
     factor_text,
     precision_label,
     ratio_text,
-    width_text,
+    shape_text,
 )
 
 WORTH = 0.95
@@ -166,7 +166,7 @@ def near_text(near: Near) -> str:
         parts.append(f"{part} ({_what(other)})")
     metric = near.metric
     text = f"To come within {metric.near_words} of the best validation {metric.name} on {near.data}, "
-    text += f"{metric.text(near.best)}, {'; '.join(parts)}."
+    text += f"{metric.figure(near.best)}, {'; '.join(parts)}."
     if near.short:
         words = " or ".join(map(doing, near.short))
         text += f" No configuration came as near by {words} with gradients within {LIMIT_TEXT}."
@@ -184,7 +184,5 @@ def _doing(row: Row) -> str:
 
 def _what(one: Configuration) -> str:
     row = one.rows[0]
-    return (
-        f"{row['model']}, depth {row['depth']}, width {width_text(row)}, {precision_label(row)}: "
-        f"{one.metric.text(one.score.mean)}, {count_text(len(one.rows), 'seed')}"
-    )
+    what = ", ".join(filter(None, (row["model"], shape_text(row), precision_label(row))))
+    return f"{what}: {one.metric.figure(one.score.mean)}, {count_text(len(one.rows), 'seed')}"

@@ -13,7 +13,7 @@ from analysis.score import Score, main_score
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import base_layout, family_symbol
-from analysis.wording import count_text
+from analysis.wording import count_text, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def info(store: Store) -> AccuracyDepthInfo:
         places = {depth: index + shift for index, depth in enumerate(depths)}
         series.append(
             Series(
-                name=f"{strategy} · {family}",
+                name=joined(strategy, family),
                 lines=mean_lines(look, "depth", places, y=metric.val, scale=metric.scale),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),

@@ -15,7 +15,7 @@ from analysis.figures.series import Point, Series, describe, draw, traces
 from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
-from analysis.theme import axis_style, base_layout, precision_look
+from analysis.theme import FEWEST_TICKS, axis_style, base_layout, precision_look
 from analysis.wording import count_text, precision_label
 
 PANELS = (
@@ -173,6 +173,8 @@ def set_error_axis(figure: go.Figure, axis: str, values: Sequence[float], floor:
     positive = [v for v in values if v > 0 and v != floor]
     lowest = math.floor(math.log10(min(positive))) if positive else -16
     highest = math.ceil(math.log10(max(positive))) if positive else -14
+    while highest - lowest < FEWEST_TICKS - 1:
+        lowest, highest = (lowest - 1, highest) if (highest - lowest) % 2 else (lowest, highest + 1)
     step = max(1, math.ceil((highest - lowest) / 7))
     powers = list(range(lowest, highest + 1, step))
     ticks = [10.0**p for p in powers]

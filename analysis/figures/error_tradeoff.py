@@ -85,9 +85,9 @@ def info(store: Store) -> ErrorTradeoffInfo:
     )
     left_out = len(ok) - len(probed) - len(exact)
     notes = [
-        f"{count_text(len(probed), 'trial')} that rebuild activations, and {len(exact):,} that rebuild "
-        "nothing, whose gradients are exact by definition: they lie below the dashed line, with errors of "
-        f"exactly zero. Above {GRADIENT_LIMIT:g} ({LIMIT_TEXT}, the dotted line) gradients are not safe."
+        f"Drawn: {count_text(len(probed), 'trial')} with rebuilt activations, and {len(exact):,} without. "
+        "The gradients of those without are exact by definition. They lie below the dashed line, with errors "
+        f"of exactly zero. Above {GRADIENT_LIMIT:g} ({LIMIT_TEXT}, the dotted line) gradients are not safe."
     ]
     if left_out:
         notes.append(f"{count_text(left_out, 'trial')} not drawn: reversed, but without a finite error.")

@@ -11,7 +11,7 @@ from analysis.stats import Row, finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL
 from analysis.theme import OUTCOME_COLORS, base_layout, count_axis, safe
-from analysis.wording import count_text
+from analysis.wording import count_text, joined, shape_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,8 @@ def figure(info: FailuresInfo) -> go.Figure | None:
 
 
 def _place(row: Row) -> str:
-    return f"{row['model']} · depth {row['depth']}\n{row['strategy']} · {row['compute_dtype']}"
+    network = joined(row["model"], shape_text({**row, "width": None}))
+    return f"{network}\n{joined(row['strategy'], row['compute_dtype'])}"
 
 
 def _label(place: str) -> str:

@@ -17,7 +17,7 @@ from analysis.stats import Row, group_by
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks
-from analysis.wording import MB, count_text, precision_label, width_text
+from analysis.wording import MB, count_text, joined, precision_label, width_text
 
 FURTHER = 2
 """Extrapolated lines end at so many times the depth, or width, of the largest trial."""
@@ -77,7 +77,7 @@ def growth_of(store: Store, factor: Factor) -> GrowthInfo:
                 growth.append(Growth(label=_label(group[0], factor), strategy=strategy, fit=fit, ids=ids))
         series.append(
             Series(
-                name=f"{strategy} · {family}",
+                name=joined(strategy, family),
                 lines=tuple(lines),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),

@@ -18,7 +18,7 @@ from analysis.stats import finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks
-from analysis.wording import MB, count_text
+from analysis.wording import MB, count_text, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def info(store: Store) -> LawMemoryInfo:
             if point.y < best:
                 front.append(point)
                 best = point.y
-        name, color = f"{strategy} · {family}", strategy_color(strategy)
+        name, color = joined(strategy, family), strategy_color(strategy)
         series += [
             Series(
                 name=name,

@@ -14,7 +14,7 @@ from analysis.stats import finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, is_rival, is_stored, strategy_color
 from analysis.theme import base_layout, family_symbol
-from analysis.wording import factor_text, ratio_text
+from analysis.wording import factor_text, joined, ratio_text
 
 THEORY = 4 / 3
 """Step time of recomputing every block once: 4 forwards' worth of work in place of 3, a backward being 2."""
@@ -36,7 +36,7 @@ def info(store: Store) -> OverheadInfo:
     for (strategy, family), group in sorted(looks.items()):
         series.append(
             Series(
-                name=f"{strategy} · {family}",
+                name=joined(strategy, family),
                 lines=(tuple(_point(p) for p in group),),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),

@@ -12,7 +12,7 @@ from analysis.figures.series import Series, draw, traces
 from analysis.score import Score, main_score
 from analysis.store.store import Store
 from analysis.theme import base_layout, family_symbol, precision_look
-from analysis.wording import count_text, precision_label
+from analysis.wording import count_text, joined, precision_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def info(store: Store) -> PrecisionWidthInfo:
         look_of = precision_look(look[0])
         series.append(
             Series(
-                name=f"{label} · {family}",
+                name=joined(label, family),
                 lines=mean_lines(look, "width", places, y=metric.val, scale=metric.scale),
                 color=look_of["color"],
                 symbol=family_symbol(family),

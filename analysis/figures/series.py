@@ -78,10 +78,10 @@ def describe(rows: Sequence[Row]) -> str:
     """The hover text of a point: the settings its trials share, how many they are, and their ids."""
     first = rows[0]
     parts = [
-        str(first["model"]),
-        f"depth {first['depth']}",
+        first["model"] or "",
+        f"depth {first['depth']}" if finite(first["depth"]) else "",
         f"width {first['width']:g}" if finite(first["width"]) else "",
-        str(first["strategy"]),
+        first["strategy"] or "",
         precision_label(first),
         f"seed {first['seed']}" if len(rows) == 1 else f"{len(rows)} trials",
     ]

@@ -13,7 +13,7 @@ from analysis.stats import finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks
-from analysis.wording import count_text, ratio_text
+from analysis.wording import count_text, joined, ratio_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def info(store: Store) -> TimeMemoryInfo:
     for (strategy, family), group in sorted(looks.items()):
         series.append(
             Series(
-                name=f"{strategy} · {family}",
+                name=joined(strategy, family),
                 lines=(tuple(_point(p) for p in group),),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),

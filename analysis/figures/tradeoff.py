@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -9,12 +10,12 @@ import plotly.graph_objects as go
 from analysis.answers.recommend import comparable, configurations_of
 from analysis.figures.series import Point, Series, describe, draw, legend_entries, traces
 from analysis.pareto import pareto_mask
-from analysis.score import Score, main_score
-from analysis.stats import group_by
+from analysis.score import BITS_PER_BYTE, Score, main_score
+from analysis.stats import finite, group_by
 from analysis.store.store import Store
 from analysis.strategies import NEUTRAL, strategy_color
 from analysis.theme import base_layout, family_symbol, log_ticks
-from analysis.wording import MB, count_text
+from analysis.wording import MB, count_text, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def info(store: Store) -> TradeoffInfo:
             )
         series.append(
             Series(
-                name=f"{strategy} · {family}",
+                name=joined(strategy, family),
                 lines=(tuple(marks),),
                 color=strategy_color(strategy),
                 symbol=family_symbol(family),
@@ -90,6 +91,9 @@ def info(store: Store) -> TradeoffInfo:
         f"{count_text(len(points), 'configuration')} from {count_text(used, 'trial')}; "
         "bars are 95 % bootstrap intervals over seeds where there are three or more."
     ]
+    bigrams = [r["bigram_bits_per_byte"] for r in rows if finite(r["bigram_bits_per_byte"])]
+    if metric is BITS_PER_BYTE and bigrams:
+        notes.append(f"A bigram count model of the same text takes {metric.text(statistics.mean(bigrams))}.")
     left_out = len(rows) - used
     if left_out:
         notes.append(

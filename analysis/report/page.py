@@ -34,6 +34,8 @@ from analysis.store.store import Store, open_store
 from analysis.wording import count_text, seconds_text
 
 _FILTERS = ("study", "data", "family", "model", "strategy", "precision", "depth", "width", "outcome", "seed")
+MOST_DESCRIBED = 4
+"""Studies whose descriptions stand at the head of the page of a whole store."""
 _TABLE = (
     *("trial_id", "outcome", "model", "depth", "width", "strategy", "precision", "seed"),
     *("score_test", "score_val", "memory_peak_bytes", "memory_activation_bytes", "step_time_s"),
@@ -128,6 +130,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
     return environment.get_template("report.html.j2").render(
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
+        descriptions=[(name, text) for name in _shown_studies(store) if (text := store.description(name))],
         facts=_facts(rows),
         verdict=verdict(trials),
         nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
@@ -173,6 +176,11 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
 def _commands(text: str) -> Markup:
     """Text as HTML, what stands between backticks as code; the text itself is escaped first."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _shown_studies(store: Store) -> tuple[str, ...]:
+    """The study of a store that is open for one, else the first few of all."""
+    return (store.study,) if store.study is not None else tuple(store.studies)[:MOST_DESCRIBED]
 
 
 def _headline(rows: Sequence[Row]) -> str:

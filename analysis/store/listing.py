@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -60,11 +61,21 @@ class Listing:
 
     def members(self, study: str) -> frozenset[str]:
         """Trial ids that ``study.json`` lists: a study owns trials that an earlier one trained, too."""
-        try:
-            ids = json.loads(self.storage.read(f"{self.folder(study)}/study.json")).get("trial_ids", [])
-        except (OSError, ValueError, AttributeError, RecursionError):
-            return frozenset()
+        ids = self._record(study).get("trial_ids", [])
         return frozenset(i for i in ids if isinstance(i, str)) if isinstance(ids, list) else frozenset()
+
+    def description(self, study: str) -> str:
+        """What a study says of itself in ``study.json``; empty where it says nothing."""
+        said = self._record(study).get("description")
+        return " ".join(said.split()) if isinstance(said, str) else ""
+
+    def _record(self, study: str) -> dict[str, Any]:
+        """What ``study.json`` holds; empty where there is none, or a damaged one."""
+        try:
+            record = json.loads(self.storage.read(f"{self.folder(study)}/study.json"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
 
 def list_files(location: str | Path | Storage, *, missing_ok: bool = False) -> Listing:

@@ -134,6 +134,10 @@ class Store:
         """The trials that a study's ``study.json`` lists: its own, and those that earlier ones trained."""
         return self._listing.members(study)
 
+    def description(self, study: str) -> str:
+        """What a study says of itself in its ``study.json``; empty where it says nothing."""
+        return self._listing.description(study)
+
     def trials_of(self, study: str | None) -> list[dict[str, Any]]:
         """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""
         rows = self.rows("trials")

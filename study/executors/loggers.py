@@ -6,6 +6,7 @@ note, and the run goes on. The next one is a class with the three methods of `Lo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -75,6 +76,7 @@ class MLflow:
     def __init__(self, target: str) -> None:
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of its own tables otherwise
         self._client = MlflowClient(tracking_uri=target)
         self._runs: dict[str, str] = {}
 

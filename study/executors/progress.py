@@ -26,6 +26,7 @@ class Progress:
         self.others: dict[str, str] = {}
         self._epochs_of: dict[str, int] = {}
         self._what: dict[str, str] = {}
+        self._logged: dict[str, tuple[int, frozenset[str]]] = {}
         self.loggers: list[Logger] = []
 
     def __enter__(self) -> Self:
@@ -76,9 +77,13 @@ class Progress:
 
     def measured(self, trial_id: str, *, epoch: int, numbers: Mapping[str, Any]) -> None:
         """Report the numbers of an evaluation of a running trial, by column, to those who log them."""
-        if self.loggers:
-            found = numbers_in(numbers)
-            self._log(lambda logger: logger.measured(trial_id, epoch, found))
+        if not self.loggers:
+            return
+        told, names = self._logged.get(trial_id, (epoch, frozenset()))
+        known = names if told == epoch else frozenset()  # the last evaluation comes again with the row
+        found = {name: value for name, value in numbers_in(numbers).items() if name not in known}
+        self._logged[trial_id] = epoch, known | found.keys()
+        self._log(lambda logger: logger.measured(trial_id, epoch, found))
 
     def passed(self, trial_id: str, why: str) -> None:
         """Report a trial that this run leaves alone: `ELSEWHERE` it is trained, or was `FOUND` done."""

@@ -26,7 +26,8 @@ def tell(spec: str) -> Progress:
         progress.started(TRIAL.trial_id, epochs=2, trial=TRIAL)
         progress.epoch(TRIAL.trial_id, epoch=1)
         progress.measured(TRIAL.trial_id, epoch=1, numbers=FIRST)
-        progress.finished(TRIAL.trial_id, "ok", numbers=LAST)
+        progress.measured(TRIAL.trial_id, epoch=2, numbers={"epoch": 2, "loss_val": 1.0})
+        progress.finished(TRIAL.trial_id, "ok", numbers=LAST)  # the last evaluation, told once more
         assert progress.loggers, "the logger failed"
     return progress
 
@@ -37,6 +38,7 @@ def test_tensorboard_has_the_curves_of_each_trial(tmp_path):
     found = events.EventAccumulator(str(tmp_path / "mine" / TRIAL.trial_id)).Reload()
     curve = [(e.step, e.value) for e in found.Scalars("accuracy_val")]
     assert curve == [(1, 0.5), (2, 0.75)]
+    assert [e.value for e in found.Scalars("loss_val")] == [2.0, 1.0]
     assert found.Scalars("memory_peak_bytes")[0].value == 1_900_000
     assert "time_this_iter_s" not in found.Tags()["scalars"]
 

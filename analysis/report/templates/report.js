@@ -91,14 +91,15 @@
   const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   function describe(rows) {
     const first = rows[0];
+    const number = (name) => (typeof cell(name, first) === "number" ? name + " " + cell(name, first) : null);
     const parts = [
-      cell("model", first), "depth " + cell("depth", first), "width " + cell("width", first),
+      cell("model", first), number("depth"), number("width"),
       cell("strategy", first), cell("precision", first),
       rows.length === 1 ? "seed " + cell("seed", first) : rows.length + " trials",
     ];
     if (cell("outcome", first) !== "ok") parts.push("ended " + cell("outcome", first));
     const ids = rows.slice(0, 3).map((row) => cell("trial_id", row)).join(", ") + (rows.length > 3 ? ", …" : "");
-    return escape(parts.join(" · ")) + "<br>trial " + escape(ids);
+    return escape(parts.filter(Boolean).join(" · ")) + "<br>trial " + escape(ids);
   }
 
   /** The two trials of a pair: the treated one, its control, and what bears on comparing them. */
@@ -362,7 +363,7 @@
     gradient_rel_error: "gradient error", train_s: "time in training", wall_s: "time of the trial",
     examples_per_s: "throughput", gpus_per_worker: "GPUs of a worker", epochs_done: "evaluations",
   };
-  const title = (name) => titles[name] || name.replace(/_(bytes|s|deg)$/, "").replace("_rel_", "_").replaceAll("_", " ");
+  const title = (name) => titles[name] || name.replace(/_per_s$/, " a second").replace(/_(bytes|s|deg)$/, "").replace("_rel_", "_").replaceAll("_", " ");
 
   // ── table ────────────────────────────────────────────────────────────────────────────────────────
   const table = $("table");

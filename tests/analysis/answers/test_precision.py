@@ -136,3 +136,21 @@ def test_no_bend_without_enough_points():
     assert fit_bend([1, 2, 3], [1, 2, 3]) is None
     assert fit_bend([1, 1, 2, 2], [1, 2, 3, 4]) is None
     assert fit_bend([1, 2, 4, 8], [0, 0, 0, 0]) is None
+
+
+def test_why_bf16_on_an_fp32_stream_rebuilds_better_than_fp32_is_told_where_it_does():
+    on_wide = trials(("bf16", "fp32", "additive"), lambda depth: 1e-9)
+    better = precision_answer([*trials(FP32, lambda depth: 1e-7), *on_wide])
+    assert "That bf16 on an fp32 stream rebuilds better than fp32 is no mistake." in better
+    assert "crosses a rounding boundary of bf16" in better
+    worse = precision_answer([*trials(FP32, lambda depth: 1e-10), *on_wide])
+    assert "no mistake" not in worse
+
+
+def test_an_error_that_is_no_number_is_not_safe_and_not_dropped():
+    """The trial of an infinite error was left out, so that the other seed alone called the precision safe."""
+    rows = trials(BF16, lambda depth: 1e-6)
+    rows[-1]["gradient_rel_error"] = float("nan")
+    (verdict,) = precision_verdicts(rows)
+    assert (verdict.safe_to, verdict.n) == (98, 8)
+    assert "gradient error not a finite number at depth 194 in one seed" in precision_answer(rows)

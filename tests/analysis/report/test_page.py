@@ -253,3 +253,13 @@ def test_the_precision_section_opens_with_its_answer(page, tmp_path, new_trial, 
     )
     write(tmp_path, [new_trial(strategy="store")])
     assert 'class="statement"' not in render_report(open_store(tmp_path))
+
+
+def test_what_a_study_says_of_itself_stands_at_the_head_of_its_page(tmp_path, new_trial, write):
+    write(tmp_path, [new_trial()])
+    (tmp_path / "study=demo" / "study.json").write_text(
+        '{"description": "Does <b>it</b>\\n run?", "trial_ids": []}'
+    )
+    assert '<p class="headline">Does &lt;b&gt;it&lt;/b&gt; run?</p>' in write_report(tmp_path).read_text()
+    (tmp_path / "study=demo" / "study.json").write_text('{"description": 7}')
+    assert "<h1>demo</h1>" in write_report(tmp_path, "demo").read_text()
