@@ -59,13 +59,18 @@ def is_own(where: str, name: str) -> bool:
     return is_path(name) or announced(where, name) is not None
 
 
-def find(where: str, name: str, folder: str | None) -> Any:
+def use(folder: str | None) -> None:
+    """Have modules looked up in the folder of a study first, from now on."""
+    _search(folder)
+
+
+def find(where: str, name: str, folder: str | None = None) -> Any:
     """Import what a setting names.
 
     Args:
         where: The setting, such as ``model.name``.
         name: An import path, or a name that a package has announced.
-        folder: Where the study file is; None if there is none.
+        folder: Where the study file is; None stays with the folder that is in use.
 
     Returns:
         The object.
@@ -119,13 +124,13 @@ def call(where: str, name: str, function: Any, *arguments: Any, options: dict[st
     try:
         inspect.signature(function).bind(*arguments, **options)
     except TypeError as error:
-        section = where.partition(".")[0]
+        options_of = f"{where.partition('.')[0]}.options" if where in GROUPS else f"{where}_options"
         shown = f"{name.rpartition(':')[2]}{inspect.signature(function)}"
         raise StudyError(
-            f"{section}.options",
+            options_of,
             value=dict(options),
             rule=f"{shown} must take what it is called with ({error})",
-            remedy=f"change {section}.options or the function",
+            remedy=f"change {options_of} or the function",
         ) from None
     except ValueError:  # what is written in C has no signature
         pass

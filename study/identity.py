@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 from revmodels.strategies.registry import STRATEGIES, default_strategy, find_strategy, is_strategy
 from revmodels.strategies.strategy import Strategy
-from study.code import is_own, source_of
+from study.code import is_own, is_path, source_of
 from study.errors import StudyError, nearest
 from study.setting import IF_CHANGED, NEVER, BrokenRule
 from study.settings import (
@@ -198,7 +198,7 @@ def _fragments(settings: TrialSettings) -> dict[str, str]:
         "recipe": str(RECIPE),
         "seed": json.dumps(settings.seed),
         **_task_fragment(settings),
-        "train": _fragment(settings.train),
+        "train": _fragment(settings.train, source=_source_of_optimizer(settings)),
         "workers": json.dumps([scaling.min_workers, scaling.workers] if scaling.elastic else scaling.workers),
     }
 
@@ -220,6 +220,11 @@ def source_of_data(settings: TrialSettings) -> str:
 def _source_of_model(settings: TrialSettings) -> str | None:
     name = settings.model.name
     return source_of("model.name", name, settings.code) if is_own("model.name", name) else None
+
+
+def _source_of_optimizer(settings: TrialSettings) -> str | None:
+    name = settings.train.optimizer
+    return source_of("train.optimizer", name, settings.code) if is_path(name) else None
 
 
 def _task_fragment(settings: TrialSettings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from study.code import is_path
 from study.errors import nearest
 
 ALWAYS, IF_CHANGED, NEVER = "always", "if changed", "never"
@@ -88,6 +89,7 @@ class Setting:
         unit: Of the value; empty for words and pure numbers.
         at_least, above, at_most, below: Limits of a number.
         choices: The words that it takes.
+        importable: Whether it takes an import path too, such as ``mine:make``.
         check: Raises `BrokenRule` for a value that it does not take.
         identity: `ALWAYS`, `IF_CHANGED` or `NEVER`.
         only_with: Another setting of the section and the value, or the values, with which alone this one is
@@ -104,6 +106,7 @@ class Setting:
     at_most: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    importable: bool = False
     check: Callable[[Any], None] | None = None
     identity: str = ALWAYS
     only_with: tuple[str, Any] | None = None
@@ -136,7 +139,7 @@ class Setting:
             raise BrokenRule(f"must be more than {self.above:g}")
         if self.below is not None and value >= self.below:
             raise BrokenRule(f"must be less than {self.below:g}")
-        if self.choices and value not in self.choices:
+        if self.choices and value not in self.choices and not (self.importable and is_path(value)):
             raise BrokenRule("must be one of the choices", nearest(value, self.choices))
         if self.check is not None:
             self.check(value)
@@ -158,7 +161,7 @@ class Setting:
         }
         if self.written is None:
             found |= {name: limit for name, limit in limits.items() if limit is not None}
-        if self.choices:
+        if self.choices and not self.importable:
             optional = any(part.get("type") == "null" for part in found.get("anyOf", ()))
             found["enum"] = [*self.choices, None] if optional else list(self.choices)
         if self.meaning:

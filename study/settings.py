@@ -368,11 +368,16 @@ class TrainSettings(_Strict):
     optimizer: Annotated[
         str,
         Setting(
-            "The optimizer: SGD with momentum, Adam, AdamW, or Muon for matrices with AdamW for the rest.",
+            "The optimizer: sgd with momentum, adam, adamw, or muon for matrices with AdamW for the rest; or "
+            "a function of your own as module:function.",
             choices=OPTIMIZERS,
+            importable=True,
             column="optimizer",
         ),
     ] = "sgd"
+    optimizer_options: Annotated[
+        Options, Setting("What an optimizer of your own is made with.", identity=IF_CHANGED)
+    ] = NO_OPTIONS
     learning_rate: Annotated[
         float, Setting("The highest learning rate of the schedule.", above=0, column="learning_rate")
     ] = 0.1

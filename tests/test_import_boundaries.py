@@ -95,7 +95,7 @@ ROOMS: dict[str, Room] = {
     # study: both, from `analysis` the schema and the store
     "study.errors": Room(),
     "study.code": Room(own="errors"),
-    "study.setting": Room(own="errors"),
+    "study.setting": Room(own="code errors"),
     "study.settings": Room(own="code errors setting"),
     "study.outcomes": Room(),
     "study.provenance": Room(lazily="torch"),
@@ -124,7 +124,7 @@ ROOMS: dict[str, Room] = {
         own="code errors setting settings", others="analysis.schema pydantic pydantic_core yaml"
     ),
     "study.plan": Room(
-        own="data errors identity provenance setting settings spec store tasks train",
+        own="code data errors identity provenance setting settings spec store tasks train",
         others="analysis.store pydantic revmodels",
         lazily="torch",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from study.code import use
 from study.settings import TrainSettings, TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
@@ -51,6 +52,7 @@ def trial_cost(settings: TrialSettings) -> Cost:
     Raises:
         DataError: The data set is missing: its image size and classes are needed.
     """
+    use(settings.code)
     train, task = settings.train, task_of(settings)
     batch = -(-train.batch_size // (settings.scaling.workers * train.accumulate))
     alike = replace(

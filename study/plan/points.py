@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from study import settings as s
+from study.code import is_path, use
 from study.errors import Problem, StudyError, nearest
 from study.identity import resolve, source_of_data
 from study.plan.concurrency import check_scaling
@@ -160,8 +161,33 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
     check_scaling(resolved)
     check_length(resolved)
     check_task(resolved)
+    _check_optimizer(resolved)
     source_of_data(resolved)
     return resolved
+
+
+def _check_optimizer(settings: s.TrialSettings) -> None:
+    """Make an optimizer that the study brings along once, on a layer without memory.
+
+    Raises:
+        StudyError: It cannot be made; or options are given to one that has none.
+    """
+    train = settings.train
+    if not is_path(train.optimizer):
+        if train.optimizer_options:
+            raise StudyError(
+                "train.optimizer_options",
+                value=dict(train.optimizer_options),
+                rule=f"{train.optimizer} has no options of this kind",
+                remedy="take them out; its settings stand in train",
+            )
+        return
+    import torch
+
+    from study.train.optim import make_optimizer
+
+    use(settings.code)
+    make_optimizer(torch.nn.Linear(1, 1, device="meta"), train)
 
 
 def check_length(settings: s.TrialSettings) -> None:

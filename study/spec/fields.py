@@ -83,7 +83,8 @@ def is_setting(path: str) -> bool:
     """
     section, _, rest = path.partition(".")
     inside, _, option = rest.partition(".")
-    return path in PATHS or (f"{section}.{inside}" in PATHS and inside == "options" and option.isidentifier())
+    known = f"{section}.{inside}" in PATHS and inside in ("options", "optimizer_options")
+    return path in PATHS or (known and option.isidentifier())
 
 
 def with_value(section: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from study.code import use
 from study.identity import resolve, strategy_of
 from study.tasks.registry import task_of
 from study.train.build import build_model
@@ -30,6 +31,7 @@ def open_session(
     Returns:
         The session, ready for its first step.
     """
+    use(progress.trial.settings.code)
     settings = resolve(progress.trial.settings)
     task = task_of(settings)
     examples = task.open(settings, device)

@@ -10,8 +10,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from study.code import call, find, is_path
+from study.errors import StudyError
 from study.settings import TrainSettings
 from study.train.length import Length
+
+OPTIMIZER = "train.optimizer"
 
 
 def parameter_groups(
@@ -39,8 +43,24 @@ def parameter_groups(
 def make_optimizer(
     model: nn.Module, settings: TrainSettings, parameters: Iterable[nn.Parameter] | None = None
 ) -> Optimizer:
-    """The optimizer over `parameter_groups`: of `model`, or of a copy's parameters."""
+    """Make the optimizer over `parameter_groups`: of `model`, or of a copy's parameters.
+
+    One of the study's own is made as ``make(groups, learning_rate, **options)``.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        StudyError: One of the study's own cannot be imported, takes other arguments, or is none.
+    """
     groups = parameter_groups(model, settings.weight_decay, parameters)
+    if is_path(name := settings.optimizer):
+        options = dict(settings.optimizer_options)
+        found = call(OPTIMIZER, name, find(OPTIMIZER, name), groups, settings.learning_rate, options=options)
+        if not isinstance(found, Optimizer):
+            rule = f"must return a torch.optim.Optimizer, not {type(found).__name__}"
+            raise StudyError(OPTIMIZER, value=name, rule=rule)
+        return found
     rate, fused = settings.learning_rate, settings.fused or None
     betas = (settings.beta1, settings.beta2)
     if settings.optimizer == "adamw":

@@ -262,6 +262,44 @@ def test_a_builder_may_compute_with_numbers(plan_of):
     assert row["flops_model"] > 0
 
 
+OPTIMIZERS = """
+import torch
+def make(groups, learning_rate, *, beta=0.9):
+    return torch.optim.RMSprop(groups, lr=learning_rate, alpha=beta)
+def nothing(groups, learning_rate):
+    return groups
+"""
+
+
+def test_an_optimizer_of_ones_own(plan_of, folder):
+    (folder / "steps.py").write_text(OPTIMIZERS)
+    axes = 'train.optimizer: {grid: ["steps:make"]}, train.optimizer_options.beta: {grid: [0.9, 0.99]}'
+    first, second = plan_of(f"space: {{{axes}}}").trials
+    assert first.trial_id != second.trial_id
+    rows = [train(trial) for trial in (first, second)]
+    assert rows[0].trial["optimizer"] == "steps:make"
+    assert rows[0].epochs[1]["loss_train"] != rows[1].epochs[1]["loss_train"]
+    assert trial_cost(first.settings).memory_bytes == rows[0].trial["memory_peak_bytes"]
+    assert canonical(first.settings)["train"]["source"] == files_hash(folder / "steps.py", "steps")
+    for axes, path, words in (
+        (
+            'train.optimizer: {grid: ["steps:nothing"]}',
+            "space.train.optimizer.grid[0]",
+            "must return a torch",
+        ),
+        (
+            'train.optimizer: {grid: ["steps:make"]}, train.optimizer_options.gamma: {grid: [1]}',
+            "train.optimizer_options",
+            "unexpected keyword argument 'gamma'",
+        ),
+        ("train.optimizer_options.gamma: {grid: [1]}", "train.optimizer_options", "has no options"),
+    ):
+        with pytest.raises(StudyError) as caught:
+            plan_of(f"space: {{{axes}}}")
+        assert caught.value.path == path
+        assert words in str(caught.value)
+
+
 def test_divergence_of_a_network_of_ones_own_is_an_outcome(plan_of):
     names = '["nets:build", "nets:listed", "nets:plain", "nets:coupled"]'
     more = "train.learning_rate: {grid: [1.0e+30]}, train.optimizer: {grid: [sgd]}"
