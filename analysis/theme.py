@@ -26,7 +26,7 @@ OUTCOME_COLORS = {
     "timeout": "#E69F00",
     "failed": "#0072B2",
 }
-FAMILY_SYMBOLS = {"revnet": "circle", "resnet": "square"}
+FAMILY_SYMBOLS = {"revnet": "circle", "resnet": "square", "revgpt": "circle", "gpt": "square"}
 INK = "#1f2328"
 GRID = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -112,17 +112,17 @@ def log_ticks(values: Iterable[float]) -> dict[str, Any]:
     if not positive:
         return {}
     least, most = min(positive), max(positive)
-    if most / least < 1.2:  # the axis is wider than so few values
-        least, most = least / 1.1, most * 1.1
+    if most / least < 1.01:  # plotly gives a single value a decade on either side
+        least, most = least / 10, most * 10
     low, high = math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 1
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
         ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
         if sum(least <= tick <= most for tick in ticks) >= FEWEST_TICKS:
             break
     else:
-        rough = (most - least) / (FEWEST_TICKS + 1)
-        scale = 10.0 ** math.floor(math.log10(rough))
-        step = scale * max(s for s in (1, 2, 5) if s * scale <= rough)
+        scale = 10.0 ** math.floor(math.log10(most - least))
+        steps_down = (scale * s for s in (1, 0.5, 0.2, 0.1))
+        step = next(s for s in steps_down if math.floor(most / s) - math.ceil(least / s) + 1 >= FEWEST_TICKS)
         ends = math.floor(least / step), math.ceil(most / step) + 1
         ticks = [float(f"{n * step:.10g}") for n in range(*ends) if n > 0]
     return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}

@@ -289,7 +289,7 @@ def _effect(
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], column: str, kind: str) -> float | None:
-    values = [row.get(column) for row in rows]
+    values: list[Any] = [row.get(column) for row in rows]
     if not all(finite(v) and (kind != "ratio" or v > 0) for v in values):
         return None
     return sum(values) / len(values)

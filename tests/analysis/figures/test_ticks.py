@@ -15,7 +15,7 @@ from analysis.theme import log_ticks
 POSITIVE = st.floats(1e-9, 1e12)
 
 
-@given(POSITIVE, st.floats(1.2, 1e6))
+@given(POSITIVE, st.floats(1.011, 1e6))
 def test_a_log_axis_has_three_ticks_or_more_between_its_values(least, ratio):
     most = least * ratio
     ticks = log_ticks([least, most])["tickvals"]
@@ -27,13 +27,13 @@ def test_a_log_axis_has_three_ticks_or_more_between_its_values(least, ratio):
 @given(POSITIVE)
 def test_one_value_alone_has_ticks_around_it(value):
     ticks = log_ticks([value])["tickvals"]
-    assert sum(value / 1.11 <= tick <= value * 1.11 for tick in ticks) >= 3
+    assert sum(value / 10 <= tick <= value * 10 for tick in ticks) >= 3
 
 
 def test_the_words_of_a_narrow_axis_are_round_numbers():
     ticks = log_ticks([2.07, 3.96])
     inside = [t for v, t in zip(ticks["tickvals"], ticks["ticktext"], strict=True) if 2.07 <= v <= 3.96]
-    assert inside == ["2.2", "2.4", "2.6", "2.8", "3", "3.2", "3.4", "3.6", "3.8"]
+    assert inside == ["2.5", "3", "3.5"]
 
 
 @pytest.mark.parametrize("values", [[2e-7], [1e-7], [2e-7, 8e-7], [1e-9, 1.0]])
