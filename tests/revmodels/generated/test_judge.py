@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from revmodels.engine import eager
 from tests.revmodels.generated.case import HOOKS, Case, cases
-from tests.revmodels.generated.judge import EQUAL, RAW, REFUSED, WRONG, judge
+from tests.revmodels.generated.judge import EQUAL, RAW, REFUSED, SENSITIVE, WRONG, judge
 from tests.revmodels.generated.shrink import shrink, text
 
 DEEP = Case(
@@ -76,6 +76,19 @@ def test_the_sums_of_autocast_s_casts_may_be_rounded():
 def test_an_error_of_the_size_of_those_roundings_is_found(monkeypatch):
     _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * 1.01))
     assert judge(CAST).outcome == WRONG
+
+
+def test_rounding_errors_that_grow_are_told_from_wrong_numbers(monkeypatch):
+    case = Case(
+        kind="image",
+        dtype="bfloat16",
+        residuals=((("nested, stored", ("conv",)),),),
+        units=((0, 0),) * 4,
+        order=(0, 1, 2, 3),
+    )
+    assert judge(case).outcome == SENSITIVE
+    _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * 1e3))
+    assert judge(case).outcome == WRONG
 
 
 def test_a_named_error_is_no_finding():

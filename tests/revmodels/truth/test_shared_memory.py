@@ -121,9 +121,9 @@ def test_deep_supervision(strategy):
             unit.register_forward_hook(lambda _, __, pair: kept.extend(pair))
         out = net(x)
         # A checkpoint calls the hooks of what it recomputes again.
-        kept = tuple(kept)
-        (loss_of(out) + sum(loss_of(y) for y in kept)).backward()
-        return {**{f"kept {i}": y.detach() for i, y in enumerate(kept)}, **gradients(net, x)}
+        joined = tuple(kept)
+        (loss_of(out) + sum(loss_of(y) for y in joined)).backward()
+        return {**{f"kept {i}": y.detach() for i, y in enumerate(joined)}, **gradients(net, x)}
 
     torch.manual_seed(0)
     judge(sequence(mlp, 5), batch(3, 2 * WIDTH), strategy, step)
