@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import overload
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from revmodels.coupling.block import Pair, ReversibleBlock, split
+from revmodels.coupling.block import ReversibleBlock, split
+from revmodels.coupling.context import NO_CONTEXT, Context, Pair, streams_and_context
 from revmodels.coupling.grid import one_grid, to_grid
 from revmodels.coupling.range import Extent, Range
 from revmodels.engine.eager import Observer
+from revmodels.engine.given import Watch
 from revmodels.engine.outer_checkpoint import check_repetition, note_pass
 from revmodels.engine.recomputed_input import Origin
 from revmodels.errors import StrategyError
@@ -20,6 +23,7 @@ from revmodels.precision import Precision
 from revmodels.strategies.memory_plan import MemoryPlan, Plans
 from revmodels.strategies.registry import find_strategy
 from revmodels.strategies.strategy import ForwardPass, applied
+from revmodels.torch_internals import is_backward_running
 
 
 def _check_anchors(strategy: str, every: int | None) -> None:
@@ -54,8 +58,10 @@ class ReversibleSequence(nn.Module):
             its input too, so that rounding errors grow over that many units and not over all; None for no
             more anchors than the stage entries. Each costs the memory of one pair.
 
-    Call it with one tensor or with the two streams; it returns what it was given. Shapes are kept, unless a
-    `StageEntry` changes them.
+    Call it with one tensor or with a pair of streams; it returns what it was given. Shapes are kept, unless a
+    `StageEntry` changes them. What follows is context, ``net(x, *context, **options)``, and is handed to
+    every F and G (`revmodels.coupling.context`): attention masks, conditioning, encoder outputs, positions.
+    It is held once, however many units there are, and its tensors get the sum of the units' gradients.
 
     Raises:
         StrategyError: unknown strategy, or `anchor_every` is no whole number of at least 1, or is asked for
@@ -147,7 +153,7 @@ class ReversibleSequence(nn.Module):
         Raises:
             BudgetError: the strategy is ``budget`` and nothing has been planned yet.
         """
-        return find_strategy(self.strategy).modes(self._forward_pass(None, None))
+        return find_strategy(self.strategy).modes(self._forward_pass(None, None, NO_CONTEXT))
 
     @property
     def plan(self) -> MemoryPlan | None:
@@ -163,18 +169,19 @@ class ReversibleSequence(nn.Module):
         """
         return find_strategy(self.strategy).recomputes_stem(self.modes)
 
-    def plan_for(self, model: nn.Module, *inputs: Tensor) -> None:
+    def plan_for(self, model: nn.Module, *inputs: Any, **options: Any) -> None:
         """Let a strategy that plans choose for these inputs, unless it has.
 
         Args:
             model: this sequence, or the network around it, whose other activations count as well. Such a
                 network sets `owner_plans`.
             inputs: what `model` is called with.
+            options: likewise, by name.
 
         Raises:
             BudgetError: no choice meets the budget.
         """
-        find_strategy(self.strategy).plan(model, self, *inputs)
+        find_strategy(self.strategy).plan(model, self, *inputs, **options)
 
     def set_precision(self, precision: Precision | None) -> None:
         """Give every unit the same precision policy; None leaves F and G to the caller's autocast."""
@@ -188,74 +195,95 @@ class ReversibleSequence(nn.Module):
             yield unit
 
     @overload
-    def forward(self, x1: Tensor, x2: None = None) -> Tensor: ...
+    def forward(self, x: Tensor, /, *context: Any, **options: Any) -> Any: ...
     @overload
-    def forward(self, x1: Tensor, x2: Tensor, *, origin: Origin | None = None) -> Pair: ...
-    def forward(self, x1: Tensor, x2: Tensor | None = None, *, origin: Origin | None = None) -> Tensor | Pair:
+    def forward(self, x: Pair, /, *context: Any, **options: Any) -> Pair: ...
+    def forward(
+        self, x: Tensor | Pair, /, *context: Any, origin: Origin | None = None, **options: Any
+    ) -> Any:
         """Apply the units in turn.
 
         Args:
-            x1: both streams in one tensor, or the first.
-            x2: the second, of the same shape and dtype.
+            x: both streams in one tensor, or a pair of them of equal shape and dtype.
+            context: handed to every F and G behind its stream. A second stream may stand in front of it where
+                F and G do not take as many arguments.
             origin: makes the two streams again, in place of storing them for a stage entry that comes first.
+                No option can have this name.
+            options: handed to every F and G by name.
 
         Returns:
             One tensor or two streams, as it was called: of the input's dtype and, but for stage entries,
             shape.
-        """
-        if torch.is_grad_enabled() and not self.owner_plans:
-            self.plan_for(self, x1, *(() if x2 is None else (x2,)))
-        if x2 is None:
-            return torch.cat(self._apply_units(*split(x1, self.split_dim), None), self.split_dim)
-        return self._apply_units(x1, x2, origin)
 
-    def _apply_units(self, x1: Tensor, x2: Tensor, origin: Origin | None) -> Pair:
+        Raises:
+            StrategyError: an option is called `origin`.
+        """
+        if origin is not None and not isinstance(origin, Origin):
+            raise StrategyError(
+                "origin: the name is taken by what makes the streams again "
+                f"(revmodels.engine.recomputed_input); received {type(origin).__name__}. Give the option "
+                "another name."
+            )
+        first = next(self.units(), None)
+        functions = () if first is None else (first.f, first.g)
+        streams, context = streams_and_context(x, context, options, functions)
+        given = Context(context, options) if context or options else NO_CONTEXT
+        if torch.is_grad_enabled() and not self.owner_plans:
+            self.plan_for(self, streams, *context, **options)
+        if isinstance(streams, Tensor):
+            return torch.cat(self._apply_units(*split(streams, self.split_dim), None, given), self.split_dim)
+        return self._apply_units(*streams, origin, given)
+
+    def _apply_units(self, x1: Tensor, x2: Tensor, origin: Origin | None, given: Context) -> Pair:
         bits = one_grid(unit.grid(x1.dtype) for unit in self.units())
         if bits is None:
             self._extent = None
-            return self._run(x1, x2, None, origin)
+            return self._run(x1, x2, None, origin, given)
         # Whether a compiler traces this is asked first: it knows the answer, and need not read `sys.modules`.
         if torch.compiler.is_dynamo_compiling() or "torch._dynamo" in sys.modules:
             from revmodels.engine.outside_graphs import run_on_grid
 
-            return run_on_grid(self._run_on_grid, x1, x2, bits, origin)
-        return self._run_on_grid(x1, x2, bits, origin)
+            return run_on_grid(self._run_on_grid, x1, x2, bits, origin, given)
+        return self._run_on_grid(x1, x2, bits, origin, given)
 
-    def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None) -> Pair:
+    def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None, given: Context) -> Pair:
         extent = Extent(bits, x1.dtype)
         # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
         if next(self.units()).has_inverse:
             x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
             extent.see(-1, x1, x2)
-        x1, x2 = self._run(x1, x2, extent, origin)
+        x1, x2 = self._run(x1, x2, extent, origin, given)
         extent.close()
         self._extent = extent
         if self._raises_on_overflow():
             extent.check()
         return x1, x2
 
-    def _run(self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None) -> Pair:
+    def _run(
+        self, x1: Tensor, x2: Tensor, extent: Extent | None, origin: Origin | None, given: Context
+    ) -> Pair:
         if not torch.is_grad_enabled():
-            y1, y2 = applied(self._forward_pass(extent, None), range(len(self.blocks)), x1, x2)
+            y1, y2 = applied(self._forward_pass(extent, None, given), range(len(self.blocks)), x1, x2)
             return y1, y2
         if torch.compiler.is_dynamo_compiling():
-            y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin), x1, x2)
+            y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin, given), x1, x2)
             return y1, y2
         how = self.strategy, self.anchor_every, self.plans.modes
         check_repetition(self, how)
-        y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin), x1, x2)
+        y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin, given), x1, x2)
         note_pass(self, how, y1, y2)
         return y1, y2
 
-    def _forward_pass(self, extent: Extent | None, origin: Origin | None) -> ForwardPass:
+    def _forward_pass(self, extent: Extent | None, origin: Origin | None, given: Context) -> ForwardPass:
         return ForwardPass(
             units=self.blocks,
-            apply=_couple,
+            apply=_couple_on(given) if given else _couple,
             keeps_input=self.keeps_input,
             modes=self.plans.modes,
             observer=self.observer,
             extent=extent,
             origin=origin,
+            context=given,
         )
 
     def _raises_on_overflow(self) -> bool:
@@ -263,15 +291,16 @@ class ReversibleSequence(nn.Module):
         return any(p is None or p.on_overflow == "raise" for p in policies)
 
     @overload
-    def inverse(self, y1: Tensor, y2: None = None) -> Tensor: ...
+    def inverse(self, y: Tensor, /, *context: Any, **options: Any) -> Any: ...
     @overload
-    def inverse(self, y1: Tensor, y2: Tensor) -> Pair: ...
-    def inverse(self, y1: Tensor, y2: Tensor | None = None) -> Tensor | Pair:
+    def inverse(self, y: Pair, /, *context: Any, **options: Any) -> Pair: ...
+    def inverse(self, y: Tensor | Pair, /, *context: Any, **options: Any) -> Any:
         """Rebuild the input from the output, unit by unit, last to first.
 
         Args:
-            y1: both streams in one tensor, or the first.
-            y2: the second.
+            y: both streams in one tensor, or a pair of them.
+            context: as in the call whose input is asked for.
+            options: likewise, by name.
 
         Returns:
             One tensor, or two streams, as it was called, of the output's shape and dtype.
@@ -279,13 +308,32 @@ class ReversibleSequence(nn.Module):
         Raises:
             ResidualError: one of the units is a stage entry, which has no inverse.
         """
-        if y2 is None:
-            return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
-        for unit in reversed(list(self.units())):
-            y1, y2 = unit.inverse(y1, y2)
-        return y1, y2
+        units = list(self.units())
+        functions = (units[0].f, units[0].g) if units else ()
+        streams, context = streams_and_context(y, context, options, functions)
+        if isinstance(streams, Tensor):
+            return torch.cat(
+                self.inverse(split(streams, self.split_dim), *context, **options), self.split_dim
+            )
+        for unit in reversed(units):
+            streams = unit.inverse(streams, *context, **options)
+        return streams
 
 
 def _couple(unit: ReversibleBlock, x1: Tensor, x2: Tensor) -> Pair:
     """Call a unit as a module, so that its hooks run, without the rounding and watching it does alone."""
-    return unit(x1, x2, step=unit.couple)
+    return unit(x1, x2, _step=unit.couple)
+
+
+def _couple_on(given: Context) -> Callable[[ReversibleBlock, Tensor, Tensor], Pair]:
+    """The same with a context; a backward pass that calls it again refuses a context with other numbers."""
+    watch = None if torch.compiler.is_dynamo_compiling() else Watch(given.args, given.options)
+    return partial(_couple_watched, given, watch)
+
+
+def _couple_watched(
+    given: Context, watch: Watch | None, unit: ReversibleBlock, x1: Tensor, x2: Tensor
+) -> Pair:
+    if watch is not None and is_backward_running():
+        watch.check("a reversible unit")
+    return unit(x1, x2, *given.args, _step=unit.couple, **given.options)

@@ -29,13 +29,23 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.compiled.autocast import autocast_state
+from revmodels.compiled.context import taken_apart
 from revmodels.compiled.refusals import refuse_uncompilable
 from revmodels.compiled.shared_unit import layout, moving_buffers, template_keys, watch
 from revmodels.compiled.unit_graph import late, record, replay
-from revmodels.coupling.block import Pair, ReversibleBlock
+from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.context import NO_CONTEXT, Context, Pair
 
 
-def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keeps: tuple[bool, ...]) -> Pair:
+def run(
+    blocks: nn.ModuleList,
+    positions: range,
+    x1: Tensor,
+    x2: Tensor,
+    *,
+    keeps: tuple[bool, ...],
+    context: Context = NO_CONTEXT,
+) -> Pair:
     """Apply units of `blocks` in turn, in a graph that `torch.compile` is tracing.
 
     Args:
@@ -44,6 +54,7 @@ def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keep
         x1: first stream, of any shape that F and G keep.
         x2: second stream, of the same shape and dtype.
         keeps: of each unit that is applied, whether it keeps its input instead of rebuilding it.
+        context: what every F and G is handed beside its stream.
 
     Returns:
         The two streams behind the last of them.
@@ -55,9 +66,11 @@ def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keep
     """
     refuse_uncompilable(blocks)
     autocast, dtype = autocast_state(x1.device.type)
-    keys = template_keys(blocks, tuple(positions), keeps)
-    # The streams may be views of one tensor: a region takes no inputs that share memory.
+    given, form = taken_apart(context)
+    keys = template_keys(blocks, tuple(positions), keeps, form)
+    # They may be views of one tensor: a region takes no inputs that share memory.
     x1, x2 = x1.clone(), x2.clone()
+    given = [t.clone() for t in given]
     t1, t2 = _Open.apply(x1, x2)
     for place, position in enumerate(positions):
         unit = blocks[position]
@@ -79,6 +92,7 @@ def run(blocks: nn.ModuleList, positions: range, x1: Tensor, x2: Tensor, *, keep
             *unit.parameters(),
             *still,
             *[b.clone() for b in moving],
+            *given,
         )
         with torch.no_grad():
             for buffer, value in zip(moving, moved, strict=True):
@@ -140,16 +154,16 @@ class _Unit(torch.autograd.Function):
         t2: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        stores, parameters, still, moving = layout(key)
+        stores, own, moving = layout(key)
         y1, y2, t1, t2, *rest = record(key, autocast, dtype, x1, x2, *tensors)
         moved, seeds = rest[:moving], rest[moving:]
         ctx.mark_non_differentiable(*moved)
-        ctx.save_for_backward(*((x1, x2) if stores else ()), *tensors[: parameters + still], *seeds)
+        kept = *tensors[:own], *tensors[own + moving :]
+        ctx.save_for_backward(*((x1, x2) if stores else ()), *kept, *seeds)
         ctx.settings = key, autocast, dtype
-        ctx.buffers = still + moving
         return y1, y2, t1, t2, *moved
 
     @staticmethod
     def backward(ctx: Any, dy1: Tensor, dy2: Tensor, y1: Tensor, y2: Tensor, *_: Tensor) -> tuple:
         dx1, dx2, x1, x2, *gradients = replay(*ctx.settings, dy1, dy2, y1, y2, *ctx.saved_tensors)
-        return None, None, None, dx1, dx2, x1, x2, *gradients, *[None] * ctx.buffers
+        return None, None, None, dx1, dx2, x1, x2, *gradients

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from revmodels.compiled.context import Form, needing_gradient
 from revmodels.compiled.unit_signature import is_plain, signature
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.errors import CompileError, RevModelsError
@@ -29,11 +30,13 @@ from revmodels.torch_internals import BatchNorm, count_forward_hooks, own_buffer
 class Template:
     """The unit that stands for all of its structure while a graph is traced."""
 
-    def __init__(self, unit: ReversibleBlock, path: str, *, keeps_input: bool) -> None:
+    def __init__(self, unit: ReversibleBlock, path: str, *, keeps_input: bool, form: Form) -> None:
         moving = {id(b) for b in moving_buffers(unit)}
         self.unit = ref(unit)
         self.path = path
         self.keeps_input = keeps_input
+        self.form = form
+        self.given_trainable = needing_gradient(form)
         self.parameters = [name for name, _ in unit.named_parameters()]
         self.trainable = [name for name, p in unit.named_parameters() if p.requires_grad]
         self.still = [name for name, b in unit.named_buffers() if id(b) not in moving]
@@ -47,6 +50,7 @@ class Template:
             for key, tensor in (*own_parameters(module).items(), *own_buffers(module).items())
             if tensor is not None
         }
+        self.kept = [*self.parameters, *self.still]
         self.buffers_with_gradient = [name for name, b in unit.named_buffers() if b.requires_grad]
         self.draws = 0
         """Random draws of F in the forward pass; those after them are G's."""
@@ -90,7 +94,7 @@ _keys = count()
 
 @torch.compiler.assume_constant_result
 def template_keys(
-    blocks: nn.ModuleList, positions: tuple[int, ...], keeps: tuple[bool, ...]
+    blocks: nn.ModuleList, positions: tuple[int, ...], keeps: tuple[bool, ...], form: Form
 ) -> tuple[int, ...]:
     """Return keys of the templates of some of the units: units of equal structure have the same.
 
@@ -98,6 +102,7 @@ def template_keys(
         blocks: all units.
         positions: those that are asked for.
         keeps: of each of those, whether it keeps its input instead of rebuilding it.
+        form: structure of the context that every one of them is given.
     """
     for key in [key for key, template in templates.items() if template.unit() is None]:
         del templates[key]
@@ -109,16 +114,16 @@ def template_keys(
         structure = signature(unit), keep
         if structure not in keys:
             keys[structure] = next(_keys)
-            templates[keys[structure]] = Template(unit, f"blocks.{position}", keeps_input=keep)
+            templates[keys[structure]] = Template(unit, f"blocks.{position}", keeps_input=keep, form=form)
         found.append(keys[structure])
     return tuple(found)
 
 
 @torch.compiler.assume_constant_result
-def layout(key: int) -> tuple[bool, int, int, int]:
-    """Whether the unit keeps its input; how many parameters, still and moving buffers it has."""
+def layout(key: int) -> tuple[bool, int, int]:
+    """Whether the unit keeps its input; how many parameters and still buffers it has; moving buffers."""
     t = templates[key]
-    return t.keeps_input, len(t.parameters), len(t.still), len(t.moving)
+    return t.keeps_input, len(t.parameters) + len(t.still), len(t.moving)
 
 
 def watch(unit: ReversibleBlock) -> None:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from revmodels.compiled.autocast import autocast_as
+from revmodels.compiled.context import put_together
 from revmodels.compiled.random_numbers import Seeded
 from revmodels.compiled.shared_unit import Template, templates
 from revmodels.compiled.side_effects import check_buffers, refused
-from revmodels.coupling.block import Pair, ReversibleBlock, combine, separate
+from revmodels.coupling.block import ReversibleBlock, combine, separate
+from revmodels.coupling.context import Pair
 from revmodels.errors import CompileError
 from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.torch_internals import version
@@ -25,14 +27,15 @@ from revmodels.torch_internals import version
 def record(key: int, autocast: bool, dtype: torch.dtype, x1: Tensor, x2: Tensor, *tensors: Tensor) -> tuple:
     """The forward pass of a unit: (y1, y2, t1, t2, moved buffers, seeds), all without a graph."""
     template = templates[key]
-    names = template.parameters + template.still + template.moving
-    state = dict(zip(names, tensors, strict=True))
+    names = template.kept + template.moving
+    state = dict(zip(names, tensors, strict=False))
     state |= {name: state[name].clone() for name in template.moving}
     state |= {name: state[name].detach() for name in template.still}
     # With gradients on, so that PyTorch chooses the kernels that it will choose in the replay.
     state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
+    given = _leaves(template, tensors[len(names) :])
     with torch.enable_grad(), autocast_as(x1.device.type, autocast, dtype):
-        y1, y2, seeds = template.call(_forward, state, _leaf(x1), _leaf(x2))
+        y1, y2, seeds = template.call(_forward, state, _leaf(x1), _leaf(x2), given)
     moved = [state[name] for name in template.moving]
     for name in template.still:
         if version(state[name]):
@@ -44,20 +47,27 @@ def record(key: int, autocast: bool, dtype: torch.dtype, x1: Tensor, x2: Tensor,
     return y1.detach(), y2.detach(), torch.zeros_like(y1), torch.zeros_like(y2), *moved, *seeds
 
 
-def _forward(unit: ReversibleBlock, template: Template, x1: Tensor, x2: Tensor) -> tuple:
+def _forward(unit: ReversibleBlock, template: Template, x1: Tensor, x2: Tensor, given: list[Tensor]) -> tuple:
     check_buffers(template.buffers_with_gradient, template.path)
+    context = put_together(template.form, given)
+    before = [version(t) for t in given]
     with Seeded() as seeded:
         with template.naming("f"), refused(unit.f, f"{template.path}.f"):
-            r = unit.residual(unit.f, x2)
+            r = unit.residual(unit.f, x2, *context.args, **context.options)
         with template.naming("p1"):
             s1 = unit.shortcut1(x1)
         y1 = combine(s1, r)
         template.draws = len(seeded.seeds)
         with template.naming("g"), refused(unit.g, f"{template.path}.g"):
-            r = unit.residual(unit.g, _leaf(y1))
+            r = unit.residual(unit.g, _leaf(y1), *context.args, **context.options)
         with template.naming("p2"):
             s2 = unit.shortcut2(x2)
         y2 = combine(s2, r)
+    if [version(t) for t in given] != before:
+        raise CompileError(
+            f"{template.path} changes a tensor of its context in place, and its replay would start from the "
+            "changed one. Let it change a copy, or call the network uncompiled."
+        )
     return y1, y2, seeded.seeds
 
 
@@ -72,16 +82,17 @@ def replay(
     y2: Tensor,
     *saved: Tensor,
 ) -> tuple:
-    """The backward pass of a unit: (dx1, dx2, x1, x2, gradient of each parameter)."""
+    """The backward pass of a unit: (dx1, dx2, x1, x2, and of each tensor that was given its gradient)."""
     template = templates[key]
     inputs, tensors = (saved[:2], saved[2:]) if template.keeps_input else ((), saved)
-    names = template.parameters + template.still
-    state = dict(zip(names, tensors, strict=False))
+    state = dict(zip(template.kept, tensors, strict=False))
     state |= {name: state[name].detach().requires_grad_(True) for name in template.trainable}
     # The running statistics are frozen in a replay: stand-ins that nothing reads.
-    seeds = tensors[len(names) :]
+    tensors = tensors[len(template.kept) :]
+    count = len(template.given_trainable)
+    given, seeds = _leaves(template, tensors[:count]), tensors[count:]
     with torch.enable_grad(), autocast_as(y1.device.type, autocast, dtype):
-        return template.call(_backward, state, state, inputs, seeds, dy1, dy2, y1, y2)
+        return template.call(_backward, state, state, inputs, given, seeds, (dy1, dy2), (y1, y2))
 
 
 def _backward(
@@ -89,17 +100,18 @@ def _backward(
     template: Template,
     state: dict[str, Tensor],
     inputs: tuple[Tensor, ...],
+    given: list[Tensor],
     seeds: Sequence[Tensor],
-    dy1: Tensor,
-    dy2: Tensor,
-    y1: Tensor,
-    y2: Tensor,
+    dy: Pair,
+    y: Pair,
 ) -> tuple:
-    parameters = [state[name] for name in template.trainable]
+    (dy1, dy2), (y1, y2) = dy, y
+    context = put_together(template.form, given)
+    parameters = [*(state[name] for name in template.trainable), *(t for t in given if t.requires_grad)]
     sums: list[Tensor | None] = [None] * len(parameters)
     functions: dict[str, Callable[[Tensor], Tensor]] = {
-        "f": lambda x: unit.residual(unit.f, x),
-        "g": lambda x: unit.residual(unit.g, x),
+        "f": lambda x: unit.residual(unit.f, x, *context.args, **context.options),
+        "g": lambda x: unit.residual(unit.g, x, *context.args, **context.options),
         "p1": unit.shortcut1,
         "p2": unit.shortcut2,
     }
@@ -119,8 +131,8 @@ def _backward(
     with frozen_statistics(batch_norms((unit,))):
         if template.keeps_input:
             x1, x2 = late(inputs[0], dy1), late(inputs[1], dy1)
-        g, dy = through("g", y1, dy2, seeds[template.draws :])
-        dy1 = dy1 + dy
+        g, d = through("g", y1, dy2, seeds[template.draws :])
+        dy1 = dy1 + d
         if not template.keeps_input:
             x2 = separate(y2, g)
         f, dx2 = through("f", x2, dy1, seeds[: template.draws])
@@ -130,8 +142,14 @@ def _backward(
         else:
             x1 = separate(y1, f)
             dx1, dx2 = dy1, dx2 + dy2
-    gradients = dict(zip(template.trainable, sums, strict=True))
-    return dx1, dx2, x1.detach(), x2.detach(), *[gradients.get(name) for name in template.parameters]
+    of_given = iter(sums[len(template.trainable) :])
+    gradients = dict(zip(template.trainable, sums, strict=False))
+    names = [*template.kept, *template.moving]
+    return (
+        *(dx1, dx2, x1.detach(), x2.detach()),
+        *(gradients.get(name) for name in names),
+        *(next(of_given) if t.requires_grad else None for t in given),
+    )
 
 
 @torch.library.custom_op("revmodels::late", mutates_args=())
@@ -147,6 +165,12 @@ def late(x: Tensor, after: Tensor) -> Tensor:
 @late.register_fake
 def _(x: Tensor, after: Tensor) -> Tensor:
     return torch.empty_like(x)
+
+
+def _leaves(template: Template, given: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors of the context, those that need a gradient as leaves."""
+    pairs = zip(given, template.given_trainable, strict=True)
+    return [t.detach().requires_grad_(needs) for t, needs in pairs]
 
 
 def _leaf(x: Tensor) -> Tensor:

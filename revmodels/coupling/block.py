@@ -15,11 +15,13 @@ twin of `revmodels.engine.eager`, which computes the same values and gradients w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import overload
+from functools import partial
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
+from revmodels.coupling.context import Pair, refuse_unread_context, streams_and_context
 from revmodels.coupling.grid import to_grid
 from revmodels.coupling.range import Extent
 from revmodels.errors import PrecisionError, ResidualError, SplitError, one_of
@@ -27,8 +29,8 @@ from revmodels.grid_bits import check_bits
 from revmodels.precision import COUPLINGS, Precision
 from revmodels.running_statistics import batch_norms, frozen_statistics
 
-Pair = tuple[Tensor, Tensor]
-Step = Callable[[Tensor, Tensor], Pair]
+Step = Callable[..., Pair]
+"""Takes the two streams, context and options."""
 
 
 def split(x: Tensor, dim: int = 1) -> Pair:
@@ -79,8 +81,9 @@ class ReversibleBlock(nn.Module):
             block is given has its own coupling, which counts instead.
         split_dim: dimension along which a single input tensor is halved.
 
-    Call it with one tensor, which is split along `split_dim` and joined again, or with the two streams,
-    which come back as a pair. Either way shapes are kept.
+    Call it with one tensor, which is split along `split_dim` and joined again, or with a pair of streams,
+    which come back as a pair. Either way shapes are kept. What follows is context, ``block(x, *context,
+    **options)``, and is handed to F and G: ``f(x2, *context, **options)`` (`revmodels.coupling.context`).
 
     Raises:
         PrecisionError: no such coupling.
@@ -130,62 +133,97 @@ class ReversibleBlock(nn.Module):
         return check_bits(None if self.precision is None else self.precision.grid_bits, dtype)
 
     @overload
-    def forward(self, x1: Tensor, x2: None = None) -> Tensor: ...
+    def forward(self, x: Tensor, /, *context: Any, **options: Any) -> Any: ...
     @overload
-    def forward(self, x1: Tensor, x2: Tensor, *, step: Step | None = None) -> Pair: ...
-    def forward(self, x1: Tensor, x2: Tensor | None = None, *, step: Step | None = None) -> Tensor | Pair:
+    def forward(self, x: Pair, /, *context: Any, **options: Any) -> Pair: ...
+    def forward(self, x: Tensor | Pair, /, *context: Any, _step: Step | None = None, **options: Any) -> Any:
         """Apply the block by itself, storing what ordinary backpropagation needs.
 
-        A sequence gives it a `step` to take instead, because rounding to the grid of an exact coupling, and
-        the watch over its range, are then the sequence's business.
+        A sequence gives it a `_step` to take instead, with the two streams in front of the context, because
+        rounding to the grid of an exact coupling, and the watch over its range, are then the sequence's
+        business.
+
+        Args:
+            x: one tensor that holds both streams, or a pair of them.
+            context: handed to F and G behind their stream. A second stream may stand in front of it where F
+                and G do not take as many arguments.
+            options: handed to F and G by name.
+
+        Returns:
+            One tensor or a pair, as it was called, of the input's shape and dtype.
         """
-        if step is not None and x2 is not None:
-            return step(x1, x2)
-        if x2 is None:
-            return torch.cat(self.forward(*split(x1, self.split_dim)), self.split_dim)
+        if _step is not None:
+            return _step(x, *context, **options)
+        streams, context = streams_and_context(x, context, options, (self.f, self.g))
+        if isinstance(streams, Tensor):
+            halves = split(streams, self.split_dim)
+            return torch.cat(self.forward(halves, *context, **options), self.split_dim)
+        x1, x2 = streams
         bits = self.grid(x1.dtype)
         if bits is None:
-            return self.couple(x1, x2)
+            return self.couple(x1, x2, *context, **options)
         extent = Extent(bits, x1.dtype)
         x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
         extent.see(-1, x1, x2)
-        y1, y2 = self.couple(x1, x2)
+        y1, y2 = self.couple(x1, x2, *context, **options)
         extent.see(0, y1, y2)
         extent.check()
         return y1, y2
 
-    def couple(self, x1: Tensor, x2: Tensor) -> Pair:
+    def couple(self, x1: Tensor, x2: Tensor, *context: Any, **options: Any) -> Pair:
         """Equations 6 and 7: two streams of equal shape and dtype to two of the same."""
-        y1 = combine(self.shortcut1(x1), self.residual(self.f, x2))
-        y2 = combine(self.shortcut2(x2), self.residual(self.g, y1))
+        y1 = combine(self.shortcut1(x1), self.residual(self.f, x2, *context, **options))
+        y2 = combine(self.shortcut2(x2), self.residual(self.g, y1, *context, **options))
         # What is returned is a tensor of its own, so that a hook on it sees the gradient of what is done with
         # it outside, whatever the strategy; inside, G reads y1 as well.
         return y1.view_as(y1), y2
 
     @overload
-    def inverse(self, y1: Tensor, y2: None = None) -> Tensor: ...
+    def inverse(self, y: Tensor, /, *context: Any, **options: Any) -> Any: ...
     @overload
-    def inverse(self, y1: Tensor, y2: Tensor) -> Pair: ...
-    def inverse(self, y1: Tensor, y2: Tensor | None = None) -> Tensor | Pair:
+    def inverse(self, y: Pair, /, *context: Any, **options: Any) -> Pair: ...
+    def inverse(self, y: Tensor | Pair, /, *context: Any, **options: Any) -> Any:
         """Rebuild the input of a call from its output (equation 8).
 
         Batch norm's running statistics do not move. A block that draws random numbers (dropout in training
         mode) draws new ones here, so its inverse is only exact in eval mode.
+
+        Args:
+            y: what the call returned, one tensor or a pair.
+            context: as in the call.
+            options: as in the call.
+
+        Returns:
+            One tensor or a pair, as it was called, of the output's shape and dtype.
         """
-        if y2 is None:
-            return torch.cat(self.inverse(*split(y1, self.split_dim)), self.split_dim)
+        streams, context = streams_and_context(y, context, options, (self.f, self.g))
+        if isinstance(streams, Tensor):
+            halves = split(streams, self.split_dim)
+            return torch.cat(self.inverse(halves, *context, **options), self.split_dim)
+        y1, y2 = streams
         if (bits := self.grid(y1.dtype)) is not None:
             y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
         with frozen_statistics(batch_norms((self.f, self.g))):
-            x2 = separate(y2, self.residual(self.g, y1))
-            return separate(y1, self.residual(self.f, x2)), x2
+            x2 = separate(y2, self.residual(self.g, y1, *context, **options))
+            return separate(y1, self.residual(self.f, x2, *context, **options)), x2
 
-    def residual(self, fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def residual(self, fn: Callable[..., Tensor], x: Tensor, *context: Any, **options: Any) -> Tensor:
         """Evaluate F or G under the block's precision.
 
-        The result has the dtype of the stream `x`, and lies on its grid if there is one.
+        Args:
+            fn: F or G.
+            x: its stream.
+            context: what it is handed behind the stream, as it is.
+            options: likewise, by name.
+
+        Returns:
+            Its value, in the dtype of the stream, and on its grid if there is one.
+
+        Raises:
+            ResidualError: it returned no tensor, or does not take the context.
         """
-        r = fn(x) if self.precision is None else self.precision.run(fn, x)
+        function = partial(_on_context, fn, context, options) if context or options else fn
+        r = function(x) if self.precision is None else self.precision.run(function, x)
         if not isinstance(r, Tensor):
             raise ResidualError(
                 f"F and G must return one tensor; {type(fn).__name__} returned {type(r).__name__}. "
@@ -204,3 +242,11 @@ class ReversibleBlock(nn.Module):
     def shortcut2(self, x2: Tensor) -> Tensor:
         """What G's result is added to: here x2 itself."""
         return x2
+
+
+def _on_context(fn: Any, context: tuple, options: dict[str, Any], x: Tensor) -> Tensor:
+    try:
+        return fn(x, *context, **options)
+    except TypeError:
+        refuse_unread_context(fn, context, options)
+        raise

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.context import Pair
 from revmodels.errors import ResidualError
 
 
@@ -38,7 +41,7 @@ class StageEntry(ReversibleBlock):
         has_parameters = next(shortcut.parameters(), None) is not None
         return self.residual(shortcut, x) if has_parameters else self._on_grid(shortcut(x), x.dtype)
 
-    def inverse(self, y1: Tensor, y2: Tensor | None = None):
+    def inverse(self, y: Tensor | Pair, /, *context: Any, **options: Any) -> Any:
         """A stage entry has no inverse.
 
         Raises:

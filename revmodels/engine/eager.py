@@ -14,21 +14,23 @@ The naive twin is `revmodels.coupling.block`: the same units called as plain mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from revmodels.coupling.block import Pair, ReversibleBlock, separate
+from revmodels.coupling.block import ReversibleBlock, separate
+from revmodels.coupling.context import NO_CONTEXT, Context, Pair
 from revmodels.coupling.range import Extent
 from revmodels.engine.evaluation import refuse_tangents
+from revmodels.engine.given import Given
 from revmodels.engine.recomputed_input import Origin
 from revmodels.engine.replayed_state import Autocast
 from revmodels.engine.unit_replay import ParameterGradients, UnitReplay, leaf_of
 from revmodels.errors import DoubleBackwardError, ReplayError, TransformError
-from revmodels.torch_internals import are_transforms_active, storage_key, version
+from revmodels.torch_internals import are_transforms_active, graph_is_kept, storage_key, version
 
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called in the backward pass with a unit's position and its input pair, as rebuilt or as stored."""
@@ -51,6 +53,21 @@ class Tape:
         self.first = first
         self.pair: Pair | None = None
         self.passed: tuple[_Identity, _Identity] | None = None
+        self._given: Given | None = None
+        self._leaves: dict[tuple, Tensor] = {}
+
+    def given(self, context: tuple, options: Mapping[str, Any]) -> Given | None:
+        """What a unit is given: the same object for all units that receive the same."""
+        if not context and not options:
+            return None
+        if self._given is None or not self._given.is_of(context, options):
+            self._given = Given(context, options, self._leaves)
+        return self._given
+
+    def close(self) -> None:
+        """Hold the context no longer: the units do, until their backward pass is over."""
+        self._given = None
+        self._leaves = {}
 
     def put(self, index: int, x1: Tensor, x2: Tensor) -> None:
         """Leave the pair for the preceding unit."""
@@ -80,6 +97,7 @@ def run(
     first: int = 0,
     extent: Extent | None = None,
     origin: Origin | None = None,
+    context: Context = NO_CONTEXT,
 ) -> Pair:
     """Apply `units` in turn, rebuilding activations in the backward pass.
 
@@ -92,6 +110,7 @@ def run(
         first: position of the first unit in the network, as told to the observer.
         extent: sees every output pair in the forward pass.
         origin: makes `x1` and `x2` again, so that a first unit that would store them stores nothing.
+        context: what every F and G is handed beside its stream.
 
     Raises:
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
@@ -101,14 +120,24 @@ def run(
     tape = Tape(x1, observer, first, origin)
     for index, (unit, keep) in enumerate(zip(units, keeps, strict=True)):
         # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
-        x1, x2 = unit(x1, x2, step=partial(_step, unit, keep, tape, index, index == len(units) - 1))
+        step = partial(_step, unit, keep, tape, index, index == len(units) - 1)
+        x1, x2 = unit(x1, x2, *context.args, _step=step, **context.options)
         if extent is not None:
             extent.see(first + index, x1, x2)
+    tape.close()
     return x1, x2
 
 
 def _step(
-    unit: ReversibleBlock, keep: bool, tape: Tape, index: int, is_last: bool, x1: Tensor, x2: Tensor
+    unit: ReversibleBlock,
+    keep: bool,
+    tape: Tape,
+    index: int,
+    is_last: bool,
+    x1: Tensor,
+    x2: Tensor,
+    *context: Any,
+    **options: Any,
 ) -> Pair:
     if index > 0 and tape.passed != (_Identity(x1), _Identity(x2)):
         raise ReplayError(
@@ -116,9 +145,10 @@ def _step(
             "reversible sequence; the backward pass rebuilds what the unit returned. Change it inside F or "
             "G, or use strategy='store'."
         )
-    replay = UnitReplay(unit, keep, f"unit {tape.first + index}")
+    given = tape.given(context, options)
+    replay = UnitReplay(unit, keep, f"unit {tape.first + index}", given)
     replay.record(x1, x2)
-    y1, y2 = _Unit.apply(replay, tape, index, is_last, x1, x2, *replay.parameters)
+    y1, y2 = _Unit.apply(replay, tape, index, is_last, x1, x2, *replay.sources)
     tape.passed = None if is_last else (_Identity(y1), _Identity(y2))
     return y1, y2
 
@@ -180,6 +210,7 @@ class _Unit(torch.autograd.Function):
             x1, x2 = saved.pop(0), saved.pop(0)
         y1, y2 = saved if ctx.is_last else tape.take()
         del saved
+        replay.check_context()
         gradients = ParameterGradients(replay.parameters)
 
         with tape.autocast.restored():
@@ -208,6 +239,8 @@ class _Unit(torch.autograd.Function):
             # The shortcuts: identities, or small modules of a stage entry.
             dx2 = _plus(dx2, gradients.through_shortcut(replay.p2, x2, dy2, needs_gradient=needs2))
             dx1 = gradients.through_shortcut(replay.p1, x1, dy1, needs_gradient=needs1)
+        if replay.has_context and not graph_is_kept():
+            ctx.replay = None  # It holds the context, and the graph may live on.
         return None, None, None, None, dx1, dx2, *gradients.in_order()
 
 

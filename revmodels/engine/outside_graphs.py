@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from revmodels.coupling.block import Pair
+from revmodels.coupling.context import Context, Pair
 from revmodels.engine.recomputed_input import Origin
 
 
@@ -18,11 +18,12 @@ from revmodels.engine.recomputed_input import Origin
     reason="exact coupling needs one kernel in forward pass and replay; run it uncompiled"
 )
 def run_on_grid(
-    run: Callable[[Tensor, Tensor, int, Origin | None], Pair],
+    run: Callable[[Tensor, Tensor, int, Origin | None, Context], Pair],
     x1: Tensor,
     x2: Tensor,
     bits: int,
     origin: Origin | None,
+    given: Context,
 ) -> Pair:
     """Run units of exact coupling, with everything below them, outside any compiled graph.
 
@@ -32,8 +33,9 @@ def run_on_grid(
         x2: the second, of the same shape and dtype.
         bits: binary places of the grid.
         origin: makes the two streams again; see `revmodels.sequence.ReversibleSequence.forward`.
+        given: what every F and G is handed beside its stream.
 
     Returns:
         The two streams that `run` returns, of the input's dtype and, but for stage entries, shape.
     """
-    return run(x1, x2, bits, origin)
+    return run(x1, x2, bits, origin, given)

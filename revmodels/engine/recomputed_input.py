@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from revmodels.coupling.block import Pair, split
+from revmodels.coupling.block import split
+from revmodels.coupling.context import Pair
 from revmodels.engine.replayed_state import RandomState
 from revmodels.errors import ReplayError
 from revmodels.running_statistics import batch_norms, frozen_statistics

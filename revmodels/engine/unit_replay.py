@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.autograd.graph import GradientEdge
 
-from revmodels.coupling.block import Pair, ReversibleBlock, combine
+from revmodels.coupling.block import ReversibleBlock, combine
+from revmodels.coupling.context import Pair
 from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.evaluation import Evaluation
+from revmodels.engine.given import Given
 from revmodels.errors import ReplayError
 from revmodels.torch_internals import run_backward
 
@@ -22,6 +25,7 @@ class UnitReplay:
         unit: a block or a stage entry.
         keeps_input: whether the input pair is saved instead of rebuilt.
         name: of the unit, for messages.
+        given: the context that F and G are given; None without one.
 
     Attributes:
         f: evaluation of F.
@@ -40,13 +44,23 @@ class UnitReplay:
     """
 
     __slots__ = (
-        *("f", "g", "inputs_need", "keeps_input", "needs_values", "outputs", "outputs_need", "p1", "p2"),
+        *("_given", "_name", "f", "g", "inputs_need", "keeps_input"),
+        *("needs_values", "outputs", "outputs_need", "p1", "p2"),
     )
 
-    def __init__(self, unit: ReversibleBlock, keeps_input: bool, name: str) -> None:
+    def __init__(
+        self, unit: ReversibleBlock, keeps_input: bool, name: str, given: Given | None = None
+    ) -> None:
         _refuse_sharded(unit)
-        self.f = Evaluation(unit.f, unit.residual, f"F of {name}")
-        self.g = Evaluation(unit.g, unit.residual, f"G of {name}")
+        self._given = given
+        self._name = name
+
+        def evaluation(fn: nn.Module, name: str) -> Evaluation:
+            evaluate = unit.residual if given is None else partial(given.evaluate, unit.residual, name)
+            return Evaluation(fn, evaluate, name)
+
+        self.f = evaluation(unit.f, f"F of {name}")
+        self.g = evaluation(unit.g, f"G of {name}")
         self.p1 = self.p2 = None
         if isinstance(unit, StageEntry):
             self.p1 = Evaluation(unit.p1, lambda _, x: unit.shortcut1(x), f"the first shortcut of {name}")
@@ -61,6 +75,23 @@ class UnitReplay:
         """All tensors beside the input that need a gradient; inputs of the autograd Function."""
         evaluations = (self.f, self.g, self.p1, self.p2)
         return tuple({id(p): p for e in evaluations if e for p in e.parameters}.values())
+
+    @property
+    def has_context(self) -> bool:
+        """Whether F and G are given more than their stream."""
+        return self._given is not None
+
+    def check_context(self) -> None:
+        """Refuse a replay on a context with other numbers, see `revmodels.engine.given.Watch.check`."""
+        if self._given is not None:
+            self._given.check(self._name)
+
+    @property
+    def sources(self) -> tuple[Tensor, ...]:
+        """The same, as autograd knows them: of the context, what was received in place of its stand-ins."""
+        if self._given is None:
+            return self.parameters
+        return tuple(self._given.source(p) for p in self.parameters)
 
     def record(self, x1: Tensor, x2: Tensor) -> None:
         """Evaluate the unit for the first time, and leave the pair in `outputs`.

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revmodels.coupling.block import Pair, ReversibleBlock
+from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.context import Context, Pair, mapped
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
-from revmodels.memory.step import Batch, Loss, inputs_of
+from revmodels.memory.step import Batch, Call, Given, Loss, call_of
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
@@ -96,7 +97,12 @@ class Fidelity:
 
 
 def fidelity(
-    model: nn.Module, batch: Batch, *, loss: Loss = F.cross_entropy, reference: bool = False
+    model: nn.Module,
+    batch: Batch,
+    *,
+    loss: Loss = F.cross_entropy,
+    reference: bool = False,
+    context: Given = (),
 ) -> Fidelity:
     """Compare one backward pass that rebuilds activations with one that stores them.
 
@@ -109,6 +115,8 @@ def fidelity(
         loss: maps (outputs, targets) to a scalar.
         reference: also compare both with a stored copy in float64. A network with dropout draws other numbers
             in float64, and such a comparison means nothing.
+        context: what the model is called with behind the inputs: a sequence of values by position, or a
+            mapping by name.
 
     Returns:
         The relative errors and angles, of the whole and of each block.
@@ -124,13 +132,14 @@ def fidelity(
         )
     units = {(name, index): unit for name, m in sequences.items() for index, unit in enumerate(m.units())}
     is_rebuilt = {name: [not keeps for keeps in m.keeps_input] for name, m in sequences.items()}
+    call = call_of(batch, context)
     with buffers_kept(model), _strategies_kept(sequences.values()):
         with _inputs_recorded(units) as stored_pairs:
-            stored = _gradients(model, sequences.values(), "store", batch, loss)
+            stored = _gradients(model, sequences.values(), "store", call, loss)
         errors: dict[tuple[str, int], tuple[float, float, float]] = {}
         with _rebuilt_compared(sequences, stored_pairs, errors):
-            rebuilt = _gradients(model, sequences.values(), "reverse", batch, loss)
-        exact = _reference_gradients(model, batch, loss) if reference else None
+            rebuilt = _gradients(model, sequences.values(), "reverse", call, loss)
+        exact = _reference_gradients(model, call, loss) if reference else None
 
     found = _Found(rebuilt=rebuilt, stored=stored, exact=exact)
     blocks = tuple(
@@ -180,19 +189,19 @@ def angle_deg(u: Tensor, v: Tensor) -> float:
 
 
 def _gradients(
-    model: nn.Module, sequences: Iterable[ReversibleSequence], strategy: str, batch: Batch, loss: Loss
+    model: nn.Module, sequences: Iterable[ReversibleSequence], strategy: str, call: Call, loss: Loss
 ) -> dict[int, Tensor]:
     """Gradients of one step by parameter id, with the same random numbers in every call."""
     for sequence in sequences:
         sequence.strategy = strategy
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with random_state_kept(inputs_of(batch)[0].device), torch.enable_grad():
-        value = loss(model(*inputs_of(batch)), batch[1])
+    with random_state_kept(call.tensors[0].device), torch.enable_grad():
+        value = call.loss(model, loss)
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
     return {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
 
 
-def _reference_gradients(model: nn.Module, batch: Batch, loss: Loss) -> dict[int, Tensor]:
+def _reference_gradients(model: nn.Module, call: Call, loss: Loss) -> dict[int, Tensor]:
     """Gradients of a stored float64 copy of `model`, by the ids of the model's own parameters."""
     copied = copy.deepcopy(model)
     sequences = [m for m in copied.modules() if isinstance(m, ReversibleSequence)]
@@ -202,8 +211,11 @@ def _reference_gradients(model: nn.Module, batch: Batch, loss: Loss) -> dict[int
     for sequence in sequences:
         sequence.set_precision(FP64)
     copied.double()  # after the policies, which would keep the parameters in their own dtype
-    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs_of(batch))
-    exact = _gradients(copied, sequences, "store", (inputs, batch[1]), loss)
+    args, options = mapped(
+        (call.context.args, dict(call.context.options)), lambda x: x.double() if x.is_floating_point() else x
+    )
+    in_double = Call(context=Context(args, options), target=call.target)
+    exact = _gradients(copied, sequences, "store", in_double, loss)
     pairs = zip(model.parameters(), copied.parameters(), strict=True)
     return {id(p): exact[id(q)] for p, q in pairs if id(q) in exact}
 

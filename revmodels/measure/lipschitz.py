@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from revmodels.coupling.block import Pair, ReversibleBlock
+from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.context import Context, Pair, as_context
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
+from revmodels.memory.step import Given
 from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.sequence import ReversibleSequence
 
@@ -38,7 +42,9 @@ class BlockLipschitz:
     g: float
 
 
-def lipschitz(model: nn.Module, inputs: Tensor, *, iterations: int = 10) -> tuple[BlockLipschitz, ...]:
+def lipschitz(
+    model: nn.Module, inputs: Tensor, *, iterations: int = 10, context: Given = ()
+) -> tuple[BlockLipschitz, ...]:
     """Estimate the spectral norm of the Jacobian of every F and G on a batch.
 
     The norm is that of the map from the whole batch to the whole batch, in which batch norm couples examples.
@@ -48,6 +54,8 @@ def lipschitz(model: nn.Module, inputs: Tensor, *, iterations: int = 10) -> tupl
         model: any module that contains a `ReversibleSequence`, in the mode (train or eval) to be judged.
         inputs: what it is called with.
         iterations: products with the Jacobian and its transpose.
+        context: what the model is called with behind `inputs`: a sequence of values by position, or a mapping
+            by name. Only the streams vary in the Jacobians.
 
     Returns:
         One entry for each reversible unit, first to last; norms are pure numbers.
@@ -66,16 +74,17 @@ def lipschitz(model: nn.Module, inputs: Tensor, *, iterations: int = 10) -> tupl
             "Lipschitz estimates are of the F and G of reversible units; "
             f"{type(model).__name__} holds no ReversibleSequence. Measure a RevNet."
         )
-    found: dict[str, Pair] = {}
-    hooks = [
-        unit.register_forward_hook(
-            lambda _, args, out, name=name: found.update({name: (args[1].detach(), out[0].detach())})
-        )
-        for name, unit in units.items()
-    ]
+    found: dict[str, tuple[Tensor, Tensor, Context]] = {}
+
+    def see(name: str, _: nn.Module, args: tuple, options: dict[str, Any], out: Pair) -> None:
+        given = Context(args[2:], {key: value for key, value in options.items() if key != "_step"})
+        found[name] = args[1].detach(), out[0].detach(), given
+
+    hooks = [unit.register_forward_hook(partial(see, name), with_kwargs=True) for name, unit in units.items()]
+    behind = as_context(context)
     try:
         with buffers_kept(model), random_state_kept(inputs.device), torch.no_grad():
-            model(inputs)
+            model(inputs, *behind.args, **behind.options)
     finally:
         for hook in hooks:
             hook.remove()
@@ -84,17 +93,17 @@ def lipschitz(model: nn.Module, inputs: Tensor, *, iterations: int = 10) -> tupl
             BlockLipschitz(
                 index=index,
                 name=name,
-                f=_of_residual(unit, unit.f, found[name][0], iterations),
-                g=_of_residual(unit, unit.g, found[name][1], iterations),
+                f=_of_residual(unit, unit.f, found[name][0], found[name][2], iterations),
+                g=_of_residual(unit, unit.g, found[name][1], found[name][2], iterations),
             )
             for index, (name, unit) in enumerate(units.items())
         )
 
 
-def _of_residual(unit: ReversibleBlock, fn: nn.Module, x: Tensor, iterations: int) -> float:
+def _of_residual(unit: ReversibleBlock, fn: nn.Module, x: Tensor, given: Context, iterations: int) -> float:
     # Efficient attention kernels have no second derivative, which a product with the Jacobian takes.
     with frozen_statistics(batch_norms((fn,))), sdpa_kernel(SDPBackend.MATH):
-        return spectral_norm(lambda x: unit.residual(fn, x), x, iterations)
+        return spectral_norm(lambda x: unit.residual(fn, x, *given.args, **given.options), x, iterations)
 
 
 def spectral_norm(fn: Callable[[Tensor], Tensor], x: Tensor, iterations: int) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,12 +27,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
+from revmodels.coupling.context import Context, as_context, mapped, tensors_in
 from revmodels.memory.preserved_state import random_state_kept, training_kept
 from revmodels.memory.tracker import Tracker
 from revmodels.torch_internals import FakeTensorMode, drop_hooks, is_compiled, storage_key
 
-Batch = tuple[Tensor | tuple[Tensor, ...], Tensor]
-"""What a model is called with, one tensor or several, and the targets of the loss."""
+Batch = tuple[Tensor | tuple[Any, ...], Any]
+"""What a model is called with, a tensor or a tuple of arguments, and the targets of the loss."""
+
+Given = Context | Sequence[Any] | Mapping[str, Any]
+"""What stands behind the inputs in a call: values by position or by name, or a `Context` of both."""
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -70,12 +74,44 @@ class MemoryUse:
         return None if self.saved_bytes is None else self.activation_bytes - self.saved_bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a model is called with in a step, and the targets of the loss."""
+
+    context: Context
+    target: Any
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor in it, those of the targets last."""
+        return tensors_in((self.context.args, dict(self.context.options), self.target))
+
+    def loss(self, model: nn.Module, loss: Loss) -> Tensor:
+        """One forward pass of the model and of the loss, to a scalar."""
+        return loss(model(*self.context.args, **self.context.options), self.target)
+
+
+def call_of(batch: Batch, context: Given = ()) -> Call:
+    """A batch, with what the model is called with besides, as one call.
+
+    Args:
+        batch: (inputs, targets).
+        context: what stands behind the inputs, by position or by name.
+
+    Returns:
+        The call.
+    """
+    behind = as_context(context)
+    return Call(context=Context((*inputs_of(batch), *behind.args), behind.options), target=batch[1])
+
+
 def peak_memory(
     model: nn.Module,
     batch: Batch,
     optimizer: Optimizer | OptimizerFactory | None = None,
     *,
     loss: Loss = F.cross_entropy,
+    context: Given = (),
 ) -> MemoryUse:
     """Measure one training step (forward, backward, optimizer step), and leave model and optimizer untouched.
 
@@ -85,6 +121,8 @@ def peak_memory(
         optimizer: an optimizer of the model's parameters, or a function that makes one from them; None is SGD
             with momentum, one number of state per parameter.
         loss: maps (outputs, targets) to a scalar.
+        context: what the model is called with behind the inputs: a sequence of values by position, or a
+            mapping by name. It counts as input.
 
     Returns:
         The step's memory; from the allocator on CUDA, from the tracker elsewhere. A compiled model is
@@ -93,13 +131,14 @@ def peak_memory(
     if not isinstance(optimizer, Optimizer):
         optimizer = (optimizer or _momentum)(model.parameters())
     compiled = any(is_compiled(m) for m in model.modules())
-    first = inputs_of(batch)[0]
+    call = call_of(batch, context)
+    first = call.tensors[0]
     measure = _allocator_step if first.is_cuda else _profiled_step if compiled else _tracked_step
     with random_state_kept(first.device), training_kept(model, optimizer):
         if compiled:
-            loss(model(*inputs_of(batch)), batch[1]).backward()
+            call.loss(model, loss).backward()
             model.zero_grad()
-        return measure(model, batch, optimizer, loss)
+        return measure(model, call, optimizer, loss)
 
 
 def predict_memory(
@@ -108,6 +147,7 @@ def predict_memory(
     optimizer: OptimizerFactory | None = None,
     *,
     loss: Loss = F.cross_entropy,
+    context: Given = (),
 ) -> MemoryUse:
     """Return what `peak_memory` would measure on a CPU, computed on fake tensors: no memory is allocated for
     them. Of an LSTM layer a forward pass is run, as `revmodels.memory.recurrent` says.
@@ -118,6 +158,7 @@ def predict_memory(
             on the ``meta`` device.
         optimizer: makes the optimizer from the parameters; None is SGD with momentum.
         loss: maps (outputs, targets) to a scalar.
+        context: as for `peak_memory`.
 
     Example:
         >>> import revmodels
@@ -133,29 +174,30 @@ def predict_memory(
                 model = model()
         with fake:
             model = shaped_copy(model, "cpu")
-            return _tracked_step(model, _fake(batch), (optimizer or _momentum)(model.parameters()), loss)
+            call = _fake(call_of(batch, context))
+            return _tracked_step(model, call, (optimizer or _momentum)(model.parameters()), loss)
 
 
-def inputs_of(batch: Batch) -> tuple[Tensor, ...]:
-    """What a model is called with for this batch: one tensor of any shape and dtype, or several."""
+def inputs_of(batch: Batch) -> tuple[Any, ...]:
+    """What a model is called with for this batch: one tensor of any shape and dtype, or several arguments."""
     return (batch[0],) if isinstance(batch[0], Tensor) else tuple(batch[0])
 
 
-def _fake(batch: Batch) -> Batch:
-    """A batch without content. Parts that share memory, as a text and the same moved by one, do so again."""
-    parts = (*inputs_of(batch), batch[1])
-    memory = Counter(storage_key(x) for x in parts)
+def _fake(call: Call) -> Call:
+    """A call without content. Parts that share memory, as a text and the same moved by one, do so again."""
+    memory = Counter(storage_key(x) for x in call.tensors)
     shared: dict[tuple[int, torch.dtype], Tensor] = {}
-    fakes = []
-    for x in parts:
+
+    def fake(x: Tensor) -> Tensor:
         if memory[storage_key(x)] == 1 or x.requires_grad:
-            fakes.append(described(x))
-            continue
+            return described(x)
         key = storage_key(x), x.dtype
         if key not in shared:
             shared[key] = torch.empty(x.untyped_storage().nbytes() // x.itemsize, dtype=x.dtype, device="cpu")
-        fakes.append(shared[key].as_strided(x.size(), x.stride(), x.storage_offset()))
-    return tuple(fakes[:-1]), fakes[-1]
+        return shared[key].as_strided(x.size(), x.stride(), x.storage_offset())
+
+    args, options, target = mapped((call.context.args, dict(call.context.options), call.target), fake)
+    return Call(context=Context(args, options), target=target)
 
 
 def described(x: Tensor, device: str = "cpu") -> Tensor:
@@ -190,13 +232,13 @@ def shaped_copy(model: nn.Module, device: str) -> nn.Module:
     return copied
 
 
-def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+def _tracked_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Loss) -> MemoryUse:
     tracker = Tracker()
     for p in model.parameters():
         tracker.follow(p, "parameter")
     for b in model.buffers():
         tracker.follow(b, "buffer")
-    for t in (*inputs_of(batch), batch[1]):
+    for t in call.tensors:
         tracker.follow(t, "input")
     for t in _state_tensors(optimizer):
         tracker.follow(t, "optimizer")
@@ -206,7 +248,7 @@ def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Lo
             tracker.follow(p.grad, "gradient")
 
     with _gradient_hooks(model, on_gradient), tracker:
-        value = loss(model(*inputs_of(batch)), batch[1])
+        value = call.loss(model, loss)
         saved = tracker.held.get("activation", 0)
         value.backward()
         del value
@@ -227,12 +269,10 @@ def _tracked_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Lo
     )
 
 
-def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
-    own_before = _size(
-        (*model.parameters(), *model.buffers(), *inputs_of(batch), batch[1], *_state_tensors(optimizer))
-    )
+def _profiled_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+    own_before = _size((*model.parameters(), *model.buffers(), *call.tensors, *_state_tensors(optimizer)))
     with _watched() as forward:
-        value = loss(model(*inputs_of(batch)), batch[1])
+        value = call.loss(model, loss)
     with _watched() as backward:
         value.backward()
         del value
@@ -249,7 +289,7 @@ def _profiled_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: L
         gradient_bytes=gradients,
         optimizer_bytes=_size(_state_tensors(optimizer)),
         buffer_bytes=_size(model.buffers()),
-        input_bytes=_size((*inputs_of(batch), batch[1])),
+        input_bytes=_size(call.tensors),
         source="cpu_allocator",
     )
 
@@ -267,16 +307,14 @@ def _peak_and_rest(profiled: profile) -> tuple[int, int]:
     return max(held), held[-1]
 
 
-def _allocator_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: Loss) -> MemoryUse:
-    device = inputs_of(batch)[0].device
+def _allocator_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Loss) -> MemoryUse:
+    device = call.tensors[0].device
     parameters, buffers = _size(model.parameters()), _size(model.buffers())
     torch.cuda.synchronize(device)
-    own_before = (
-        parameters + buffers + _size((*inputs_of(batch), batch[1])) + _size(_state_tensors(optimizer))
-    )
+    own_before = parameters + buffers + _size(call.tensors) + _size(_state_tensors(optimizer))
     others = torch.cuda.memory_allocated(device) - own_before
     torch.cuda.reset_peak_memory_stats(device)
-    value = loss(model(*inputs_of(batch)), batch[1])
+    value = call.loss(model, loss)
     value.backward()
     del value
     torch.cuda.synchronize(device)
@@ -292,7 +330,7 @@ def _allocator_step(model: nn.Module, batch: Batch, optimizer: Optimizer, loss: 
         gradient_bytes=gradients,
         optimizer_bytes=_size(_state_tensors(optimizer)),
         buffer_bytes=buffers,
-        input_bytes=_size((*inputs_of(batch), batch[1])),
+        input_bytes=_size(call.tensors),
         source="cuda_allocator",
     )
 

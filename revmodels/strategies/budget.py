@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from revmodels.errors import BudgetError, CompileError
 from revmodels.strategies.memory_plan import BUDGET
@@ -28,7 +28,7 @@ class Budget(Strategy):
     plans = True
     settings: ClassVar = {"memory_budget_bytes": None}
 
-    def plan(self, model: nn.Module, sequence: PlannedSequence, *inputs: Tensor) -> None:
+    def plan(self, model: nn.Module, sequence: PlannedSequence, *inputs: Any, **options: Any) -> None:
         """Plan for these inputs, unless a plan for inputs at least as large is known; see `Strategy.plan`.
 
         Raises:
@@ -47,7 +47,7 @@ class Budget(Strategy):
                 )
             return
 
-        plan_if_needed(model, sequence, inputs)
+        plan_if_needed(model, sequence, inputs, options)
 
     def modes(self, forward: ForwardPass) -> tuple[str, ...]:
         """Return what has been planned.

@@ -10,7 +10,7 @@ many steps are taken in that order as fit, and the peak of each candidate is com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.context import Context, mapped, tensors_in
 from revmodels.engine.kept_outputs import without_value
 from revmodels.errors import BudgetError, RevModelsError
 from revmodels.memory.preserved_state import random_state_kept
@@ -35,7 +36,7 @@ from revmodels.torch_internals import (
 )
 
 
-def plan_memory(model: nn.Module, *inputs: Tensor, loss: Loss | None = None) -> MemoryPlan:
+def plan_memory(model: nn.Module, *inputs: Any, loss: Loss | None = None, **options: Any) -> MemoryPlan:
     """Choose what happens to the units of a sequence when `model` is trained on batches like `inputs`.
 
     A training step plans by itself where it has to. This does it beforehand, and counts what the network
@@ -46,7 +47,8 @@ def plan_memory(model: nn.Module, *inputs: Tensor, loss: Loss | None = None) -> 
 
     Args:
         model: a network that contains one sequence of strategy ``budget``, or the sequence itself.
-        inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
+        inputs: what `model` is called with; of its tensors shapes, layouts and dtypes count.
+        options: likewise, by name.
         loss: maps (outputs, None) to a scalar; None is one that keeps as much as cross-entropy does: a tensor
             of the outputs' size, and another for their gradient.
 
@@ -67,26 +69,28 @@ def plan_memory(model: nn.Module, *inputs: Tensor, loss: Loss | None = None) -> 
             f"{type(model).__name__} holds {len(found)}. Plan each sequence on its own."
         )
     with random_state_kept(torch.device("cpu")):
-        return _plan(model, found[0], inputs, loss)
+        return _plan(model, found[0], Context(inputs, options), loss)
 
 
-def plan_if_needed(model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor]) -> None:
+def plan_if_needed(
+    model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Any], options: Mapping[str, Any]
+) -> None:
     """Plan as `plan_memory` does, unless a plan is known that serves these inputs; that one is in force then.
 
     Args:
         model: the network that holds the sequence, or the sequence itself.
         sequence: of strategy ``budget``.
-        inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
+        inputs: what `model` is called with.
+        options: likewise, by name.
     """
-    if sequence.plans.tried is None and not sequence.plans.find(_situation(model, sequence, inputs)):
+    call = Context(tuple(inputs), options)
+    if sequence.plans.tried is None and not sequence.plans.find(_situation(model, sequence, call)):
         with random_state_kept(torch.device("cpu")):
-            _plan(model, sequence, inputs, None)
+            _plan(model, sequence, call, None)
 
 
-def _plan(
-    model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], loss: Loss | None
-) -> MemoryPlan:
-    situation = _situation(model, sequence, inputs)
+def _plan(model: nn.Module, sequence: PlannedSequence, call: Context, loss: Loss | None) -> MemoryPlan:
+    situation = _situation(model, sequence, call)
     budget = sequence.memory_budget_bytes
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0):
         raise BudgetError(
@@ -101,13 +105,13 @@ def _plan(
         stack.enter_context(saved_tensors_hooks(Tensor.detach, lambda t: t))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_errors_named(model))
-        candidates = _Candidates(model, sequence, inputs, loss or _like_cross_entropy)
+        candidates = _Candidates(model, sequence, call, loss or _like_cross_entropy)
         plan = _search(candidates, budget)
     sequence.plans.add(situation, plan)
     if candidates.received is not None:
         # A sequence that is called by a network which knows nothing of plans asks by what it receives.
         assert isinstance(sequence, nn.Module)
-        inner = _situation(sequence, sequence, candidates.received, device=inputs[0].device)
+        inner = _situation(sequence, sequence, candidates.received, device=_tensors(call)[0].device)
         sequence.plans.add(inner, plan)
     return plan
 
@@ -130,10 +134,11 @@ def _errors_named(model: nn.Module) -> Iterator[None]:
 def _situation(
     model: nn.Module,
     sequence: PlannedSequence,
-    inputs: Sequence[Tensor],
+    call: Context,
     *,
     device: torch.device | None = None,
 ) -> Situation:
+    inputs = _tensors(call)
     device = device or inputs[0].device
     casts = torch.is_autocast_enabled(device.type)
     autocast = torch.get_autocast_dtype(device.type) if casts else None
@@ -141,6 +146,7 @@ def _situation(
         shapes=tuple(tuple(x.shape) for x in inputs),
         rest=(
             tuple((x.dtype, x.requires_grad, _memory_format(x)) for x in inputs),
+            (_form(call.args), _form(dict(call.options))),
             device,
             autocast,
             tuple(m.training for m in model.modules()),
@@ -150,6 +156,21 @@ def _situation(
             sequence.memory_budget_bytes,
         ),
     )
+
+
+def _tensors(call: Context) -> list[Tensor]:
+    return tensors_in((call.args, dict(call.options)))
+
+
+def _form(value: Any) -> Hashable:
+    """The structure of what a model is called with: the classes of what is no tensor, and plain values."""
+    if isinstance(value, tuple | list):
+        return type(value), tuple(map(_form, value))
+    if isinstance(value, dict):
+        return dict, tuple((key, _form(item)) for key, item in value.items())
+    if isinstance(value, bool | int | float | str | type(None)):
+        return type(value), value
+    return str(type(value))
 
 
 def _memory_format(x: Tensor) -> tuple[int, ...]:
@@ -221,24 +242,23 @@ class _Candidates:
         received: what the sequence is called with by the model; None where it is the model.
     """
 
-    def __init__(
-        self, model: nn.Module, sequence: PlannedSequence, inputs: Sequence[Tensor], loss: Loss
-    ) -> None:
+    def __init__(self, model: nn.Module, sequence: PlannedSequence, call: Context, loss: Loss) -> None:
         self._model, self._loss = model, loss
-        self.received: tuple[Tensor, ...] | None = None
+        self.received: Context | None = None
         self._name = next((name for name, m in model.named_modules() if m is sequence), None)
         if self._name is None:
             raise BudgetError(
                 f"a memory budget is planned for a sequence inside the network that is called; "
                 f"{type(model).__name__} does not hold it. Pass the network around it."
             )
+        inputs = _tensors(call)
         self._needs_grad = [x.requires_grad for x in inputs]
         if not any((*self._needs_grad, *(p.requires_grad for p in model.parameters()))):
             # A step without a gradient holds less than one with the input's.
             self._needs_grad = [x.is_floating_point() or x.is_complex() for x in inputs]
-        self._inputs = self._described(inputs, "meta")
+        self._call = self._described(call, "meta")
         self._frugal = tuple("checkpoint" if keeps else "reverse" for keeps in sequence.keeps_input)
-        self._costs = self._unit_costs(inputs)
+        self._costs = self._unit_costs(call)
         steps = [
             (-saved, -i, place, mode)
             for i, (cost, frugal) in enumerate(zip(self._costs, self._frugal, strict=True))
@@ -263,40 +283,57 @@ class _Candidates:
         """Predicted peak of activations and temporaries, in bytes."""
         if count not in self._peaks:
             twin = self._trying(shaped_copy(self._model, "meta"), self.modes(count))
-            batch = self._inputs, torch.empty(0, device="meta")
-            self._peaks[count] = predict_memory(twin, batch, loss=self._loss).activation_bytes
+            batch = (), torch.empty(0, device="meta")
+            use = predict_memory(twin, batch, loss=self._loss, context=self._call)
+            self._peaks[count] = use.activation_bytes
         return self._peaks[count]
 
-    def _unit_costs(self, inputs: Sequence[Tensor]) -> list[_Cost]:
-        calls: list[tuple[Tensor, ...]] = []
-        outer: list[tuple[Tensor, ...]] = []
+    def _unit_costs(self, call: Context) -> list[_Cost]:
+        calls: list[Context] = []
+        outer: list[Context] = []
         with FakeTensorMode():
             twin = self._trying(shaped_copy(self._model, "cpu"), ("store",) * len(self._frugal))
             sequence = twin.get_submodule(self._name or "")
             units = list(sequence.units())  # type: ignore[operator]
             hooks = [
-                unit.register_forward_pre_hook(lambda _, pair: calls.append(pair))
+                unit.register_forward_pre_hook(
+                    lambda _, args, options: calls.append(_without_step(args, options)), with_kwargs=True
+                )
                 for unit in {id(unit): unit for unit in units}.values()
             ]
-            hooks.append(sequence.register_forward_pre_hook(lambda _, args: outer.append(args)))
-            twin(*self._described(inputs, "cpu"))
+            hooks.append(
+                sequence.register_forward_pre_hook(
+                    lambda _, args, options: outer.append(Context(args, dict(options))), with_kwargs=True
+                )
+            )
+            described = self._described(call, "cpu")
+            twin(*described.args, **described.options)
             for hook in hooks:
                 hook.remove()
             self.received = outer[0] if self._name else None
             # A unit that stands in several places is called once for each, and in the order of the places.
-            return [_unit_cost(unit, pair) for unit, pair in zip(units, calls, strict=False)]
+            return [_unit_cost(unit, received) for unit, received in zip(units, calls, strict=False)]
 
-    def _described(self, inputs: Sequence[Tensor], device: str) -> tuple[Tensor, ...]:
-        pairs = zip(inputs, self._needs_grad, strict=True)
-        return tuple(described(x, device).requires_grad_(needs) for x, needs in pairs)
+    def _described(self, call: Context, device: str) -> Context:
+        needs = iter(self._needs_grad)
+        args, options = mapped(
+            (call.args, dict(call.options)), lambda x: described(x, device).requires_grad_(next(needs))
+        )
+        return Context(args, options)
 
     def _trying(self, model: nn.Module, modes: tuple[str, ...]) -> nn.Module:
         model.get_submodule(self._name or "").plans = Plans(tried=modes)  # type: ignore[assignment]
         return model
 
 
-def _unit_cost(unit: ReversibleBlock, pair: tuple[Tensor, ...]) -> _Cost:
-    x1, x2 = (x.detach().requires_grad_(True) for x in pair)
+def _without_step(args: tuple, options: dict[str, Any]) -> Context:
+    """What a unit was called with: its streams, context and options."""
+    return Context(args, {name: value for name, value in options.items() if name != "_step"})
+
+
+def _unit_cost(unit: ReversibleBlock, received: Context) -> _Cost:
+    x1, x2 = (x.detach().requires_grad_(True) for x in received.args[:2])
+    context = received.args[2:]
     parameters = {storage_key(p) for p in unit.parameters()}
     held: dict[int, Tensor] = {}
     last_work = 0
@@ -313,12 +350,14 @@ def _unit_cost(unit: ReversibleBlock, pair: tuple[Tensor, ...]) -> _Cost:
     lasts = [fn[-1] for fn in halves if isinstance(fn, nn.Sequential) and without_value(fn)]
     hooks = [last.register_forward_hook(on_last) for last in lasts]
     with operation_counter() as counter, saved_tensors_hooks(pack, lambda t: t):
-        unit(x1, x2)
+        unit((x1, x2), *context, **received.options)
     for hook in hooks:
         hook.remove()
+    # A context is held once, whatever the units do.
+    own = parameters | {storage_key(t) for t in tensors_in((context, dict(received.options)))}
     return _Cost(
         work=max(counter.get_total_flops(), last_work, 1),
         last_work=last_work,
-        graph_bytes=sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in parameters),
+        graph_bytes=sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in own),
         input_bytes=x1.nbytes + x2.nbytes,
     )

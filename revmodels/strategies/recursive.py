@@ -36,6 +36,8 @@ def _run(forward: ForwardPass, indices: range, *streams: Tensor) -> Streams:
     is_repeated = False
 
     def evaluate(*streams: Tensor) -> Streams:
+        if forward.extent is None:
+            return _run(forward, first, *streams)
         # The extent of an exact coupling is about the forward pass, and is closed when this runs again.
         nonlocal is_repeated
         seen, is_repeated = replace(forward, extent=None) if is_repeated else forward, True

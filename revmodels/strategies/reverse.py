@@ -50,13 +50,16 @@ def rebuilt(forward: ForwardPass, indices: range, keeps: Sequence[bool], *stream
     """
     import torch
 
+    from revmodels.coupling.context import NO_CONTEXT
     from revmodels.engine import eager
 
     x1, x2 = streams
     if torch.compiler.is_dynamo_compiling() and forward.observer is None:
         from revmodels.compiled import network as compiled  # imports the compiler, which takes a second
 
-        return compiled.run(forward.units, indices, x1, x2, keeps=tuple(keeps))
+        return compiled.run(
+            forward.units, indices, x1, x2, keeps=tuple(keeps), context=forward.context or NO_CONTEXT
+        )
     first = indices[0]
     return eager.run(
         [forward.units[index] for index in indices],  # type: ignore[misc]
@@ -67,4 +70,5 @@ def rebuilt(forward: ForwardPass, indices: range, keeps: Sequence[bool], *stream
         first=first,
         extent=forward.extent,
         origin=None if first else forward.origin,
+        context=forward.context or NO_CONTEXT,
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from revmodels.coupling.block import ReversibleBlock
+    from revmodels.coupling.context import Context
     from revmodels.coupling.range import Extent
     from revmodels.engine.eager import Observer
     from revmodels.engine.recomputed_input import Origin
@@ -37,6 +38,7 @@ class ForwardPass:
         observer: is told of every input pair in the backward pass.
         extent: is shown every output pair of an exact coupling; None for any other.
         origin: makes the streams that enter the first unit again; None where they are to be stored.
+        context: what every F and G is handed beside its stream; `apply` does so by itself. None without any.
     """
 
     units: nn.ModuleList
@@ -46,6 +48,7 @@ class ForwardPass:
     observer: Observer | None = None
     extent: Extent | None = None
     origin: Origin | None = None
+    context: Context | None = None
 
     def see(self, index: int, streams: Streams) -> None:
         """Show the output of unit `index` to the extent, if there is one."""
@@ -116,13 +119,14 @@ class Strategy(ABC):
         """Of each unit, what happens to its activations: ``store``, ``reverse`` or ``checkpoint``."""
         return (self.name,) * len(forward.units)
 
-    def plan(self, model: nn.Module, sequence: PlannedSequence, *inputs: Tensor) -> None:
+    def plan(self, model: nn.Module, sequence: PlannedSequence, *inputs: Any, **options: Any) -> None:
         """Choose what happens to the units of `sequence`, a part of `model`; most strategies have no choice.
 
         Args:
             model: what is called, with all the memory that counts.
             sequence: the sequence of this strategy in it, or `model` itself.
-            inputs: what `model` is called with: tensors of any shape and dtype, which alone count.
+            inputs: what `model` is called with: tensors of any shape and dtype, and whatever else.
+            options: likewise, by name.
         """
         return
 

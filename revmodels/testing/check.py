@@ -13,12 +13,15 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.context import Context, as_context, mapped, tensors_in
 from revmodels.errors import NotReversibleError, ReversibilityError, one_of
+from revmodels.memory.step import Given
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
@@ -76,6 +79,7 @@ def check_reversible(
     *,
     guarantees: Iterable[str] | None = None,
     tolerance: float = 1e-12,
+    context: Given = (),
 ) -> Report:
     """Measure every guarantee on a block, a sequence, or any module that contains sequences.
 
@@ -94,6 +98,8 @@ def check_reversible(
             numbers will do.
         guarantees: names in `revmodels.testing.guarantees.GUARANTEES`; None is all.
         tolerance: relative error allowed in float64.
+        context: what it is called with behind `inputs`: a sequence of values by position, or a mapping by
+            name. The gradients of floating tensors in it are checked like those of inputs.
 
     Returns:
         The report; ``print`` shows it as a table.
@@ -113,7 +119,8 @@ def check_reversible(
         if name not in GUARANTEES:
             raise ValueError(f"guarantees: {one_of(name, GUARANTEES)}")
     checks = {name: GUARANTEES[name] for name in names}
-    report = examine(partial(_subject, block_or_model, inputs), checks, tolerance=tolerance)
+    make = partial(_subject, block_or_model, inputs, as_context(context))
+    report = examine(make, checks, tolerance=tolerance)
     if report.broken:
         lines = "\n".join(f"  {f.guarantee}: {f.detail}" for f in report.broken)
         raise ReversibilityError(
@@ -158,10 +165,28 @@ def _examine_one(name: str, check: Check, make: Make, tolerance: float) -> Findi
     )
 
 
-def _subject(module: nn.Module, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> Subject:
+class _OnContext(nn.Module):
+    """A module that is called with tensors alone, and puts those of a context back into their places."""
+
+    def __init__(self, module: nn.Module, inputs: int, context: Context) -> None:
+        super().__init__()
+        self.module = module
+        self._inputs = inputs
+        self._structure = (context.args, dict(context.options))
+
+    def forward(self, *tensors: Tensor) -> Any:
+        rest = iter(tensors[self._inputs :])
+        args, options = mapped(self._structure, lambda _: next(rest))
+        return self.module(*tensors[: self._inputs], *args, **options)
+
+
+def _subject(module: nn.Module, inputs: tuple[Tensor, ...], context: Context, dtype: torch.dtype) -> Subject:
     if isinstance(module, ReversibleBlock):
         blocks = [copy.deepcopy(module) for _ in range(REPEATS)]
         module = ReversibleSequence(blocks, split_dim=module.split_dim).train(module.training)
+    if context:
+        module = _OnContext(module, len(inputs), context).train(module.training)
+        inputs = (*inputs, *tensors_in((context.args, dict(context.options))))
     model, twin = (_prepared(module, dtype, name) for name in ("reverse", "store"))
     units = []
     for prefix, sequence in _sequences(model):
@@ -237,20 +262,25 @@ def _deepened(module: nn.Module, dtype: torch.dtype, more: int) -> nn.Module:
 def _round_trips(
     twin: nn.Module, inputs: tuple[Tensor, ...]
 ) -> Iterator[tuple[str, Sequence[Tensor], Sequence[Tensor]]]:
-    received: list[tuple[str, ReversibleBlock, tuple[Tensor, ...]]] = []
+    received: list[tuple[str, ReversibleBlock, Context]] = []
     kept: set[str] = set()
     hooks = []
+
+    def receive(name: str, unit: ReversibleBlock, args: tuple, options: dict[str, Any]) -> None:
+        options = {key: value for key, value in options.items() if key != "_step"}
+        received.append((name, unit, Context(args, options)))
+
     for prefix, sequence in _sequences(twin):
         for i, unit in enumerate(sequence.units()):
             name = ".".join(part for part in (prefix, "blocks", str(i)) if part)
             if sequence.keeps_input[i]:
                 kept.add(name)
-            hooks.append(
-                unit.register_forward_pre_hook(lambda u, args, name=name: received.append((name, u, args)))
-            )
+            hooks.append(unit.register_forward_pre_hook(partial(receive, name), with_kwargs=True))
     twin(*inputs)
     for hook in hooks:
         hook.remove()
-    for name, unit, pair in received:
+    for name, unit, call in received:
         if name not in kept:
-            yield name, pair, unit.inverse(*unit(*pair))
+            pair, context = call.args[:2], call.args[2:]
+            out = unit(pair, *context, **call.options)
+            yield name, pair, unit.inverse(out, *context, **call.options)

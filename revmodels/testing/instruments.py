@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +103,9 @@ def watched(modules: Iterable[nn.Module], call: Callable[[], object]) -> Iterato
     """A context in which `call` learns of every evaluation, even one that goes around the module's hooks."""
 
     def watch(forward: Callable) -> Callable:
-        def evaluate(*args: Tensor) -> Tensor:
+        def evaluate(*args: Any, **options: Any) -> Tensor:
             call()
-            return forward(*args)
+            return forward(*args, **options)
 
         return evaluate
 

@@ -143,7 +143,8 @@ class BranchesOnSize(Linear):
 class WrongInverse(ReversibleBlock):
     """Undoes F before G."""
 
-    def inverse(self, y1, y2=None):
+    def inverse(self, y):
+        y1, y2 = y
         x1 = y1 - self.residual(self.f, y2)
         return x1, y2 - self.residual(self.g, x1)
 

@@ -191,6 +191,60 @@ def language(rank: int, name: str, parallel: str) -> float:
     return worst
 
 
+class Decoder(nn.Module):
+    """A sequence whose units all read what an encoder in front of them returns."""
+
+    def __init__(self, strategy: str) -> None:
+        super().__init__()
+        blocks = [ReversibleBlock(Reads(), Reads(), split_dim=1) for _ in range(BLOCKS)]
+        self.encoder, self.stem = nn.Linear(3, 5), nn.Linear(3, 2 * CHANNELS)
+        self.body = ReversibleSequence(blocks, strategy)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.stem(x), self.encoder(x), scale=0.5)
+
+
+class Reads(nn.Module):
+    """A residual function with a context and an option."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.read = nn.Linear(CHANNELS, CHANNELS), nn.Linear(5, CHANNELS)
+
+    def forward(self, x: Tensor, memory: Tensor, *, scale: float) -> Tensor:
+        return torch.tanh(self.linear(x) + scale * self.read(memory))
+
+
+def decoder(strategy: str) -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(strategy).double()
+
+
+def context(rank: int, strategy: str, how: str) -> float:
+    """Gradients of a context's encoder, of two steps with an optimizer between them."""
+    model, single = decoder(strategy), decoder("store")
+    if how == "ddp":
+        parallel: nn.Module = DistributedDataParallel(model)
+    else:
+        mesh = init_device_mesh("cpu", (RANKS,))
+        if how == "fsdp blocks":
+            for block in model.body.units():
+                fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        parallel = model
+    worst = 0.0
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (model, single)]
+    for step in range(2):
+        x = joined_batch(step=step)
+        loss(parallel(part(x, rank))).backward()
+        loss(single(x)).backward()
+        worst = max(worst, worst_error(model, single))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    return worst
+
+
 def _language_model(name: str, strategy: str | None) -> Any:
     torch.manual_seed(0)
     return create_model(name, depth=2, vocab_size=64, tied=True, strategy=strategy).double()
@@ -228,6 +282,11 @@ CASES: dict[str, Callable[[int], object]] = {
     "fsdp revgpt": lambda rank: language(rank, "revgpt_100k", "fsdp"),
     "fsdp gpt": lambda rank: language(rank, "gpt_100k", "fsdp"),
     "fsdp inside a block": fsdp_inside_a_block,
+    "context ddp": lambda rank: context(rank, "reverse", "ddp"),
+    "context ddp checkpoint": lambda rank: context(rank, "checkpoint", "ddp"),
+    "context fsdp": lambda rank: context(rank, "reverse", "fsdp"),
+    "context fsdp blocks": lambda rank: context(rank, "reverse", "fsdp blocks"),
+    "context fsdp blocks stored": lambda rank: context(rank, "store", "fsdp blocks"),
 }
 
 

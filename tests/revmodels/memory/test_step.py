@@ -165,7 +165,7 @@ def test_the_allocator_agrees_with_the_tracker(strategy):
     model, batch = build(26, strategy, width=1.0), batch_of(size=32)
     tracked = peak_memory(model, batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    agree(memory._profiled_step(model, batch, optimizer, F.cross_entropy), tracked)
+    agree(memory._profiled_step(model, memory.call_of(batch), optimizer, F.cross_entropy), tracked)
 
 
 def agree(allocated, tracked):
