@@ -32,6 +32,10 @@ class PrecisionError(RevModelsError, ValueError):
     """A dtype that does not exist, or a pair of settings that contradict each other."""
 
 
+class CouplingError(PrecisionError):
+    """A coupling that does not exist, that has no inverse, or that cannot be exact."""
+
+
 class SplitError(RevModelsError, ValueError):
     """An input that cannot be split into two equal halves."""
 

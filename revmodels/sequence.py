@@ -247,7 +247,8 @@ class ReversibleSequence(nn.Module):
         return self._run_on_grid(x1, x2, bits, origin, given)
 
     def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None, given: Context) -> Pair:
-        extent = Extent(bits, x1.dtype)
+        reach = max((1 + abs(unit.rule.beta) for unit in self.units()), default=1.0)
+        extent = Extent(bits, x1.dtype, reach=reach)
         # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
         if next(self.units()).has_inverse:
             x1, x2 = to_grid(x1, bits), to_grid(x2, bits)

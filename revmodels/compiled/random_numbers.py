@@ -64,6 +64,7 @@ class Seeded(TorchDispatchMode):
 
     Attributes:
         seeds: one for each operation that drew, in order.
+        used: how many operations have drawn.
 
     """
 
@@ -71,7 +72,7 @@ class Seeded(TorchDispatchMode):
         super().__init__()
         self.seeds: list[Tensor] = [] if seeds is None else list(seeds)
         self._replays = seeds is not None
-        self._used = 0
+        self.used = 0
         self._after = after
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -100,12 +101,12 @@ class Seeded(TorchDispatchMode):
     def _next_seed(self) -> Tensor:
         if not self._replays:
             self.seeds.append(torch.randint(_LARGEST_SEED, ()))
-        self._used += 1
-        if self._used > len(self.seeds):
+        self.used += 1
+        if self.used > len(self.seeds):
             raise CompileError(
                 "F or G draws random numbers more often in its recomputation than in the forward pass."
             )
-        return self.seeds[self._used - 1]
+        return self.seeds[self.used - 1]
 
 
 def _draws(func: Any, args: tuple, kwargs: dict) -> bool:

@@ -128,7 +128,7 @@ def layout(key: int) -> tuple[bool, int, int]:
 
 def watch(unit: ReversibleBlock) -> None:
     """Read what `unit` computes by, so that it is compiled anew when any of that changes."""
-    read: list[Any] = []
+    read: list[Any] = [unit.rule.alpha, unit.rule.beta, unit.rule.scale]
     if unit.precision is not None:
         read += [getattr(unit.precision, field) for field in _PRECISION]
     for module, (values, functions) in zip(unit.modules(), _settings(unit), strict=True):

@@ -1,7 +1,8 @@
 """What a unit's part of a compiled graph contains: its forward pass, and its replay in the backward pass.
 
 Both run under ordinary Python when a graph is traced, on tensors without content, and leave their operations
-in it (equations 6 to 8 of Gomez et al. 2017). `revmodels.compiled.network` says how they are put together.
+in it, for any three numbers of `revmodels.coupling.linear`. `revmodels.compiled.network` says how they are
+put together.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from revmodels.compiled.context import put_together
 from revmodels.compiled.random_numbers import Seeded
 from revmodels.compiled.shared_unit import Template, templates
 from revmodels.compiled.side_effects import check_buffers, refused
-from revmodels.coupling.block import ReversibleBlock, combine, separate
+from revmodels.coupling.block import ReversibleBlock
 from revmodels.coupling.context import Pair
+from revmodels.coupling.linear import TRACED, Numbers, RandomCoupling, combine, separate, times
 from revmodels.errors import CompileError
 from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.torch_internals import version
@@ -51,18 +53,21 @@ def _forward(unit: ReversibleBlock, template: Template, x1: Tensor, x2: Tensor, 
     check_buffers(template.buffers_with_gradient, template.path)
     context = put_together(template.form, given)
     before = [version(t) for t in given]
+    drawn = _drawn(unit)
     with Seeded() as seeded:
+        numbers = unit.numbers(x1, drawn)
         with template.naming("f"), refused(unit.f, f"{template.path}.f"):
             r = unit.residual(unit.f, x2, *context.args, **context.options)
         with template.naming("p1"):
             s1 = unit.shortcut1(x1)
-        y1 = combine(s1, r)
+        y1 = combine(numbers, s1, x2, r)
         template.draws = len(seeded.seeds)
+        numbers = unit.numbers(x2, drawn)
         with template.naming("g"), refused(unit.g, f"{template.path}.g"):
             r = unit.residual(unit.g, _leaf(y1), *context.args, **context.options)
         with template.naming("p2"):
             s2 = unit.shortcut2(x2)
-        y2 = combine(s2, r)
+        y2 = combine(numbers, s2, y1, r)
     if [version(t) for t in given] != before:
         raise CompileError(
             f"{template.path} changes a tensor of its context in place, and its replay would start from the "
@@ -128,20 +133,30 @@ def _backward(
         sums[:] = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
         return out.detach(), torch.zeros_like(x) if dx is None else dx
 
+    def numbers(x: Tensor, seeds: Sequence[Tensor]) -> tuple[Numbers, Sequence[Tensor]]:
+        """The numbers of a half, and the seeds behind those that they were drawn from."""
+        with Seeded(seeds, after=dy1) as seeded:
+            found = unit.numbers(x, _drawn(unit))
+        return found, seeds[seeded.used :]
+
     with frozen_statistics(batch_norms((unit,))):
         if template.keeps_input:
             x1, x2 = late(inputs[0], dy1), late(inputs[1], dy1)
-        g, d = through("g", y1, dy2, seeds[template.draws :])
-        dy1 = dy1 + d
+        n, rest = numbers(y2, seeds[template.draws :])
+        g, d = through("g", y1, times(dy2, n.scale), rest)
+        dy1 = _plus(dy1 + d, dy2, n.beta)
         if not template.keeps_input:
-            x2 = separate(y2, g)
-        f, dx2 = through("f", x2, dy1, seeds[: template.draws])
+            x2 = separate(n, y2, y1, g)
+        dy2 = times(dy2, n.alpha)
+        n, rest = numbers(y1, seeds[: template.draws])
+        f, dx2 = through("f", x2, times(dy1, n.scale), rest)
+        dx2, dx1 = _plus(dx2, dy1, n.beta), times(dy1, n.alpha)
         if template.keeps_input:
-            dx1 = through("p1", x1, dy1)[1]
+            dx1 = through("p1", x1, dx1)[1]
             dx2 = dx2 + through("p2", x2, dy2)[1]
         else:
-            x1 = separate(y1, f)
-            dx1, dx2 = dy1, dx2 + dy2
+            x1 = separate(n, y1, x2, f)
+            dx2 = dx2 + dy2
     of_given = iter(sums[len(template.trainable) :])
     gradients = dict(zip(template.trainable, sums, strict=False))
     names = [*template.kept, *template.moving]
@@ -165,6 +180,15 @@ def late(x: Tensor, after: Tensor) -> Tensor:
 @late.register_fake
 def _(x: Tensor, after: Tensor) -> Tensor:
     return torch.empty_like(x)
+
+
+def _drawn(unit: ReversibleBlock) -> int | None:
+    """Says to a coupling that a graph records what it draws, if it draws."""
+    return TRACED if isinstance(unit.rule, RandomCoupling) and unit.training else None
+
+
+def _plus(d: Tensor, other: Tensor, factor: float | Tensor) -> Tensor:
+    return d if not isinstance(factor, Tensor) and factor == 0 else d + times(other, factor)
 
 
 def _leaves(template: Template, given: Sequence[Tensor]) -> list[Tensor]:

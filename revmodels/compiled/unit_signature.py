@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revmodels.coupling.linear import Coupling
 from revmodels.torch_internals import own_buffers, own_parameters
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format)
@@ -55,6 +56,8 @@ def _tensor(tensor: Tensor | None, places: dict[int, int]) -> Hashable:
 def _attribute(value: Any) -> Hashable:
     if isinstance(value, _PLAIN):
         # 1, 1.0 and True are equal in Python, and not what they make of a tensor.
+        return type(value), value
+    if isinstance(value, Coupling):
         return type(value), value
     if isinstance(value, tuple | list):
         return type(value), tuple(_attribute(item) for item in value)

@@ -1,4 +1,5 @@
-"""The reversible block: how two residual functions are coupled, and the fixed-point grid of exact coupling.
+"""The reversible block: how two residual functions are coupled, what they are given, and the exact grid.
 
-The next coupling goes here.
+From outside: `block.ReversibleBlock`, `linear.Coupling` and the functions that make one,
+`context.StreamAlone` and `stage_entry.StageEntry`. The next coupling goes into the table of `linear`.
 """

@@ -1,12 +1,13 @@
 """The reversible block: two residual functions, coupled so that the input follows from the output.
 
-Forward (Gomez et al. 2017, equations 6 and 7), and its inverse (equation 8)::
+Forward and inverse, with the three numbers of a coupling (`revmodels.coupling.linear`)::
 
-    y1 = x1 + F(x2)        x2 = y2 - G(y1)
-    y2 = x2 + G(y1)        x1 = y1 - F(x2)
+    y1 = alpha x1 + beta x2 + scale F(x2)        x2 = (y2 - beta y1 - scale G(y1)) / alpha
+    y2 = alpha x2 + beta y1 + scale G(y1)        x1 = (y1 - beta x2 - scale F(x2)) / alpha
 
-With ``coupling="exact"`` the results of F and G are rounded to a fixed-point grid, on which these sums and
-differences have no rounding error (`revmodels.coupling.grid`).
+``additive`` has alpha = scale = 1 and beta = 0: equations 6 to 8 of Gomez et al. 2017. With ``exact=True``
+the results of F and G are rounded to a fixed-point grid, on which these sums and differences have no rounding
+error (`revmodels.coupling.grid`).
 
 This file is the plain definition. It stores activations as any PyTorch module does, and so it is the naive
 twin of `revmodels.engine.eager`, which computes the same values and gradients without storing them.
@@ -23,10 +24,19 @@ from torch import Tensor, nn
 
 from revmodels.coupling.context import Pair, refuse_unread_context, streams_and_context
 from revmodels.coupling.grid import to_grid
+from revmodels.coupling.linear import COUPLINGS as LINEAR
+from revmodels.coupling.linear import (
+    Coupling,
+    Numbers,
+    RandomCoupling,
+    combine,
+    find_coupling,
+    separate,
+)
 from revmodels.coupling.range import Extent
-from revmodels.errors import PrecisionError, ResidualError, SplitError, one_of
+from revmodels.errors import CouplingError, ResidualError, SplitError, one_of
 from revmodels.grid_bits import check_bits
-from revmodels.precision import COUPLINGS, Precision
+from revmodels.precision import Precision
 from revmodels.running_statistics import batch_norms, frozen_statistics
 
 Step = Callable[..., Pair]
@@ -52,33 +62,17 @@ def split(x: Tensor, dim: int = 1) -> Pair:
     return x1, x2
 
 
-def combine(x: Tensor, r: Tensor) -> Tensor:
-    """``x + r`` (equations 6 and 7).
-
-    Raises:
-        ResidualError: F or G has changed the shape of its input.
-    """
-    if r.shape != x.shape:
-        raise ResidualError(
-            f"F and G must keep the shape of their input; received {tuple(x.shape)} and returned "
-            f"{tuple(r.shape)}. Change the shape between reversible sequences, or in a stage entry."
-        )
-    return x + r
-
-
-def separate(y: Tensor, r: Tensor) -> Tensor:
-    """The ``x`` of ``y = combine(x, r)`` (equation 8), in memory of its own: hooks may hold that of `y`."""
-    return y - r
-
-
 class ReversibleBlock(nn.Module):
     """A pair of residual functions and their coupling.
 
     Args:
         f: any module that maps a tensor to one of the same shape; added to the first stream.
         g: likewise; added to the second stream.
-        coupling: ``additive``, or ``exact`` on a grid of the default resolution; a precision policy that the
-            block is given has its own coupling, which counts instead.
+        coupling: a name in `revmodels.coupling.linear.COUPLINGS` (``additive``, ``midpoint``, ``leapfrog``,
+            ``momentum``, ``bdia``, ``scaled``, ...), or a `revmodels.coupling.linear.Coupling` of three
+            numbers. ``exact`` is ``additive`` with `exact`.
+        exact: whether both streams are kept on a grid of the default resolution, so that the inverse is bit
+            for bit. A precision policy that the block is given decides it instead.
         split_dim: dimension along which a single input tensor is halved.
 
     Call it with one tensor, which is split along `split_dim` and joined again, or with a pair of streams,
@@ -86,7 +80,7 @@ class ReversibleBlock(nn.Module):
     **options)``, and is handed to F and G: ``f(x2, *context, **options)`` (`revmodels.coupling.context`).
 
     Raises:
-        PrecisionError: no such coupling.
+        CouplingError: no such coupling, or it cannot be exact.
         ResidualError: `f` or `g` is no module.
 
     Example:
@@ -96,10 +90,20 @@ class ReversibleBlock(nn.Module):
         True
     """
 
-    def __init__(self, f: nn.Module, g: nn.Module, coupling: str = "additive", *, split_dim: int = 1) -> None:
+    def __init__(
+        self,
+        f: nn.Module,
+        g: nn.Module,
+        coupling: str | Coupling = "additive",
+        *,
+        exact: bool = False,
+        split_dim: int = 1,
+    ) -> None:
         super().__init__()
-        if coupling not in COUPLINGS:
-            raise PrecisionError(f"coupling: {one_of(coupling, COUPLINGS)}")
+        rule = _rule(coupling)
+        exact = exact or coupling == "exact"
+        if exact:
+            _check_exact(rule)
         for letter, fn in (("f", f), ("g", g)):
             if not isinstance(fn, nn.Module):
                 raise ResidualError(
@@ -109,27 +113,30 @@ class ReversibleBlock(nn.Module):
         self.f = f
         self.g = g
         self.coupling = coupling
+        self.rule = rule
+        self.exact = exact
         self.split_dim = split_dim
         self.precision: Precision | None = None
 
     @property
     def has_inverse(self) -> bool:
-        """Whether the input follows from the output, so that it need not be kept."""
-        return True
+        """Whether the input follows from the output in the present mode, so that it need not be kept."""
+        return self.rule.has_inverse(self.training)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the coupling in force is ``exact``."""
-        return (self.coupling if self.precision is None else self.precision.coupling) == "exact"
+        """Whether the streams are kept on a grid."""
+        return self.exact if self.precision is None else self.precision.coupling == "exact"
 
     def grid(self, dtype: torch.dtype) -> int | None:
-        """The k of the grid that streams of `dtype` are kept on; None if the coupling is additive.
+        """The k of the grid that streams of `dtype` are kept on; None if they are on none.
 
         Raises:
-            PrecisionError: the coupling is exact and there is no such grid.
+            PrecisionError: the coupling is to be exact, and cannot be, or there is no such grid.
         """
         if not self.is_exact:
             return None
+        _check_exact(self.rule)
         return check_bits(None if self.precision is None else self.precision.grid_bits, dtype)
 
     @overload
@@ -162,7 +169,7 @@ class ReversibleBlock(nn.Module):
         bits = self.grid(x1.dtype)
         if bits is None:
             return self.couple(x1, x2, *context, **options)
-        extent = Extent(bits, x1.dtype)
+        extent = Extent(bits, x1.dtype, reach=1 + abs(self.rule.beta))
         x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
         extent.see(-1, x1, x2)
         y1, y2 = self.couple(x1, x2, *context, **options)
@@ -171,9 +178,12 @@ class ReversibleBlock(nn.Module):
         return y1, y2
 
     def couple(self, x1: Tensor, x2: Tensor, *context: Any, **options: Any) -> Pair:
-        """Equations 6 and 7: two streams of equal shape and dtype to two of the same."""
-        y1 = combine(self.shortcut1(x1), self.residual(self.f, x2, *context, **options))
-        y2 = combine(self.shortcut2(x2), self.residual(self.g, y1, *context, **options))
+        """Both halves: two streams of equal shape and dtype to two of the same."""
+        rule = self.rule
+        numbers = self.numbers(x1, rule.seed(x1, self.training))
+        y1 = combine(numbers, self.shortcut1(x1), x2, self.residual(self.f, x2, *context, **options))
+        numbers = self.numbers(x2, rule.seed(x2, self.training))
+        y2 = combine(numbers, self.shortcut2(x2), y1, self.residual(self.g, y1, *context, **options))
         # What is returned is a tensor of its own, so that a hook on it sees the gradient of what is done with
         # it outside, whatever the strategy; inside, G reads y1 as well.
         return y1.view_as(y1), y2
@@ -183,7 +193,7 @@ class ReversibleBlock(nn.Module):
     @overload
     def inverse(self, y: Pair, /, *context: Any, **options: Any) -> Pair: ...
     def inverse(self, y: Tensor | Pair, /, *context: Any, **options: Any) -> Any:
-        """Rebuild the input of a call from its output (equation 8).
+        """Rebuild the input of a call from its output.
 
         Batch norm's running statistics do not move. A block that draws random numbers (dropout in training
         mode) draws new ones here, so its inverse is only exact in eval mode.
@@ -195,7 +205,15 @@ class ReversibleBlock(nn.Module):
 
         Returns:
             One tensor or a pair, as it was called, of the output's shape and dtype.
+
+        Raises:
+            CouplingError: the coupling draws random numbers, which are known in a training step alone.
         """
+        if isinstance(self.rule, RandomCoupling):
+            raise CouplingError(
+                f"coupling={self.coupling!r} draws its numbers in a training step, which alone knows them, "
+                "and in evaluation mode has no inverse. Use another coupling to invert blocks by hand."
+            )
         streams, context = streams_and_context(y, context, options, (self.f, self.g))
         if isinstance(streams, Tensor):
             halves = split(streams, self.split_dim)
@@ -204,8 +222,22 @@ class ReversibleBlock(nn.Module):
         if (bits := self.grid(y1.dtype)) is not None:
             y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
         with frozen_statistics(batch_norms((self.f, self.g))):
-            x2 = separate(y2, self.residual(self.g, y1, *context, **options))
-            return separate(y1, self.residual(self.f, x2, *context, **options)), x2
+            numbers = self.numbers(y1)
+            x2 = separate(numbers, y2, y1, self.residual(self.g, y1, *context, **options))
+            return separate(numbers, y1, x2, self.residual(self.f, x2, *context, **options)), x2
+
+    def numbers(self, x: Tensor, seed: int | None = None) -> Numbers:
+        """The three numbers of one half.
+
+        Args:
+            x: the stream that it updates.
+            seed: what the coupling drew for it; None where it draws nothing.
+
+        Returns:
+            The numbers. In an exact coupling F and G are scaled before they are put on the grid, not here.
+        """
+        numbers = self.rule.drawn(x, seed)
+        return numbers._replace(scale=1.0) if self.is_exact and numbers.scale != 1 else numbers
 
     def residual(self, fn: Callable[..., Tensor], x: Tensor, *context: Any, **options: Any) -> Tensor:
         """Evaluate F or G under the block's precision.
@@ -217,7 +249,7 @@ class ReversibleBlock(nn.Module):
             options: likewise, by name.
 
         Returns:
-            Its value, in the dtype of the stream, and on its grid if there is one.
+            Its value, in the dtype of the stream. If there is a grid, it is scaled, and lies on the grid.
 
         Raises:
             ResidualError: it returned no tensor, or does not take the context.
@@ -229,6 +261,8 @@ class ReversibleBlock(nn.Module):
                 f"F and G must return one tensor; {type(fn).__name__} returned {type(r).__name__}. "
                 "Wrap it in a module that returns the tensor to be added."
             )
+        if self.is_exact and self.rule.scale != 1 and fn in (self.f, self.g):
+            r = r.to(x.dtype) * self.rule.scale
         return self._on_grid(r, x.dtype)
 
     def _on_grid(self, r: Tensor, dtype: torch.dtype) -> Tensor:
@@ -242,6 +276,23 @@ class ReversibleBlock(nn.Module):
     def shortcut2(self, x2: Tensor) -> Tensor:
         """What G's result is added to: here x2 itself."""
         return x2
+
+
+def _rule(coupling: str | Coupling) -> Coupling:
+    if isinstance(coupling, Coupling):
+        return coupling
+    if coupling not in (*LINEAR, "exact"):
+        raise CouplingError(f"coupling: {one_of(coupling, (*LINEAR, 'exact'))}")
+    return find_coupling("additive" if coupling == "exact" else coupling)
+
+
+def _check_exact(rule: Coupling) -> None:
+    if not rule.keeps_grid:
+        raise CouplingError(
+            "coupling: an exact inverse needs alpha = 1 or -1 and a whole number as beta, so that sums stay "
+            f"on the grid; {rule.why_not_exact}. Use exact=False (in a precision policy "
+            "coupling='additive'), or additive, midpoint or leapfrog."
+        )
 
 
 def _on_context(fn: Any, context: tuple, options: dict[str, Any], x: Tensor) -> Tensor:

@@ -52,11 +52,15 @@ class Extent:
     Args:
         bits: k of the grid.
         dtype: of the streams.
+        reach: how far a sum within a coupling goes beyond the streams: 1 + abs(beta). They must stay below
+            the limit of the grid by so much, rounded up to a power of two.
     """
 
-    def __init__(self, bits: int, dtype: torch.dtype) -> None:
+    def __init__(self, bits: int, dtype: torch.dtype, reach: float = 1.0) -> None:
         self.bits = bits
         self.dtype = dtype
+        self.reach = reach
+        self.limit = grid_limit(bits, dtype) / 2 ** math.ceil(math.log2(reach))
         self._blocks: list[int] = []
         self._ends: list[Tensor] = []
         self._summary: Tensor | None = None
@@ -64,7 +68,7 @@ class Extent:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Extent:
         """A copied network has seen nothing yet."""
-        return Extent(self.bits, self.dtype)
+        return Extent(self.bits, self.dtype, self.reach)
 
     @torch.no_grad()
     def see(self, block: int, *streams: Tensor) -> None:
@@ -82,7 +86,7 @@ class Extent:
         values = torch.stack(self._ends).abs()
         self._ends.clear()
         worst = torch.where(values.isfinite(), values, math.inf).argmax()
-        beyond = ~(values < grid_limit(self.bits, self.dtype))
+        beyond = ~(values < self.limit)
         first = torch.where(beyond.any(), beyond.to(torch.uint8).argmax(), worst)
         self._summary = torch.stack((values.take(worst), first.to(values.dtype)))
 
@@ -94,8 +98,8 @@ class Extent:
         if self._summary is None or isinstance(self._summary, FakeTensor) or self._summary.is_meta:
             return None
         value, first = self._summary.tolist()
-        limit = grid_limit(self.bits, self.dtype)
-        self._seen = Range(value=value, block=self._blocks[int(first)], limit=limit, grid_bits=self.bits)
+        block = self._blocks[int(first)]
+        self._seen = Range(value=value, block=block, limit=self.limit, grid_bits=self.bits)
         return self._seen
 
     def check(self) -> None:

@@ -2,9 +2,9 @@
 
 Each unit is one `autograd.Function`. Its forward saves nothing; only the last unit of a run saves the pair it
 returns, and a unit that keeps its input saves the pair it receives. In the backward pass the units hand the
-rebuilt pair to one another through a `Tape`, last to first (Gomez et al. 2017, algorithm 1), in one extra
-evaluation of F and G each: the value of G(y1) under grad rebuilds x2, and the graph of the same call is then
-differentiated.
+rebuilt pair to one another through a `Tape`, last to first (Gomez et al. 2017, algorithm 1, for any three
+numbers of `revmodels.coupling.linear`), in one extra evaluation of F and G each: the value of G(y1) under
+grad rebuilds x2, and the graph of the same call is then differentiated.
 
 Parameters are inputs of the Function and their gradients are returned. So they arrive block by block, and
 everything that watches the autograd graph (`torch.autograd.grad`, hooks, DDP) sees an ordinary one.
@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revmodels.coupling.block import ReversibleBlock, separate
+from revmodels.coupling.block import ReversibleBlock
 from revmodels.coupling.context import NO_CONTEXT, Context, Pair
+from revmodels.coupling.linear import separate, times
 from revmodels.coupling.range import Extent
 from revmodels.engine.evaluation import refuse_tangents
 from revmodels.engine.given import Given
@@ -215,25 +216,31 @@ class _Unit(torch.autograd.Function):
 
         with tape.autocast.restored():
             # G: its value rebuilds x2, its graph gives dL/dy1.
+            numbers = replay.numbers(1, y2)
             leaf = leaf_of(y1, needs_gradient=replay.outputs_need[0])
             g, root = replay.g.replay(leaf, for_value=replay.needs_values)
             if not replay.keeps_input:
-                x2 = separate(y2, g)
+                x2 = separate(numbers, y2, y1, g)
             del y2, g
-            dy1 = _plus(gradients.through(replay.g, root, leaf, dy2), dy1)
+            dy1 = _plus(gradients.through(replay.g, root, leaf, _times(dy2, numbers.scale)), dy1)
+            dy1 = _plus(dy1, _times(dy2, numbers.beta))
+            dy2 = _times(dy2, numbers.alpha)
             del root, leaf
 
             # F: the same for x1 and dL/dx2.
             if replay.keeps_input and ctx.origin is not None:
                 x1, x2 = ctx.origin.pair()
+            numbers = replay.numbers(0, y1)
             needs1, needs2 = replay.inputs_need
             leaf = leaf_of(x2, needs_gradient=needs2)
             f, root = replay.f.replay(leaf, for_value=replay.needs_values)
             if not replay.keeps_input:
-                x1 = separate(y1, f)
+                x1 = separate(numbers, y1, x2, f)
             del y1, f
             tape.put(ctx.index, x1, x2)
-            dx2 = gradients.through(replay.f, root, leaf, dy1)
+            dx2 = gradients.through(replay.f, root, leaf, _times(dy1, numbers.scale))
+            dx2 = _plus(dx2, _times(dy1, numbers.beta))
+            dy1 = _times(dy1, numbers.alpha)
             del root, leaf
 
             # The shortcuts: identities, or small modules of a stage entry.
@@ -255,6 +262,13 @@ def _saved(ctx: Any) -> list[Tensor]:
             "stage entry or anchor) was modified by an inplace operation. Change a copy of it, or use "
             "strategy='store'."
         ) from error
+
+
+def _times(d: Tensor | None, factor: float | Tensor) -> Tensor | None:
+    """``factor d``; None stands for zero, and is what a factor of 0 leaves."""
+    if d is None or (not isinstance(factor, Tensor) and factor == 0):
+        return None
+    return times(d, factor)
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Any:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.graph import GradientEdge
 
-from revmodels.coupling.block import ReversibleBlock, combine
+from revmodels.coupling.block import ReversibleBlock
 from revmodels.coupling.context import Pair
+from revmodels.coupling.linear import Numbers, combine
 from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.evaluation import Evaluation
 from revmodels.engine.given import Given
@@ -44,7 +45,7 @@ class UnitReplay:
     """
 
     __slots__ = (
-        *("_given", "_name", "f", "g", "inputs_need", "keeps_input"),
+        *("_given", "_name", "_seeds", "_unit", "f", "g", "inputs_need", "keeps_input"),
         *("needs_values", "outputs", "outputs_need", "p1", "p2"),
     )
 
@@ -54,6 +55,8 @@ class UnitReplay:
         _refuse_sharded(unit)
         self._given = given
         self._name = name
+        self._unit = unit
+        self._seeds: tuple[int | None, int | None] = (None, None)
 
         def evaluation(fn: nn.Module, name: str) -> Evaluation:
             evaluate = unit.residual if given is None else partial(given.evaluate, unit.residual, name)
@@ -100,17 +103,42 @@ class UnitReplay:
             x1: first stream, of any shape and dtype.
             x2: second stream.
         """
+        unit, training = self._unit, self._unit.training
         need1, need2 = self.inputs_need = x1.requires_grad, x2.requires_grad
         with torch.no_grad():
             s1 = self.p1.record(x1, (x1,), needs_gradient=need1) if self.p1 else x1
-            y1 = combine(s1, self.f.record(x2, (x2,), needs_gradient=need2))
+            first = unit.rule.seed(x1, training)
+            numbers = unit.numbers(x1, first)
+            y1 = combine(numbers, s1, x2, self.f.record(x2, (x2,), needs_gradient=need2))
             del s1
-            need_y1 = self.f.needs_gradient or (self.p1.needs_gradient if self.p1 else need1)
+            need1 = self.p1.needs_gradient if self.p1 else need1
+            need_y1 = self.f.needs_gradient or _needs(numbers, need1, need2)
             s2 = self.p2.record(x2, (x2,), needs_gradient=need2) if self.p2 else x2
+            second = unit.rule.seed(x2, training)
+            numbers = unit.numbers(x2, second)
             r = self.g.record(y1, (x1, x2, *self.parameters), needs_gradient=need_y1)
-            self.outputs = y1, combine(s2, r)
-        need_y2 = self.g.needs_gradient or (self.p2.needs_gradient if self.p2 else need2)
-        self.outputs_need = need_y1, need_y2
+            self.outputs = y1, combine(numbers, s2, y1, r)
+        need2 = self.p2.needs_gradient if self.p2 else need2
+        self.outputs_need = need_y1, self.g.needs_gradient or _needs(numbers, need2, need_y1)
+        self._seeds = first, second
+
+    def numbers(self, half: int, x: Tensor) -> Numbers:
+        """The three numbers of a half in the forward pass.
+
+        Args:
+            half: 0 for that of F, 1 for that of G.
+            x: the stream that it updates, or a tensor of its shape and dtype.
+
+        Returns:
+            The numbers; drawn ones are drawn again.
+        """
+        return self._unit.numbers(x, self._seeds[half])
+
+
+def _needs(numbers: Numbers, updated: bool, other: bool) -> bool:
+    """Whether the updated stream needs a gradient because one of the two streams does."""
+    alpha, beta, _ = (isinstance(n, Tensor) or n != 0 for n in numbers)
+    return (alpha and updated) or (beta and other)
 
 
 class ParameterGradients:

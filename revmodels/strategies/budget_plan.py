@@ -151,7 +151,7 @@ def _situation(
             autocast,
             tuple(m.training for m in model.modules()),
             tuple((p.dtype, p.requires_grad) for p in model.parameters()),
-            tuple((unit.precision, unit.is_exact) for unit in sequence.units()),
+            tuple((unit.precision, unit.is_exact, unit.rule) for unit in sequence.units()),
             sequence.keeps_input,
             sequence.memory_budget_bytes,
         ),
