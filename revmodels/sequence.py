@@ -23,7 +23,6 @@ from revmodels.precision import Precision
 from revmodels.strategies.memory_plan import MemoryPlan, Plans
 from revmodels.strategies.registry import find_strategy
 from revmodels.strategies.strategy import ForwardPass, applied
-from revmodels.torch_internals import is_backward_running
 
 
 def _check_anchors(strategy: str, every: int | None) -> None:
@@ -335,6 +334,6 @@ def _couple_on(given: Context) -> Callable[[ReversibleBlock, Tensor, Tensor], Pa
 def _couple_watched(
     given: Context, watch: Watch | None, unit: ReversibleBlock, x1: Tensor, x2: Tensor
 ) -> Pair:
-    if watch is not None and is_backward_running():
-        watch.check("a reversible unit")
+    if watch is not None:
+        watch.check_repetition("a reversible unit")
     return unit(x1, x2, *given.args, _step=unit.couple, **given.options)

@@ -73,9 +73,6 @@ _keeps_graph: Any = _private(
     "_get_current_graph_task_keep_graph",
     "to know whether a backward pass may be run again",
 )
-_graph_task: Any = _private(
-    "torch._C", "_current_graph_task_id", "to know whether a backward pass is running"
-)
 _has_any_global_hook: Any = _private(
     "torch.nn.modules.module", "_has_any_global_hook", "to know whether somebody watches every module"
 )
@@ -116,14 +113,6 @@ def graph_is_kept() -> bool:
     Public: none; `torch.autograd.graph` has no question about the running pass.
     """
     return _keeps_graph()
-
-
-def is_backward_running() -> bool:
-    """Return whether this is called by a backward pass, as the recomputation of a checkpoint is.
-
-    Public: none; `torch.utils.checkpoint` asks the same.
-    """
-    return _graph_task() != -1
 
 
 def has_global_hook() -> bool:

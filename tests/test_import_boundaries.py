@@ -46,7 +46,7 @@ ROOMS: dict[str, Room] = {
     "revmodels.compiled": Room(
         own="errors precision running_statistics torch_internals coupling engine", others="torch"
     ),
-    "revmodels.memory": Room(own="errors torch_internals", others="torch"),
+    "revmodels.memory": Room(own="errors torch_internals coupling", others="torch"),
     "revmodels.strategies": Room(
         own="errors operations torch_internals coupling engine compiled memory", others="torch"
     ),

@@ -60,8 +60,11 @@ class Context:
 
 NO_CONTEXT = Context()
 
+Given = Context | Sequence[Any] | Mapping[str, Any]
+"""What stands behind the inputs in a call: values by position or by name, or a `Context` of both."""
 
-def as_context(value: Context | Sequence[Any] | Mapping[str, Any]) -> Context:
+
+def as_context(value: Given) -> Context:
     """A context of what stands behind the inputs in a call.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from revmodels.coupling.context import mapped, tensors_in
 from revmodels.errors import ReplayError
-from revmodels.torch_internals import storage_key, version
+from revmodels.torch_internals import is_in_backward_pass, storage_key, version
 
 Residual = Callable[..., Tensor]
 
@@ -57,6 +57,11 @@ class Watch:
                 "backward; the recomputation would use other values. Change a copy of it, or run the "
                 "backward pass first."
             )
+
+    def check_repetition(self, name: str) -> None:
+        """`check`, if a backward pass calls: then it is not the first evaluation."""
+        if is_in_backward_pass():
+            self.check(name)
 
 
 def _attributes(value: Any) -> list[Tensor]:

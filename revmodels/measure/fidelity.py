@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revmodels.coupling.block import ReversibleBlock
-from revmodels.coupling.context import Context, Pair, mapped
+from revmodels.coupling.context import Context, Given, Pair, mapped
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
-from revmodels.memory.step import Batch, Call, Given, Loss, call_of
+from revmodels.memory.step import Batch, Call, Loss, call_of
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence

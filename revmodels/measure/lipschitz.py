@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from revmodels.coupling.block import ReversibleBlock
-from revmodels.coupling.context import Context, Pair, as_context
+from revmodels.coupling.context import Context, Given, Pair, as_context
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
-from revmodels.memory.step import Given
 from revmodels.running_statistics import batch_norms, frozen_statistics
 from revmodels.sequence import ReversibleSequence
 

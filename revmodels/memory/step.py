@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,16 +27,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
-from revmodels.coupling.context import Context, as_context, mapped, tensors_in
+from revmodels.coupling.context import Context, Given, as_context, mapped, tensors_in
 from revmodels.memory.preserved_state import random_state_kept, training_kept
 from revmodels.memory.tracker import Tracker
 from revmodels.torch_internals import FakeTensorMode, drop_hooks, is_compiled, storage_key
 
 Batch = tuple[Tensor | tuple[Any, ...], Any]
 """What a model is called with, a tensor or a tuple of arguments, and the targets of the loss."""
-
-Given = Context | Sequence[Any] | Mapping[str, Any]
-"""What stands behind the inputs in a call: values by position or by name, or a `Context` of both."""
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]

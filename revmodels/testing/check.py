@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from revmodels.coupling.block import ReversibleBlock
-from revmodels.coupling.context import Context, as_context, mapped, tensors_in
+from revmodels.coupling.context import Context, Given, as_context, mapped, tensors_in
 from revmodels.errors import NotReversibleError, ReversibilityError, one_of
-from revmodels.memory.step import Given
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
 from revmodels.sequence import ReversibleSequence
