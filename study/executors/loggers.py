@@ -47,7 +47,9 @@ class TensorBoard:
         self._open: dict[str, Any] = {}
 
     def started(self, trial: Trial, name: str) -> None:
-        """See `Logger`."""
+        """See `Logger`. A trial that lost its process goes on where it was."""
+        if trial.trial_id in self._open:
+            return
         writer = self._writer(str(self._folder / trial.study / trial.trial_id))
         writer.add_text("trial", name)
         self._open[trial.trial_id] = writer
@@ -81,7 +83,9 @@ class MLflow:
         self._runs: dict[str, str] = {}
 
     def started(self, trial: Trial, name: str) -> None:
-        """See `Logger`."""
+        """See `Logger`. A trial that lost its process goes on in its run."""
+        if trial.trial_id in self._runs:
+            return
         known = self._client.get_experiment_by_name(trial.study)
         experiment = known.experiment_id if known else self._client.create_experiment(trial.study)
         run = self._client.create_run(experiment, run_name=name, tags={"trial_id": trial.trial_id})

@@ -26,6 +26,7 @@ def tell(spec: str) -> Progress:
         progress.started(TRIAL.trial_id, epochs=2, trial=TRIAL)
         progress.epoch(TRIAL.trial_id, epoch=1)
         progress.measured(TRIAL.trial_id, epoch=1, numbers=FIRST)
+        progress.started(TRIAL.trial_id, epochs=2, trial=TRIAL)  # it lost its process, and goes on
         progress.measured(TRIAL.trial_id, epoch=2, numbers={"epoch": 2, "loss_val": 1.0})
         progress.finished(TRIAL.trial_id, "ok", numbers=LAST)  # the last evaluation, told once more
         assert progress.loggers, "the logger failed"
