@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from revmodels import measure
     from revmodels.coupling.block import ReversibleBlock
+    from revmodels.coupling.linear import Coupling
     from revmodels.coupling.stage_entry import StageEntry
     from revmodels.errors import RevModelsError
     from revmodels.models.catalog import list_models
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from revmodels.models.irevnet import IRevNet
     from revmodels.models.presets import create_model
     from revmodels.models.resnet import ResNet
+    from revmodels.models.retrofit import retrofit, unretrofit
     from revmodels.models.revgpt import RevGPT
     from revmodels.models.revnet import RevNet
     from revmodels.models.revvit import RevViT
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GPT",
     "STRATEGIES",
+    "Coupling",
     "IRevNet",
     "Precision",
     "ResNet",
@@ -41,10 +44,13 @@ __all__ = [
     "create_model",
     "list_models",
     "measure",
+    "retrofit",
+    "unretrofit",
 ]
 
 _HOMES = {
     "coupling.block": ("ReversibleBlock",),
+    "coupling.linear": ("Coupling",),
     "coupling.stage_entry": ("StageEntry",),
     "errors": ("RevModelsError",),
     "models.catalog": ("list_models",),
@@ -52,6 +58,7 @@ _HOMES = {
     "models.irevnet": ("IRevNet",),
     "models.presets": ("create_model",),
     "models.resnet": ("ResNet",),
+    "models.retrofit": ("retrofit", "unretrofit"),
     "models.revgpt": ("RevGPT",),
     "models.revnet": ("RevNet",),
     "models.revvit": ("RevViT",),
