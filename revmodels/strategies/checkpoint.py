@@ -63,14 +63,32 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return call.first(), call.again()
 
+    is_repeated = False
+
+    def evaluate(*inputs: Any) -> Any:
+        # What a hook does to the inputs of a recomputation must not reach the graph that is differentiated.
+        nonlocal is_repeated
+        if is_repeated:
+            inputs = tuple(_apart(x) if isinstance(x, torch.Tensor) else x for x in inputs)
+        is_repeated = True
+        return function(*inputs)
+
     # The user may have asked for an early stop of all checkpoints; of ours, not all bear it.
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     before = [version(x) for x in tensors]
     with nullcontext() if call.is_known else set_checkpoint_early_stop(False):
-        outputs = checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+        outputs = checkpoint(evaluate, *inputs, use_reentrant=False, context_fn=contexts)
     if [version(x) for x in tensors] != before:
         raise ReplayError(
             f"{name} changes its input in place, and the backward pass needs it as it was. Let the first "
             "layer of F and G write to memory of its own (inplace=False)."
         )
     return outputs
+
+
+def _apart(x: Tensor) -> Tensor:
+    """`x` in the same memory, a leaf if it is one, in a graph of its own."""
+    from revmodels.engine.graph_of_call import passage
+
+    leaf = x.detach().requires_grad_(x.requires_grad)
+    return leaf if x.is_leaf else passage(leaf)

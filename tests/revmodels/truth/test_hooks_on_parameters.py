@@ -98,3 +98,18 @@ def test_a_parameter_without_a_gradient_accumulates_none(strategy):
 
     torch.manual_seed(0)
     judge(sequence(Unread), batch(3, 2 * WIDTH), strategy, step)
+
+
+@pytest.mark.parametrize("strategy", [*REBUILDING, "recursive"])
+def test_a_hook_that_a_unit_puts_on_its_input_is_put_there_once(strategy):
+    def step(net, x):
+        for unit in net.blocks:
+            unit.register_forward_pre_hook(
+                lambda m, args: [t.register_hook(lambda d: d * 0.5) for t in args] and None
+            )
+        y1, y2 = net(x, x.detach().cos().requires_grad_())
+        (loss_of(y1) + loss_of(y2)).backward()
+        return {"input": x.grad, **{name: p.grad for name, p in net.named_parameters()}}
+
+    torch.manual_seed(0)
+    judge(sequence(lambda: nn.Linear(WIDTH, WIDTH)), batch(3, WIDTH), strategy, step)
