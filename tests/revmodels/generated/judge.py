@@ -108,6 +108,8 @@ def _differs(case: Case, twin: Program, tried: Program, what: str, error: float)
     _, own = difference(case, disturbed.log, twin.log, whole=True)
     if error < MARGIN[case.dtype] * own and math.isfinite(error):
         return Verdict(outcome=SENSITIVE, what=what, error=error)
+    if case.compiled and _draws(case, twin):
+        return Verdict(outcome=TWIN_FAILS, what="a compiled network draws other random numbers", error=error)
     if _is_rounding(case, tried, twin):
         return Verdict(outcome=SENSITIVE, what=what, error=error)
     if _rounds_the_sums_of_autocast(case, twin, tried):
@@ -130,6 +132,13 @@ def _goes_off_with_a_checkpointed_twin(case: Case, twin: Program, what: str) -> 
     return error > TOLERANCE[case.dtype] and (
         what not in names or its_own not in names or names.index(its_own) <= names.index(what)
     )
+
+
+def _draws(case: Case, twin: Program) -> bool:
+    """Whether a call moves PyTorch's generator: a graph draws from seeds of its own."""
+    torch.manual_seed(case.seed + 1)
+    before = torch.get_rng_state()
+    return any("(call): generator state" in name and not torch.equal(v, before) for name, v in twin.log)
 
 
 def _is_rounding(case: Case, tried: Program, twin: Program) -> bool:
