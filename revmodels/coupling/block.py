@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from revmodels.coupling.context import Pair, refuse_unread_context, streams_and_context
 from revmodels.coupling.grid import to_grid
-from revmodels.coupling.linear import COUPLINGS as LINEAR
 from revmodels.coupling.linear import (
+    ADDITIVE,
     Coupling,
     Numbers,
     RandomCoupling,
@@ -33,6 +33,7 @@ from revmodels.coupling.linear import (
     find_coupling,
     separate,
 )
+from revmodels.coupling.linear import COUPLINGS as LINEAR
 from revmodels.coupling.range import Extent
 from revmodels.errors import CouplingError, ResidualError, SplitError, one_of
 from revmodels.grid_bits import check_bits
@@ -237,6 +238,8 @@ class ReversibleBlock(nn.Module):
             The numbers. In an exact coupling F and G are scaled before they are put on the grid, not here.
         """
         numbers = self.rule.drawn(x, seed)
+        if numbers is ADDITIVE:
+            return numbers
         return numbers._replace(scale=1.0) if self.is_exact and numbers.scale != 1 else numbers
 
     def residual(self, fn: Callable[..., Tensor], x: Tensor, *context: Any, **options: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.coupling.context import Pair
-from revmodels.coupling.linear import Numbers, combine
+from revmodels.coupling.linear import ADDITIVE, Numbers, combine
 from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.evaluation import Evaluation
 from revmodels.engine.given import Given
@@ -137,6 +137,8 @@ class UnitReplay:
 
 def _needs(numbers: Numbers, updated: bool, other: bool) -> bool:
     """Whether the updated stream needs a gradient because one of the two streams does."""
+    if numbers is ADDITIVE:
+        return updated
     alpha, beta, _ = (isinstance(n, Tensor) or n != 0 for n in numbers)
     return (alpha and updated) or (beta and other)
 

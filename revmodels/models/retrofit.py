@@ -227,20 +227,21 @@ class _TimmAttention(nn.Module):
         return self.drop(self.scale(self.attention(self.norm(x), **options)))
 
 
+def _torchvision(layer: Any) -> tuple[nn.Module, nn.Module]:
+    return _TorchvisionAttention(layer), _Stream(layer.ln_2, layer.mlp)
+
+
+def _timm(layer: Any) -> tuple[nn.Module, nn.Module]:
+    return _TimmAttention(layer), _Stream(layer.norm2, layer.mlp, layer.ls2, layer.drop_path2)
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(layers="h", layer="transformers.models.gpt2.modeling_gpt2.GPT2Block", halves=_gpt2),
     Family(
         layers="encoder.layers",
         layer="torchvision.models.vision_transformer.EncoderBlock",
-        halves=lambda layer: (_TorchvisionAttention(layer), _Stream(layer.ln_2, layer.mlp)),
+        halves=_torchvision,
     ),
-    Family(
-        layers="blocks",
-        layer="timm.models.vision_transformer.Block",
-        halves=lambda layer: (
-            _TimmAttention(layer),
-            _Stream(layer.norm2, layer.mlp, layer.ls2, layer.drop_path2),
-        ),
-    ),
+    Family(layers="blocks", layer="timm.models.vision_transformer.Block", halves=_timm),
 )
 """The networks that are known."""
