@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from study.plan.durations import Clock, calibrate
 from study.plan.expand import Plan
-from study.plan.forecast import forecast
 from study.plan.machine import this_machine
 from study.plan.searches import ends
 from study.spec.study import Study
@@ -39,6 +37,8 @@ def forecast_plan(
     if not asked:
         return plan
     from study.plan.cost import trial_cost
+    from study.plan.durations import Clock, calibrate
+    from study.plan.forecast import forecast
 
     rows = History(store).timed(ids)
     calibration = calibrate(asked) if calibrate_now else None
