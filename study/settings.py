@@ -25,7 +25,11 @@ DATASETS = (
 )
 TEXTS = ("stdlib", "text", "tokens", "markov")
 """Kinds of data that are text."""
-STRATEGIES = ("store", "reverse", "checkpoint", "recursive", "compile", "budget")
+STRATEGIES = (
+    *("store", "reverse", "checkpoint", "segments", "recursive", "selective", "offload", "quantized"),
+    *("compile", "budget"),
+)
+SAVED_FORMATS = ("int8", "float8_e4m3fn")
 RECIPES = ("crop", "imagenet")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
@@ -272,8 +276,10 @@ class MemorySettings(_Strict):
     """How the backward pass gets its activations.
 
     ``store`` keeps them, ``reverse`` rebuilds them from the block's output. ``checkpoint`` keeps the input of
-    every unit, ``recursive`` those of O(log L) of L units. ``compile`` has PyTorch's compiler choose what is
-    kept, and ``budget`` does so unit by unit within a number of bytes.
+    every unit, ``segments`` and ``recursive`` those of √L and O(log L) of L units, and ``selective`` some
+    results within each unit besides. ``offload`` keeps all of them in host memory, ``quantized`` in 8 bits.
+    ``compile`` has PyTorch's compiler choose what is kept, and ``budget`` does so unit by unit within a
+    number of bytes.
     """
 
     strategy: Annotated[
@@ -312,6 +318,14 @@ class MemorySettings(_Strict):
             at_least=1,
             identity=IF_CHANGED,
             column="memory_budget_bytes",
+        ),
+    ] = None
+    saved_format: Annotated[
+        str | None,
+        Setting(
+            "With quantized, the 8 bits in which activations are kept; without it, int8.",
+            choices=SAVED_FORMATS,
+            identity=IF_CHANGED,
         ),
     ] = None
 

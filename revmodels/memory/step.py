@@ -52,6 +52,8 @@ class MemoryUse:
         optimizer_bytes: optimizer state after the step.
         buffer_bytes: buffers, such as running statistics.
         input_bytes: the batch.
+        offloaded_bytes: peak of activations that were moved to host memory; on a CPU they are part of the
+            total. None where they were not tracked.
         source: ``tracker``, ``cpu_allocator`` (compiled models on a CPU) or ``cuda_allocator``.
     """
 
@@ -64,6 +66,7 @@ class MemoryUse:
     buffer_bytes: int
     input_bytes: int
     source: str
+    offloaded_bytes: int | None = 0
 
     @property
     def temporary_bytes(self) -> int | None:
@@ -263,6 +266,7 @@ def _tracked_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Loss
         buffer_bytes=tracker.held.get("buffer", 0),
         input_bytes=tracker.held.get("input", 0),
         source="tracker",
+        offloaded_bytes=tracker.peak_offloaded,
     )
 
 
@@ -329,6 +333,7 @@ def _allocator_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Lo
         buffer_bytes=buffers,
         input_bytes=_size(call.tensors),
         source="cuda_allocator",
+        offloaded_bytes=None,
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -20,6 +23,19 @@ SUMMED_IN_PLACE = (torch.ops.aten.mse_loss.default, torch.ops.aten.smooth_l1_los
 """Losses whose sum stays in the storage that held a number for every element."""
 
 
+_category: ContextVar[str | None] = ContextVar("category", default=None)
+
+
+@contextmanager
+def counted_as(category: str) -> Iterator[None]:
+    """A context in which every tracker counts new storages under `category`."""
+    token = _category.set(category)
+    try:
+        yield
+    finally:
+        _category.reset(token)
+
+
 class Tracker(TorchDispatchMode):
     """Follows the storages that operations return, by category, and remembers the peaks.
 
@@ -28,6 +44,7 @@ class Tracker(TorchDispatchMode):
         held: bytes alive now, per category.
         peak: largest sum over all categories.
         peak_activation: largest ``held["activation"]``.
+        peak_offloaded: largest ``held["offloaded"]``.
     """
 
     def __init__(self) -> None:
@@ -36,12 +53,14 @@ class Tracker(TorchDispatchMode):
         self.held: dict[str, int] = {}
         self.peak = 0
         self.peak_activation = 0
+        self.peak_offloaded = 0
         self._live: dict[int, tuple[weakref.ref, int, str]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func is LAYER_BACKWARD:
             out = with_two_bias_gradients(out)
+        category = _category.get() or self.category
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 size = None
@@ -57,7 +76,7 @@ class Tracker(TorchDispatchMode):
                 elif func in SUMMED_IN_PLACE:
                     # Fake kernels give the sum the storage of one number.
                     size = args[0].numel() * leaf.element_size()
-                self.follow(leaf, self.category, move=False, size=size)
+                self.follow(leaf, category, move=False, size=size)
         return out
 
     def follow(self, tensor: Tensor, category: str, *, move: bool = True, size: int | None = None) -> None:
@@ -74,6 +93,7 @@ class Tracker(TorchDispatchMode):
         self.held[category] = self.held.get(category, 0) + size
         self.peak = max(self.peak, sum(self.held.values()))
         self.peak_activation = max(self.peak_activation, self.held.get("activation", 0))
+        self.peak_offloaded = max(self.peak_offloaded, self.held.get("offloaded", 0))
 
     def _release(self, key: int) -> None:
         entry = self._live.pop(key, None)

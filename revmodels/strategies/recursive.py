@@ -8,10 +8,9 @@ For L units that keeps O(log L) inputs and runs O(L log L) units again; reversin
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from revmodels.strategies.checkpoint import checkpointed
+from revmodels.strategies.segments import repeated
 from revmodels.strategies.strategy import ForwardPass, Strategy, Streams, applied
 
 if TYPE_CHECKING:
@@ -33,16 +32,5 @@ def _run(forward: ForwardPass, indices: range, *streams: Tensor) -> Streams:
     if len(indices) <= 1:
         return applied(forward, indices, *streams)
     first, rest = indices[: len(indices) // 2], indices[len(indices) // 2 :]
-    is_repeated = False
-
-    def evaluate(*streams: Tensor) -> Streams:
-        if forward.extent is None:
-            return _run(forward, first, *streams)
-        # The extent of an exact coupling is about the forward pass, and is closed when this runs again.
-        nonlocal is_repeated
-        seen, is_repeated = replace(forward, extent=None) if is_repeated else forward, True
-        return _run(seen, first, *streams)
-
-    name = f"units {first[0]} to {first[-1]}"
-    streams = checkpointed(evaluate, *streams, modules=[forward.units[i] for i in first], name=name)
+    streams = repeated(forward, first, _run, *streams)
     return _run(forward, rest, *streams)

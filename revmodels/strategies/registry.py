@@ -8,14 +8,29 @@ from revmodels.errors import StrategyError, one_of
 from revmodels.strategies.budget import Budget
 from revmodels.strategies.checkpoint import Checkpoint
 from revmodels.strategies.compile import Compile
+from revmodels.strategies.offload import Offload
+from revmodels.strategies.quantized import Quantized
 from revmodels.strategies.recursive import Recursive
 from revmodels.strategies.reverse import Reverse
+from revmodels.strategies.segments import Segments
+from revmodels.strategies.selective import Selective
 from revmodels.strategies.store import Store
 from revmodels.strategies.strategy import Strategy
 
 _BY_NAME: dict[str, Strategy] = {
     strategy.name: strategy
-    for strategy in (Store(), Reverse(), Checkpoint(), Recursive(), Compile(), Budget())
+    for strategy in (
+        Store(),
+        Reverse(),
+        Checkpoint(),
+        Segments(),
+        Recursive(),
+        Selective(),
+        Offload(),
+        Quantized(),
+        Compile(),
+        Budget(),
+    )
 }
 
 STRATEGIES: tuple[str, ...] = tuple(_BY_NAME)

@@ -90,6 +90,8 @@ class Strategy(ABC):
         whole_network: whether it acts on the network from outside (see `prepare`), and so on one process.
         predicts_exactly: whether `revmodels.measure.predict_memory` gives its bytes exactly; if not, they are
             an upper bound.
+        tolerance: largest relative error that it promises of the gradient of all parameters together, against
+            storing, in float64 arithmetic.
     """
 
     name: ClassVar[str]
@@ -102,6 +104,7 @@ class Strategy(ABC):
     plans: ClassVar[bool] = False
     whole_network: ClassVar[bool] = False
     predicts_exactly: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 1e-12
 
     @abstractmethod
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:

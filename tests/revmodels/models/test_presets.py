@@ -114,7 +114,7 @@ def test_channels_split_into_equal_halves_at_any_width(width):
         (
             {"name": "resnet32", "strategy": "reverse"},
             StrategyError,
-            ["not reversible", "store, checkpoint, recursive, compile"],
+            ["not reversible", "store, checkpoint, segments, recursive, selective, offload"],
         ),
         ({"stem": "cifar10"}, UnknownModelError, ["Did you mean 'cifar'?"]),
         ({"num_classes": 0}, ValueError, ["num_classes", "received 0"]),
