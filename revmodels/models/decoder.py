@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from revmodels.errors import DepthError, LanguageError, one_of
 from revmodels.models.architecture import Architecture, check_width
+from revmodels.models.parametrization import Scales, check_parametrization, scales
 
 ACTIVATIONS = ("swiglu", "gelu")
 """Of the MLP: two matrices in, multiplied after a SiLU (Shazeer 2020); or one, and GELU."""
@@ -54,6 +55,8 @@ class LanguageArchitecture(Architecture):
         context: the longest row of tokens.
         tied: whether the output layer is the embedding.
         qk_norm: whether queries and keys are normalized, each head by itself.
+        parametrization: how starts and factors depend on width and depth, see
+            `revmodels.models.parametrization`.
     """
 
     heads: int
@@ -64,6 +67,7 @@ class LanguageArchitecture(Architecture):
     context: int
     tied: bool
     qk_norm: bool = False
+    parametrization: str = "standard"
 
     @property
     def is_reversible(self) -> bool:
@@ -79,6 +83,12 @@ class LanguageArchitecture(Architecture):
     def head_features(self) -> int:
         """Features of an attention head, at every width."""
         return self.filters[0] // self.heads
+
+    @property
+    def scales(self) -> Scales:
+        """Starts, factors and rates of a network of this width and depth."""
+        head = self.head_features
+        return scales(self.parametrization, width=self.filters[0], depth=self.depth, head=head)
 
     def channels(self, width: float) -> tuple[int, ...]:
         """Return features of a stream before and after the blocks, in whole heads.
@@ -132,6 +142,7 @@ class LanguageArchitecture(Architecture):
         activation: str | None = None,
         tied: bool | None = None,
         qk_norm: bool | None = None,
+        parametrization: str | None = None,
     ) -> LanguageArchitecture:
         """Return the same design with what is given in place of the preset's.
 
@@ -141,9 +152,11 @@ class LanguageArchitecture(Architecture):
             activation: ``swiglu`` or ``gelu``. The MLP keeps its hidden features, so parameters change.
             tied: whether the output layer is the embedding.
             qk_norm: whether queries and keys are normalized.
+            parametrization: ``standard``, ``mup`` or ``completep``.
 
         Raises:
-            LanguageError: a number is no whole one of at least 1, or the activation has no such name.
+            LanguageError: a number is no whole one of at least 1, or there is no such activation or
+                parametrization.
         """
         counts = (("vocab_size", vocab_size), ("context_length", context_length))
         for name, count in counts:
@@ -151,12 +164,15 @@ class LanguageArchitecture(Architecture):
                 raise LanguageError(f"{name}: a whole number of at least 1; received {count!r}.")
         if activation is not None and activation not in ACTIVATIONS:
             raise LanguageError(f"activation: {one_of(activation, ACTIVATIONS)}")
+        if parametrization is not None:
+            check_parametrization(parametrization)
         given = {
             "vocabulary": vocab_size,
             "context": context_length,
             "activation": activation,
             "tied": tied,
             "qk_norm": qk_norm,
+            "parametrization": parametrization,
         }
         changes = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changes)  # type: ignore[arg-type]

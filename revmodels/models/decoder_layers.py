@@ -4,12 +4,12 @@ Shapes: tokens are (B, T) of int64; features (B, T, d); queries (B, heads, T, fe
 
 Weights start as in GPT-2 (Radford et al. 2019, section 2.3, and its code): normal with standard deviation
 0.02, and 0.02 / sqrt(2 L) in the two layers of each of the L blocks whose output is added to a stream, so
-that the sum of 2 L outputs is not larger the deeper the network.
+that the sum of 2 L outputs is not larger the deeper the network. Other parametrizations have other starts and
+factors, see `revmodels.models.parametrization`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import overload
 
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from revmodels.models.cross_entropy import CHUNK, TokenLoss, chunked_cross_entropy
 from revmodels.models.decoder import LanguageArchitecture
+from revmodels.models.parametrization import STD
 
-STD = 0.02
 NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
 
@@ -66,24 +66,31 @@ class Attention(nn.Module):
     def __init__(self, shape: LanguageArchitecture) -> None:
         super().__init__()
         d, self.features = shape.filters[0], shape.head_features
+        at = shape.scales
+        self.factor, self.added_factor = at.attention_factor, at.added_factor
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.norm = norm(d)
-        self.qkv = linear(d, (self.heads + 2 * self.kv_heads) * self.features, STD)
+        self.qkv = linear(d, (self.heads + 2 * self.kv_heads) * self.features, at.hidden_std)
         self.q_norm = norm(self.features) if shape.qk_norm else None
         self.k_norm = norm(self.features) if shape.qk_norm else None
-        self.out = linear(d, d, STD / math.sqrt(2 * shape.depth))
+        self.out = linear(d, d, at.added_std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """softmax(Q K' / sqrt(h) over what came before) V in each head of h features, projected."""
+        """softmax(Q K' times a factor, over what came before) V in each head, projected."""
         batch, length, d = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, -1, self.features).transpose(1, 2)
         q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         mixed = F.scaled_dot_product_attention(
-            rotated(q), rotated(k), v, is_causal=True, enable_gqa=self.kv_heads < self.heads
+            rotated(q),
+            rotated(k),
+            v,
+            is_causal=True,
+            enable_gqa=self.kv_heads < self.heads,
+            scale=self.factor,
         )
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, d))
+        return _times(self.out(mixed.transpose(1, 2).reshape(batch, length, d)), self.added_factor)
 
 
 class MLP(nn.Module):
@@ -91,18 +98,21 @@ class MLP(nn.Module):
 
     def __init__(self, shape: LanguageArchitecture) -> None:
         super().__init__()
-        d = shape.filters[0]
+        d, at = shape.filters[0], shape.scales
+        self.added_factor = at.added_factor
         self.norm = norm(d)
-        self.gate = linear(d, shape.hidden, STD) if shape.activation == "swiglu" else None
-        self.up = linear(d, shape.hidden, STD)
-        self.down = linear(shape.hidden, d, STD / math.sqrt(2 * shape.depth))
+        self.gate = linear(d, shape.hidden, at.hidden_std) if shape.activation == "swiglu" else None
+        self.up = linear(d, shape.hidden, at.hidden_std)
+        self.down = linear(shape.hidden, d, at.added_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """``down(silu(gate x) · up x)``, or ``down(gelu(up x))`` with GPT-2's approximation of GELU."""
         x = self.norm(x)
         if self.gate is None:
-            return self.down(F.gelu(self.up(x), approximate="tanh"))
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+            hidden = F.gelu(self.up(x), approximate="tanh")
+        else:
+            hidden = F.silu(self.gate(x)) * self.up(x)
+        return _times(self.down(hidden), self.added_factor)
 
 
 class Head(nn.Module):
@@ -115,6 +125,7 @@ class Head(nn.Module):
     def __init__(self, shape: LanguageArchitecture, embedding: nn.Embedding) -> None:
         super().__init__()
         self.chunk = CHUNK
+        self.logits_factor = shape.scales.logits_factor
         self.norm = norm(shape.filters[0])
         self.output = linear(shape.filters[0], shape.vocabulary, STD)
         if shape.tied:
@@ -126,10 +137,14 @@ class Head(nn.Module):
     def forward(self, x: Tensor, targets: Tensor) -> TokenLoss: ...
     def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor | TokenLoss:
         """Logits of the token that comes next, or the loss against `targets`, (B, T)."""
-        x = self.norm(x)
+        x = _times(self.norm(x), self.logits_factor)
         if targets is None:
             return self.output(x)
         return chunked_cross_entropy(x, self.output.weight, targets, chunk=self.chunk)
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1.0 else x * factor
 
 
 def embedding(shape: LanguageArchitecture) -> nn.Embedding:

@@ -60,6 +60,7 @@ class LanguageOptions(TypedDict, total=False):
         activation: of the MLP, ``swiglu`` or ``gelu``.
         tied: whether the output layer is the embedding.
         qk_norm: whether queries and keys are normalized, each head by itself.
+        parametrization: ``standard``, ``mup`` or ``completep``, see `revmodels.models.parametrization`.
     """
 
     vocab_size: int | None
@@ -67,6 +68,7 @@ class LanguageOptions(TypedDict, total=False):
     activation: str | None
     tied: bool | None
     qk_norm: bool | None
+    parametrization: str | None
 
 
 class Options(ImageOptions, LanguageOptions, total=False):
@@ -100,7 +102,8 @@ def create_model(
         precision: the precision policy; None follows the dtype of the parameters, here PyTorch's default one.
         options: of networks for images: ``num_classes``, which has to be given, ``in_channels``, ``stem``,
             ``patch`` and ``batch_norm_momentum`` (`ImageOptions`); of language models: ``vocab_size``,
-            ``context_length``, ``activation``, ``tied`` and ``qk_norm`` (`LanguageOptions`).
+            ``context_length``, ``activation``, ``tied``, ``qk_norm`` and ``parametrization``
+            (`LanguageOptions`).
 
     Returns:
         A module that maps images of shape (batch, in_channels, height, width) to (batch, num_classes); or
