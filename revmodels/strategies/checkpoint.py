@@ -29,7 +29,17 @@ class Checkpoint(Strategy):
         return streams
 
 
-def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[nn.Module], name: str) -> Any:
+Contexts = Callable[[], tuple[AbstractContextManager, AbstractContextManager]]
+"""Makes a context for the first call of what is checkpointed, and one for its repetitions."""
+
+
+def checkpointed(
+    function: Callable[..., Any],
+    *inputs: Any,
+    modules: Sequence[nn.Module],
+    name: str,
+    within: Contexts | None = None,
+) -> Any:
     """Call `function` under `torch.utils.checkpoint`: its inputs are stored, the rest is recomputed.
 
     What the call changes in `modules` (running statistics, for one) it changes once, in the forward pass;
@@ -40,6 +50,7 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
         inputs: its arguments, tensors of any shape and dtype among them.
         modules: those that `function` evaluates.
         name: of what is called, for messages.
+        within: makes further contexts, inside of which the calls are made; None for no others.
 
     Returns:
         What `function` returns.
@@ -56,22 +67,28 @@ def checkpointed(function: Callable[..., Any], *inputs: Any, modules: Sequence[n
 
     if torch.compiler.is_dynamo_compiling():
         # A graph writes to running statistics once, whatever it recomputes.
-        return checkpoint(function, *inputs, use_reentrant=False)
+        if within is None:
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return checkpoint(function, *inputs, use_reentrant=False, context_fn=within)
 
     call = RepeatedCall(modules, name)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return call.first(), call.again()
 
+    first, again = (nullcontext(), nullcontext()) if within is None else within()
     is_repeated = False
 
     def evaluate(*inputs: Any) -> Any:
         # What a hook does to the inputs of a recomputation must not reach the graph that is differentiated.
         nonlocal is_repeated
-        if is_repeated:
-            inputs = tuple(_apart(x) if isinstance(x, torch.Tensor) else x for x in inputs)
-        is_repeated = True
-        return function(*inputs)
+        if not is_repeated:
+            is_repeated = True
+            with first:
+                return function(*inputs)
+        inputs = tuple(_apart(x) if isinstance(x, torch.Tensor) else x for x in inputs)
+        with again:
+            return function(*inputs)
 
     # The user may have asked for an early stop of all checkpoints; of ours, not all bear it.
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]

@@ -8,14 +8,15 @@ PyTorch does it, with `torch.utils.checkpoint.create_selective_checkpoint_contex
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from revmodels.strategies.checkpoint import checkpointed
 from revmodels.strategies.strategy import ForwardPass, Strategy, Streams
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_mm")
 _ATTENTION = (
@@ -36,26 +37,16 @@ class Selective(Strategy):
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
         """Apply the units in turn, each under `torch.utils.checkpoint`; see `Strategy.run`."""
         for index, unit in enumerate(forward.units):
-            streams = _checkpointed(forward.apply, unit, *streams, name=f"unit {index}")
+            streams = checkpointed(
+                forward.apply,
+                unit,
+                *streams,
+                modules=(unit,),
+                name=f"unit {index}",
+                within=_selective_contexts,
+            )
             forward.see(index, streams)
         return streams
-
-
-def _checkpointed(apply: Callable[..., Streams], unit: nn.Module, *streams: Tensor, name: str) -> Streams:
-    import torch
-    from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
-
-    from revmodels.engine.repeated_call import RepeatedCall
-
-    if torch.compiler.is_dynamo_compiling():
-        return checkpoint(apply, unit, *streams, use_reentrant=False, context_fn=_selective_contexts)
-
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        call = RepeatedCall((unit,), name)
-        keeping, kept = create_selective_checkpoint_contexts(_policy())
-        return _Both(call.first(), keeping), _Both(call.again(), kept)
-
-    return checkpoint(apply, unit, *streams, use_reentrant=False, context_fn=contexts)
 
 
 def _selective_contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -91,19 +82,3 @@ def _operations() -> tuple[frozenset[Any], frozenset[Any]]:
     )
     products, attention = found
     return products, attention
-
-
-class _Both(AbstractContextManager):
-    """Two contexts, one in the other; it may be entered again if they may."""
-
-    def __init__(self, *contexts: AbstractContextManager) -> None:
-        self._contexts = contexts
-        self._entered = ExitStack()
-
-    def __enter__(self) -> None:
-        self._entered = ExitStack()
-        for context in self._contexts:
-            self._entered.enter_context(context)
-
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._entered.__exit__(*error)

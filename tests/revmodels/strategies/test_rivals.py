@@ -103,7 +103,8 @@ def test_what_is_kept_is_in_the_order_that_the_strategies_promise():
     assert kept["checkpoint"] < kept["quantized"] < kept["selective"] < kept["store"]
     assert kept["segments"] < kept["checkpoint"]
     of_units = kept["store"] - kept["offload"]
-    assert saved["offload"].offloaded_bytes >= of_units
+    moved = saved["offload"].offloaded_bytes
+    assert 0.9 * of_units < moved <= of_units, "of a slice that is saved, what lies beside it is not moved"
     assert kept["quantized"] - kept["offload"] < of_units / 3, "8 bits of 32, a scale, and what is small"
 
 
