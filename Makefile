@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/revstudy run quickstart --scale demo
 	$(BIN)/revstudy report quickstart-demo --output results/quickstart.html
-	@echo "Next, language models on real text, in a quarter of an hour: $(BIN)/revstudy run language"
+	@echo "Next, language models on real text: $(BIN)/revstudy run language"
 
 # Tests wait for Ray about as long as they compute, so there are more processes than cores. Tests that share a Ray, a
 # browser or another costly thing run in one process (tests/conftest.py). build/tests.xml has the time of each.

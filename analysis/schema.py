@@ -107,7 +107,7 @@ TRIALS = Table(
             "of those, without embeddings and the output layer; null for networks without embeddings",
             "numbers",
         ),
-        _text("strategy", "store, reverse, checkpoint, recursive, compile or budget"),
+        _text("strategy", "how the backward pass comes by its activations: store, reverse, checkpoint, ..."),
         _text("compute_dtype", "arithmetic of F and G: fp64, fp32, bf16 or fp16"),
         _text("stream_dtype", "type that carries x1 and x2: fp64, fp32, bf16 or fp16"),
         _text("coupling", "additive or exact"),

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["stores", "recomputes", "inverts", "lossy"]
+Role = Literal["stores", "moves", "recomputes", "inverts", "lossy"]
 """How a strategy comes by the activations that the backward pass needs.
 
-``stores`` keeps them and is what others are measured against. ``recomputes`` runs forward again from what it
-kept, so its gradients are those of storing. ``inverts`` rebuilds them from the output of a block, with
-rounding errors. ``lossy`` keeps them in fewer bits.
+``stores`` keeps them and is what others are measured against. ``moves`` keeps them elsewhere. ``recomputes``
+runs forward again from what it kept, so its gradients are those of storing. ``inverts`` rebuilds them from
+the output of a block, with rounding errors. ``lossy`` keeps them in fewer bits.
 """
 
 
@@ -48,7 +48,7 @@ _ALL = (
     Strategy(name="segments", doing="checkpointing segments", role="recomputes", color="#F0E442"),
     Strategy(name="recursive", doing="checkpointing recursively", role="recomputes", color="#CC79A7"),
     Strategy(name="selective", doing="recomputing selectively", role="recomputes", color="#009E73"),
-    Strategy(name="offload", doing="offloading", role="recomputes", color="#55585D"),
+    Strategy(name="offload", doing="offloading", role="moves", color="#55585D"),
     Strategy(name="quantized", doing="storing in fewer bits", role="lossy", color="#8A8F98"),
     Strategy(name="compile", doing="compiling with a budget", role="recomputes", color="#56B4E9"),
     Strategy(name="budget", doing="storing within a budget", role="inverts", color="#000000"),
@@ -73,7 +73,7 @@ def is_reversing(name: str | None) -> bool:
 
 def is_exact(name: str | None) -> bool:
     """Whether a strategy's gradients are those of storing by definition: nothing is rebuilt or rounded."""
-    return _role(name) in ("stores", "recomputes")
+    return _role(name) in ("stores", "moves", "recomputes")
 
 
 def inverts(name: str | None) -> bool:
