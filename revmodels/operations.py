@@ -7,17 +7,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-Shape = torch.Size
+from revmodels.torch_internals import attention_kernels
 
-_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-BACKWARDS = (
-    _ATTENTION_BACKWARD,
-    torch.ops.aten._scaled_dot_product_flash_attention_backward,
-    torch.ops.aten._scaled_dot_product_efficient_attention_backward,
-    torch.ops.aten._scaled_dot_product_cudnn_attention_backward,
-)
-"""Kernels that compute the scores of attention again before they differentiate them."""
+Shape = torch.Size
 
 
 def _product(query: Shape, rows: int, features: int) -> int:
@@ -51,7 +43,8 @@ def operation_counter(*, attention_scores_once: bool = False) -> FlopCounterMode
     Returns:
         The context, with ``get_total_flops()`` after it.
     """
-    formulas: dict[Any, Any] = {_ATTENTION: _attention, _ATTENTION_BACKWARD: _attention_backward}
+    forward, backward, others = attention_kernels()
+    formulas: dict[Any, Any] = {forward: _attention, backward: _attention_backward}
     if attention_scores_once:
-        formulas |= dict.fromkeys(BACKWARDS, _without_scores)
+        formulas |= dict.fromkeys((backward, *others), _without_scores)
     return FlopCounterMode(display=False, custom_mapping=formulas)

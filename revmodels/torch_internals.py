@@ -332,3 +332,21 @@ def activation_memory_budget(share: float) -> Iterator[None]:
     )
     with patch(activation_memory_budget=share):
         yield
+
+
+def attention_kernels() -> tuple[Any, Any, tuple[Any, ...]]:
+    """Return the kernels that `scaled_dot_product_attention` runs, as the counter of operations meets them.
+
+    Public: none; that function chooses among them. The counter of PyTorch knows those of CUDA alone.
+
+    Returns:
+        The forward kernel of the CPU, its backward kernel, and the backward kernels of CUDA. Backward
+        kernels compute the scores again before they differentiate them.
+    """
+    cpu = "_scaled_dot_product_flash_attention_for_cpu"
+    cuda = (f"_scaled_dot_product_{kind}_attention_backward" for kind in ("flash", "efficient", "cudnn"))
+    return (
+        getattr(torch.ops.aten, cpu),
+        getattr(torch.ops.aten, f"{cpu}_backward"),
+        tuple(getattr(torch.ops.aten, name) for name in cuda),
+    )

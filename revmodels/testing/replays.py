@@ -32,10 +32,10 @@ def rounding(make: Make) -> list[Figure]:
     figures = []
     for number in range(ROUNDS):
         subject = make(torch.float64)
-        exact = step(subject.twin, subject.inputs)
         residuals = dict.fromkeys(fn for unit in subject.units for fn in unit.residuals)
         with _disturbed(residuals, number):
             found = step(subject.model, subject.inputs)
+        exact = step(subject.twin, subject.inputs)
         worst = max(compared(subject, found, exact, LIMIT), key=lambda f: f.value, default=None)
         if worst is not None:
             what = f"with rounding errors in what F and G are given, {worst.what}"

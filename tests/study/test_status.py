@@ -29,6 +29,8 @@ def row(number: int, outcome: str = "ok", *, ended: timedelta, took_s: float = 6
         "wall_s": took_s,
         "accuracy_val": 0.5,
         "accuracy_test": 0.25,
+        "bits_per_byte_val": None,
+        "bits_per_byte_test": None,
         **changes,
     }
 

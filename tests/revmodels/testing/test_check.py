@@ -206,7 +206,9 @@ def test_report_is_a_table():
     torch.manual_seed(0)
     lines = str(check_reversible(block(), HALVES)).splitlines()
     assert len(lines) == len(GUARANTEES)
-    assert lines[0].startswith("holds           gradients                with rounding errors in what F and G ")
+    assert lines[0].startswith(
+        "holds           gradients                with rounding errors in what F and G "
+    )
     assert "relative error of the gradient of " in lines[0]
 
 
