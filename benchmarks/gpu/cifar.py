@@ -104,9 +104,9 @@ def work(chosen: Any) -> None:
             resume=resume,
             save=save,
             deadline=chosen.until,
-            concurrent_trials=chosen.processes,
         )
         row = result.trial
+        row["concurrent_trials"] = chosen.processes
         print(
             f"{row['model']} {row['strategy']} seed {row['seed']}: {row['outcome']}, "
             f"epoch {row['epochs_done']}, validation {row['accuracy_val']}, test {row['accuracy_test']} "

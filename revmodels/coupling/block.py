@@ -101,10 +101,6 @@ class ReversibleBlock(nn.Module):
         split_dim: int = 1,
     ) -> None:
         super().__init__()
-        rule = _rule(coupling)
-        exact = exact or coupling == "exact"
-        if exact:
-            _check_exact(rule)
         for letter, fn in (("f", f), ("g", g)):
             if not isinstance(fn, nn.Module):
                 raise ResidualError(
@@ -113,11 +109,22 @@ class ReversibleBlock(nn.Module):
                 )
         self.f = f
         self.g = g
-        self.coupling = coupling
-        self.rule = rule
         self.exact = exact
+        self.coupling = coupling
         self.split_dim = split_dim
         self.precision: Precision | None = None
+
+    @property
+    def coupling(self) -> str | Coupling:
+        """The coupling as it was given. Another one may be set, and ``exact`` sets `exact` as well."""
+        return self._coupling
+
+    @coupling.setter
+    def coupling(self, coupling: str | Coupling) -> None:
+        rule, exact = _rule(coupling), self.exact or coupling == "exact"
+        if exact:
+            _check_exact(rule)
+        self._coupling, self.rule, self.exact = coupling, rule, exact
 
     @property
     def has_inverse(self) -> bool:

@@ -159,7 +159,7 @@ def test_a_machine_without_the_folder_of_the_study_is_given_its_modules(cluster,
     command = ("run", folder / "own.yaml", "--store", store, "--address", address)
     answer = finish(start(*command), timeout=300)
     assert answer.code == 0, answer.err  # two machines of one processor each take turns
-    assert "4/4 trials done" in answer.err
+    assert "4/4 nets:build" in answer.err
 
 
 def problems(said: str) -> dict[str, str]:

@@ -288,7 +288,9 @@ def test_a_sequence_has_one_coupling():
 def test_suite_can_fail_an_inverse_that_forgets_the_grid(monkeypatch):
     """An engine that subtracts unrounded results is caught."""
     separate = engine.separate
-    monkeypatch.setattr(engine, "separate", lambda y, r: separate(y, r * (1 + 1e-6)))
+    monkeypatch.setattr(
+        engine, "separate", lambda numbers, y, other, r: separate(numbers, y, other, r * (1 + 1e-6))
+    )
     differ, _ = off(network(conv, 3, Precision(coupling="exact")), torch.randn(4, 2 * WIDTH, 6, 6))
     assert differ > 100
 

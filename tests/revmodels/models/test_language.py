@@ -11,6 +11,7 @@ from revmodels import Precision, create_model, measure
 from revmodels.errors import LanguageError, StrategyError
 from revmodels.models.cross_entropy import mean_loss
 from revmodels.models.decoder_layers import Attention, rotated
+from revmodels.strategies.registry import find_strategy
 from revmodels.testing.check import check_reversible
 
 FP64 = Precision(compute="fp64", stream="fp64")
@@ -163,8 +164,15 @@ def test_outputs_of_blocks_start_smaller_the_deeper_the_network():
 def test_every_strategy_equals_storing(name, variant):
     model, batch = small(name, **VARIANTS[variant]), tokens()
     exact = gradients(model, "store", batch)
+    whole = torch.cat([gradient.flatten() for gradient in exact])
     for strategy in model.strategies:
-        close(gradients(model, strategy, batch), exact)
+        found = gradients(model, strategy, batch)
+        promised = find_strategy(strategy).tolerance
+        if promised == 1e-12:
+            close(found, exact)
+        else:  # it promises an error of the gradient of all parameters together
+            off = torch.cat([gradient.flatten() for gradient in found]) - whole
+            assert 0 < off.norm() <= promised * whole.norm()
 
 
 def test_every_guarantee():

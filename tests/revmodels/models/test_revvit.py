@@ -138,7 +138,7 @@ def test_width_is_in_whole_heads_and_patch_is_free():
         (
             {"name": "revnet38", "depth": 26, "patch": 4},
             ResolutionError,
-            "only vision transformers.*revnet38",
+            "only vision transformers.*revnet26",
         ),
     ],
 )

@@ -62,7 +62,7 @@ def test_an_elastic_number_survives_the_file_and_the_row(make_study):
     assert (scaling.min_workers, scaling.workers, scaling.elastic, scaling.distributed) == (1, 2, True, True)
     row = settings_columns(trial, 0)
     assert (row["workers_min"], row["workers"], row["parallel"]) == (1, 2, "fsdp2")
-    assert trial_id(_settings(row)) == trial.trial_id
+    assert trial_id(_settings(row, None)) == trial.trial_id
     shown = Study.json_schema()["$defs"]["ScalingSettings"]["properties"]["workers"]
     assert {kind["type"] for kind in shown["anyOf"]} == {"integer", "object"}
 
