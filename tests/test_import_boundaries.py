@@ -34,8 +34,8 @@ class Room:
 ROOMS: dict[str, Room] = {
     # revmodels: torch alone
     "revmodels.errors": Room(others="torch"),
-    "revmodels.operations": Room(own="torch_internals", others="torch"),
     "revmodels.torch_internals": Room(others="torch"),
+    "revmodels.operations": Room(own="torch_internals", others="torch"),
     "revmodels.running_statistics": Room(own="torch_internals", others="torch"),
     "revmodels.grid_bits": Room(own="errors", others="torch"),
     "revmodels.precision": Room(own="errors grid_bits", others="torch"),
