@@ -15,14 +15,14 @@ twin of `revmodels.engine.eager`, which computes the same values and gradients w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from revmodels.coupling.context import Pair, refuse_unread_context, streams_and_context
+from revmodels.coupling.context import Context, Pair, refuse_unread_context, streams_and_context
 from revmodels.coupling.grid import to_grid
 from revmodels.coupling.linear import (
     ADDITIVE,
@@ -286,6 +286,20 @@ class ReversibleBlock(nn.Module):
     def shortcut2(self, x2: Tensor) -> Tensor:
         """What G's result is added to: here x2 itself."""
         return x2
+
+
+def received(args: tuple, options: Mapping[str, Any]) -> tuple[Pair, Context]:
+    """What a sequence has called a unit with, as a hook on the unit sees it.
+
+    Args:
+        args: by position: two streams, and context.
+        options: by name, among them the step that the sequence lets the unit take.
+
+    Returns:
+        The two streams, and what F and G are handed beside them.
+    """
+    context = {name: value for name, value in options.items() if name != "_step"}
+    return (args[0], args[1]), Context(args[2:], context)
 
 
 def _rule(coupling: str | Coupling) -> Coupling:

@@ -57,6 +57,15 @@ class Context:
     def __bool__(self) -> bool:
         return bool(self.args or self.options)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor in it; see `tensors_in`."""
+        return tensors_in((self.args, dict(self.options)))
+
+    def mapped(self, change: Callable[[Tensor], Any]) -> Context:
+        """The same with ``change(t)`` in place of every tensor in it; see `mapped`."""
+        return Context(*mapped((self.args, dict(self.options)), change))
+
 
 NO_CONTEXT = Context()
 

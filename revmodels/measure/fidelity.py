@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revmodels.coupling.block import ReversibleBlock
-from revmodels.coupling.context import Context, Given, Pair, mapped
+from revmodels.coupling.context import Given, Pair
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
 from revmodels.memory.step import Batch, Call, Loss, call_of
@@ -211,10 +211,9 @@ def _reference_gradients(model: nn.Module, call: Call, loss: Loss) -> dict[int, 
     for sequence in sequences:
         sequence.set_precision(FP64)
     copied.double()  # after the policies, which would keep the parameters in their own dtype
-    args, options = mapped(
-        (call.context.args, dict(call.context.options)), lambda x: x.double() if x.is_floating_point() else x
+    in_double = replace(
+        call, context=call.context.mapped(lambda x: x.double() if x.is_floating_point() else x)
     )
-    in_double = Call(context=Context(args, options), target=call.target)
     exact = _gradients(copied, sequences, "store", in_double, loss)
     pairs = zip(model.parameters(), copied.parameters(), strict=True)
     return {id(p): exact[id(q)] for p, q in pairs if id(q) in exact}

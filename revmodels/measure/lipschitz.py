@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from revmodels.coupling.block import ReversibleBlock
+from revmodels.coupling.block import ReversibleBlock, received
 from revmodels.coupling.context import Context, Given, Pair, as_context
 from revmodels.errors import NotReversibleError
 from revmodels.memory.preserved_state import buffers_kept, random_state_kept
@@ -76,8 +76,8 @@ def lipschitz(
     found: dict[str, tuple[Tensor, Tensor, Context]] = {}
 
     def see(name: str, _: nn.Module, args: tuple, options: dict[str, Any], out: Pair) -> None:
-        given = Context(args[2:], {key: value for key, value in options.items() if key != "_step"})
-        found[name] = args[1].detach(), out[0].detach(), given
+        (_, x2), given = received(args, options)
+        found[name] = x2.detach(), out[0].detach(), given
 
     hooks = [unit.register_forward_hook(partial(see, name), with_kwargs=True) for name, unit in units.items()]
     behind = as_context(context)

@@ -84,7 +84,7 @@ class Call:
     @property
     def tensors(self) -> list[Tensor]:
         """Every tensor in it, those of the targets last."""
-        return tensors_in((self.context.args, dict(self.context.options), self.target))
+        return [*self.context.tensors, *tensors_in(self.target)]
 
     def loss(self, model: nn.Module, loss: Loss) -> Tensor:
         """One forward pass of the model and of the loss, to a scalar."""
@@ -196,8 +196,7 @@ def _fake(call: Call) -> Call:
             shared[key] = torch.empty(x.untyped_storage().nbytes() // x.itemsize, dtype=x.dtype, device="cpu")
         return shared[key].as_strided(x.size(), x.stride(), x.storage_offset())
 
-    args, options, target = mapped((call.context.args, dict(call.context.options), call.target), fake)
-    return Call(context=Context(args, options), target=target)
+    return Call(context=call.context.mapped(fake), target=mapped(call.target, fake))
 
 
 def described(x: Tensor, device: str = "cpu") -> Tensor:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from revmodels.coupling.block import ReversibleBlock
-from revmodels.coupling.context import Context, mapped, tensors_in
+from revmodels.coupling.block import ReversibleBlock, received
+from revmodels.coupling.context import Context, Pair
 from revmodels.engine.kept_outputs import without_value
 from revmodels.errors import BudgetError, RevModelsError
 from revmodels.memory.preserved_state import random_state_kept
@@ -111,7 +111,7 @@ def _plan(model: nn.Module, sequence: PlannedSequence, call: Context, loss: Loss
     if candidates.received is not None:
         # A sequence that is called by a network which knows nothing of plans asks by what it receives.
         assert isinstance(sequence, nn.Module)
-        inner = _situation(sequence, sequence, candidates.received, device=_tensors(call)[0].device)
+        inner = _situation(sequence, sequence, candidates.received, device=call.tensors[0].device)
         sequence.plans.add(inner, plan)
     return plan
 
@@ -138,7 +138,7 @@ def _situation(
     *,
     device: torch.device | None = None,
 ) -> Situation:
-    inputs = _tensors(call)
+    inputs = call.tensors
     device = device or inputs[0].device
     casts = torch.is_autocast_enabled(device.type)
     autocast = torch.get_autocast_dtype(device.type) if casts else None
@@ -156,10 +156,6 @@ def _situation(
             sequence.memory_budget_bytes,
         ),
     )
-
-
-def _tensors(call: Context) -> list[Tensor]:
-    return tensors_in((call.args, dict(call.options)))
 
 
 def _form(value: Any) -> Hashable:
@@ -251,7 +247,7 @@ class _Candidates:
                 f"a memory budget is planned for a sequence inside the network that is called; "
                 f"{type(model).__name__} does not hold it. Pass the network around it."
             )
-        inputs = _tensors(call)
+        inputs = call.tensors
         self._needs_grad = [x.requires_grad for x in inputs]
         if not any((*self._needs_grad, *(p.requires_grad for p in model.parameters()))):
             # A step without a gradient holds less than one with the input's.
@@ -289,7 +285,7 @@ class _Candidates:
         return self._peaks[count]
 
     def _unit_costs(self, call: Context) -> list[_Cost]:
-        calls: list[Context] = []
+        calls: list[tuple[Pair, Context]] = []
         outer: list[Context] = []
         with FakeTensorMode():
             twin = self._trying(shaped_copy(self._model, "cpu"), ("store",) * len(self._frugal))
@@ -297,7 +293,7 @@ class _Candidates:
             units = list(sequence.units())  # type: ignore[operator]
             hooks = [
                 unit.register_forward_pre_hook(
-                    lambda _, args, options: calls.append(_without_step(args, options)), with_kwargs=True
+                    lambda _, args, options: calls.append(received(args, options)), with_kwargs=True
                 )
                 for unit in {id(unit): unit for unit in units}.values()
             ]
@@ -312,28 +308,19 @@ class _Candidates:
                 hook.remove()
             self.received = outer[0] if self._name else None
             # A unit that stands in several places is called once for each, and in the order of the places.
-            return [_unit_cost(unit, received) for unit, received in zip(units, calls, strict=False)]
+            return [_unit_cost(unit, *seen) for unit, seen in zip(units, calls, strict=False)]
 
     def _described(self, call: Context, device: str) -> Context:
         needs = iter(self._needs_grad)
-        args, options = mapped(
-            (call.args, dict(call.options)), lambda x: described(x, device).requires_grad_(next(needs))
-        )
-        return Context(args, options)
+        return call.mapped(lambda x: described(x, device).requires_grad_(next(needs)))
 
     def _trying(self, model: nn.Module, modes: tuple[str, ...]) -> nn.Module:
         model.get_submodule(self._name or "").plans = Plans(tried=modes)  # type: ignore[assignment]
         return model
 
 
-def _without_step(args: tuple, options: dict[str, Any]) -> Context:
-    """What a unit was called with: its streams, context and options."""
-    return Context(args, {name: value for name, value in options.items() if name != "_step"})
-
-
-def _unit_cost(unit: ReversibleBlock, received: Context) -> _Cost:
-    x1, x2 = (x.detach().requires_grad_(True) for x in received.args[:2])
-    context = received.args[2:]
+def _unit_cost(unit: ReversibleBlock, pair: Pair, context: Context) -> _Cost:
+    x1, x2 = (x.detach().requires_grad_(True) for x in pair)
     parameters = {storage_key(p) for p in unit.parameters()}
     held: dict[int, Tensor] = {}
     last_work = 0
@@ -350,11 +337,11 @@ def _unit_cost(unit: ReversibleBlock, received: Context) -> _Cost:
     lasts = [fn[-1] for fn in halves if isinstance(fn, nn.Sequential) and without_value(fn)]
     hooks = [last.register_forward_hook(on_last) for last in lasts]
     with operation_counter() as counter, saved_tensors_hooks(pack, lambda t: t):
-        unit((x1, x2), *context, **received.options)
+        unit((x1, x2), *context.args, **context.options)
     for hook in hooks:
         hook.remove()
     # A context is held once, whatever the units do.
-    own = parameters | {storage_key(t) for t in tensors_in((context, dict(received.options)))}
+    own = parameters | {storage_key(t) for t in context.tensors}
     return _Cost(
         work=max(counter.get_total_flops(), last_work, 1),
         last_work=last_work,

@@ -40,17 +40,17 @@ _ATTENTION = (
 
 
 class Selective(Strategy):
-    """Each unit keeps its input, its attention and every second product."""
+    """Each unit keeps its input, its attention and every second product.
+
+    A unit that changes in place what is kept of it, or that is differentiated a second time, is refused with
+    a `ReplayError` in the backward pass.
+    """
 
     name = "selective"
     summary = "Keeps the input of every unit, its attention and every second product; the rest is repeated."
 
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
-        """Apply the units in turn, each under `torch.utils.checkpoint`; see `Strategy.run`.
-
-        A unit that changes in place what is kept of it, or that is differentiated a second time, is refused
-        with a `ReplayError` in the backward pass.
-        """
+        """Apply the units in turn, each under `torch.utils.checkpoint`; see `Strategy.run`."""
         import torch
 
         # A compiler takes a plain function alone, and needs none of these messages.

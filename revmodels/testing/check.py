@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revmodels.coupling.block import ReversibleBlock
-from revmodels.coupling.context import Context, Given, as_context, mapped, tensors_in
+from revmodels.coupling.block import ReversibleBlock, received
+from revmodels.coupling.context import Context, Given, Pair, as_context
 from revmodels.errors import NotReversibleError, ReversibilityError, one_of
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
@@ -171,12 +171,12 @@ class _OnContext(nn.Module):
         super().__init__()
         self.module = module
         self._inputs = inputs
-        self._structure = (context.args, dict(context.options))
+        self._context = context
 
     def forward(self, *tensors: Tensor) -> Any:
         rest = iter(tensors[self._inputs :])
-        args, options = mapped(self._structure, lambda _: next(rest))
-        return self.module(*tensors[: self._inputs], *args, **options)
+        context = self._context.mapped(lambda _: next(rest))
+        return self.module(*tensors[: self._inputs], *context.args, **context.options)
 
 
 def _subject(module: nn.Module, inputs: tuple[Tensor, ...], context: Context, dtype: torch.dtype) -> Subject:
@@ -185,7 +185,7 @@ def _subject(module: nn.Module, inputs: tuple[Tensor, ...], context: Context, dt
         module = ReversibleSequence(blocks, split_dim=module.split_dim).train(module.training)
     if context:
         module = _OnContext(module, len(inputs), context).train(module.training)
-        inputs = (*inputs, *tensors_in((context.args, dict(context.options))))
+        inputs = (*inputs, *context.tensors)
     model, twin = (_prepared(module, dtype, name) for name in ("reverse", "store"))
     units = []
     for prefix, sequence in _sequences(model):
@@ -261,13 +261,12 @@ def _deepened(module: nn.Module, dtype: torch.dtype, more: int) -> nn.Module:
 def _round_trips(
     twin: nn.Module, inputs: tuple[Tensor, ...]
 ) -> Iterator[tuple[str, Sequence[Tensor], Sequence[Tensor]]]:
-    received: list[tuple[str, ReversibleBlock, Context]] = []
+    calls: list[tuple[str, ReversibleBlock, Pair, Context]] = []
     kept: set[str] = set()
     hooks = []
 
     def receive(name: str, unit: ReversibleBlock, args: tuple, options: dict[str, Any]) -> None:
-        options = {key: value for key, value in options.items() if key != "_step"}
-        received.append((name, unit, Context(args, options)))
+        calls.append((name, unit, *received(args, options)))
 
     for prefix, sequence in _sequences(twin):
         for i, unit in enumerate(sequence.units()):
@@ -278,8 +277,7 @@ def _round_trips(
     twin(*inputs)
     for hook in hooks:
         hook.remove()
-    for name, unit, call in received:
+    for name, unit, pair, context in calls:
         if name not in kept:
-            pair, context = call.args[:2], call.args[2:]
-            out = unit(pair, *context, **call.options)
-            yield name, pair, unit.inverse(out, *context, **call.options)
+            out = unit(pair, *context.args, **context.options)
+            yield name, pair, unit.inverse(out, *context.args, **context.options)
