@@ -38,7 +38,9 @@ def gradients(make: Make, tolerance: float) -> list[Figure]:
     reached = [len(others_reached(net, subject.inputs)) for net in (subject.model, subject.twin)]
     what = "tensors that need a gradient, are no parameters, and get none"
     figures = [*compared(subject, found, exact, tolerance), Figure(what, reached[1] - reached[0], 0)]
-    return [*figures, kept_tensors(subject.model, subject.inputs), *rounding(make)]
+    figures.append(kept_tensors(subject.model, subject.inputs))
+    # What differs as it is needs no disturbance to show, and is named without one.
+    return [*figures, *rounding(make)] if all(figure.holds for figure in figures) else figures
 
 
 def inputs_without_gradient(make: Make, tolerance: float) -> list[Figure]:

@@ -116,6 +116,13 @@ class BranchesOnLastBits(Linear):
         return y if int(math.frexp(x.detach().sum())[0] * 2**53) % 2 else -y
 
 
+class Zero(nn.Module):
+    """A function whose value is 0 everywhere; nothing is wrong with it."""
+
+    def forward(self, x):
+        return x * 0
+
+
 class BranchesOnEquality(Linear):
     """Scales by how many numbers are multiples of 1/1024: all, where the caller has rounded them."""
 
