@@ -24,6 +24,7 @@ class Compile(Store):
     name = "compile"
     summary = "PyTorch's compiler chooses what is kept, within a share of what it would keep else."
     saves_memory = True
+    recomputes = True
     settings: ClassVar = {"activation_budget": 1.0}
     whole_network = True
     predicts_exactly = False

@@ -29,6 +29,7 @@ class Offload(Strategy):
 
     name = "offload"
     summary = "Keeps every activation in host memory; nothing is computed twice."
+    recomputes = False
     compiles = False
 
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:

@@ -40,6 +40,7 @@ class Quantized(Strategy):
 
     name = "quantized"
     summary = "Keeps every activation in 8 bits; nothing is computed twice, and gradients are approximate."
+    recomputes = False
     settings: ClassVar = {"saved_format": "int8"}
     compiles = False
     tolerance = 0.05

@@ -16,6 +16,7 @@ class Store(Strategy):
     name = "store"
     summary = "Keeps every activation; nothing is computed twice."
     saves_memory = False
+    recomputes = False
 
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
         """Apply the units in turn; see `Strategy.run`."""

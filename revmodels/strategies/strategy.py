@@ -82,6 +82,7 @@ class Strategy(ABC):
         name: in `ReversibleSequence.strategy`, in study files and in result rows.
         summary: one sentence for people who choose.
         saves_memory: whether it holds less than plain autograd does.
+        recomputes: whether the backward pass computes activations again, all of them or some.
         inverts: whether activations are rebuilt by inverting units, so that rounding matters to gradients.
         needs_inverse: whether a network must have reversible units for it.
         settings: names of the settings that count with it, and the value that None stands for.
@@ -97,6 +98,7 @@ class Strategy(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     saves_memory: ClassVar[bool] = True
+    recomputes: ClassVar[bool] = True
     inverts: ClassVar[bool] = False
     needs_inverse: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, object]] = {}

@@ -14,9 +14,10 @@ The rule, in order of preference:
 ``unknown``
     None of these.
 
-Work per example is what a training step multiplies: the forward pass, counted by torch's FlopCounterMode on
-fake tensors, times 3 if activations are stored and 4 if they are rebuilt or recomputed (a backward pass costs
-twice its forward; rebuilding adds one more).
+Work per example is what a training step multiplies: the forward pass, counted by `revmodels.operations` on
+fake tensors, times 3 if activations are kept and 4 if they are rebuilt or recomputed (a backward pass costs
+twice its forward; rebuilding adds one more). `study.train.operations` counts whole steps to the last
+operation, which takes several times as long; past trials are too many for that.
 """
 
 from __future__ import annotations
@@ -223,22 +224,21 @@ def work_per_example(settings: TrialSettings) -> float | None:
         forward = _forward_work(alike, task, task.shape(settings))
     except StudyError:  # a network of one's own whose builder computes with numbers
         return None
-    repeats = strategy_of(settings).saves_memory  # by running forward once more
-    return None if forward is None else forward * (4 if repeats else 3)
+    return None if forward is None else forward * (4 if strategy_of(settings).recomputes else 3)
 
 
 @lru_cache(maxsize=1024)
 def _forward_work(settings: TrialSettings, task: Task, shape: Any) -> float | None:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
 
+    from revmodels.operations import operation_counter
     from study.train.build import build_model
 
     with FakeTensorMode():
         network = task.adapted(build_model(settings, shape))
         batch = task.blank(shape, 2, settings)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with operation_counter() as counter, torch.no_grad():
             network(*batch.inputs)
     return counter.get_total_flops() / 2 or None
 

@@ -7,6 +7,7 @@ import pytest
 from analysis.store.compact import compact
 from study.errors import StoreError
 from study.identity import trial_id, trial_ids
+from study.plan.cost import trial_operations
 from study.plan.durations import Clock, calibrate, work_per_example
 from study.plan.expand import make_plan
 from study.plan.forecast import forecast
@@ -88,6 +89,22 @@ def test_rebuilding_is_four_forward_passes_and_storing_three():
     plan = make_plan(study(space={"memory.strategy": {"grid": ["store", "reverse"]}}))
     stored, rebuilt = (work_per_example(trial.settings) for trial in plan.trials)
     assert rebuilt * 3 == pytest.approx(stored * 4)
+
+
+def test_what_keeps_its_activations_elsewhere_computes_nothing_again():
+    grid = ["store", "offload", "quantized", "reverse"]
+    plan = make_plan(study(space={"memory.strategy": {"grid": grid}}))
+    stored, moved, rounded, rebuilt = (work_per_example(trial.settings) for trial in plan.trials)
+    assert stored == moved == rounded < rebuilt
+
+
+@pytest.mark.parametrize("model", ["gpt_100k", "revgpt_100k"])
+def test_the_work_of_a_language_model_is_that_of_a_counted_step_attention_with_it(model):
+    data, train = {"name": "markov:1", "context_length": 64}, {"steps": 1, "batch_size": 8}
+    sections = {"data": data, "model": {"name": model}, "train": train, "memory": {"strategy": "store"}}
+    (trial,) = make_plan(study(**sections)).trials
+    operations, _ = trial_operations(trial.settings)
+    assert work_per_example(trial.settings) == operations / 8
 
 
 def test_a_calibration_times_the_cheapest_model_and_scales():
