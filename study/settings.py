@@ -18,13 +18,12 @@ from study.code import is_own
 from study.errors import nearest
 from study.setting import IF_CHANGED, NEVER, NO_OPTIONS, BrokenRule, Options, Setting
 
+TEXTS = ("stdlib", "text:<path>", "tokens:<path>", "markov:<order>")
+"""Kinds of data that are text."""
 DATASETS = (
     *("digits", "synthetic", "cifar10", "cifar100", "imagenet", "parquet:<dir>", "folder:<dir>"),
-    "hf:<name>",
-    *("stdlib", "text:<path>", "tokens:<path>", "markov:<order>"),
+    *("hf:<name>", *TEXTS),
 )
-TEXTS = ("stdlib", "text", "tokens", "markov")
-"""Kinds of data that are text."""
 STRATEGIES = (
     *("store", "reverse", "checkpoint", "segments", "recursive", "selective", "offload", "quantized"),
     *("compile", "budget"),
@@ -44,6 +43,11 @@ EVALUATION_UNITS = ("epochs", "steps")
 EXECUTORS = ("auto", "tune", "train")
 PARALLELS = ("ddp", "fsdp2")
 PLACEMENTS = ("PACK", "SPREAD")
+
+
+def is_text(name: str) -> bool:
+    """Whether the name of a data set is that of a text."""
+    return name.partition(":")[0] in {kind.partition(":")[0] for kind in TEXTS}
 
 
 def check_data_name(name: str) -> None:

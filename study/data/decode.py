@@ -16,10 +16,6 @@ from torch import Tensor
 
 from study.errors import DataError
 
-RECIPES = ("crop", "imagenet")
-"""How training images are varied. With ``crop`` they are decoded once and padded, cropped and flipped in a
-batch (`study.data.augment`); with ``imagenet`` each is varied as it is decoded, at its full size."""
-
 AREA, RATIO = (0.05, 1.0), (3 / 4, 4 / 3)
 """The share of an image that is cut out, and its width by its height (Inception; Szegedy et al. 2015)."""
 
@@ -37,7 +33,8 @@ class Decoder:
     Attributes:
         size: H = W.
         channels: 1 for gray, 3 for color.
-        recipe: One of `RECIPES`.
+        recipe: ``crop``: what varies training images comes later, in a batch (`study.data.augment`); or
+            ``imagenet``: each is varied as it is decoded, at its full size.
     """
 
     size: int
@@ -60,7 +57,7 @@ class Decoder:
         """
         if self.recipe == "imagenet":
             image = pixels_of(open_image(content, where))
-            image = self._vary(image, seed) if seed is not None else self._middle(image)
+            image = self._vary(image, seed) if seed is not None else self._evaluation(image)
         else:
             image = decode(content, self.size, where)
         if image.shape[0] == self.channels:
@@ -79,9 +76,6 @@ class Decoder:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self._training(image if image.shape[0] == self.channels else image.expand(3, -1, -1))
-
-    def _middle(self, image: Tensor) -> Tensor:
-        return self._evaluation(image)
 
     @cached_property
     def _training(self) -> Callable[[Tensor], Tensor]:

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from study.data.remote import is_remote, local_copy
-from study.data.text_fingerprint import is_text, text_fingerprint
+from study.data.text_fingerprint import text_fingerprint
 from study.errors import DataError, nearest
-from study.settings import DataSettings
+from study.settings import DataSettings, is_text
 
 CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 """Where torchvision unpacks them."""

@@ -8,9 +8,7 @@ from pathlib import Path
 from study.data.text_files import digest_of, text_files
 from study.data.token_paths import tokens_digest
 from study.errors import DataError, nearest
-
-TEXTS = ("stdlib", "text:<path>", "tokens:<path>", "markov:<order>")
-"""The kinds of text."""
+from study.settings import TEXTS
 
 TOKENIZERS = ("bytes", "bpe:<vocabulary size>", "file:<tokenizer.json>")
 """The kinds of tokenizers."""
@@ -20,11 +18,6 @@ SMALLEST_BPE = 257
 
 ORDERS = (1, 4)
 """The least and the greatest order: 65,536 contexts at most."""
-
-
-def is_text(name: str) -> bool:
-    """Whether the name of a data set is that of a text."""
-    return name.partition(":")[0] in ("stdlib", "text", "tokens", "markov")
 
 
 def text_fingerprint(name: str, *, tokenizer: str = "bytes", root: str | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.code import is_own
 from study.errors import StudyError, nearest
-from study.settings import TEXTS, TrialSettings
+from study.settings import TrialSettings, is_text
 from study.tasks.metrics import METRICS, Metric
 from study.tasks.naming import task_name
 
@@ -61,13 +61,13 @@ def check_task(settings: TrialSettings) -> None:
             remedy="take them out",
         )
     _check_model(settings, name)
-    is_text = data.name.partition(":")[0] in TEXTS
+    text = is_text(data.name)
     own_data = is_own("data.name", data.name)
-    if is_text != (name == "language") and not own_data:
+    if text != (name == "language") and not own_data:
         raise StudyError(
             "task.name",
             value=name,
-            rule=f"{data.name} is {'a text' if is_text else 'no text'}",
+            rule=f"{data.name} is {'a text' if text else 'no text'}",
             remedy="leave the task out, or give data of its kind",
         )
     if name == "language":

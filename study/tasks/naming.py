@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.settings import TEXTS, TrialSettings
+from study.settings import TrialSettings, is_text
 
 CONTEXT_LENGTH = 256
 """Tokens of a sequence, where a study does not say."""
@@ -12,4 +12,4 @@ def task_name(settings: TrialSettings) -> str:
     """The name of what a trial learns: what its study says, or what its data are for."""
     if settings.task.name is not None:
         return settings.task.name
-    return "language" if settings.data.name.partition(":")[0] in TEXTS else "classification"
+    return "language" if is_text(settings.data.name) else "classification"

@@ -4,17 +4,21 @@ from typing import get_args, get_type_hints
 import pytest
 
 from analysis.schema import TRIALS
+from study.code import is_path
 from study.settings import (
     COMPUTE_DTYPES,
     COUPLINGS,
+    DATASETS,
     MATMULS,
     ON_OVERFLOW,
     STRATEGIES,
     STREAM_DTYPES,
+    TEXTS,
     DataSettings,
     Trial,
     TrialSettings,
     columns_of,
+    is_text,
     sections,
     settings_from_dict,
     settings_of,
@@ -46,6 +50,15 @@ def test_choices_are_those_of_revmodels():
     assert set(COUPLINGS) == set(precision.COUPLINGS)
     assert set(MATMULS) == set(precision.MATMULS)
     assert set(ON_OVERFLOW) == set(precision.ON_OVERFLOW)
+
+
+def test_no_kind_of_data_or_of_tokenizer_is_an_import_path():
+    from study.data.text_fingerprint import TOKENIZERS
+
+    for kind in (*DATASETS, *TOKENIZERS):
+        before, colon, _ = kind.partition(":")
+        assert not (colon and is_path(f"{before}:name"))
+    assert {name for name in DATASETS if is_text(name)} == set(TEXTS)
 
 
 def test_settings_with_a_column_have_it_in_the_schema_with_their_type():
