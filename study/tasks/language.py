@@ -121,8 +121,7 @@ class Language(Task):
         """Vocabulary and context."""
         if is_own("data.name", settings.data.name):
             return _own_shape(settings)
-        text = _text(settings)
-        return TextShape(vocabulary_size=text.vocabulary_size, context_length=text.context_length)
+        return _shape_of(_text(settings))
 
     def training_examples(self, settings: TrialSettings) -> int:
         """Sequences that a trial trains on."""
@@ -137,14 +136,16 @@ class Language(Task):
                 name: OwnSequences(split)
                 for name, split in own_splits(settings, device, torch.float32).items()
             }
+            shape = _own_shape(settings)
             return Examples(
                 **own,
-                shape=_own_shape(settings),
-                evaluation_batch=max(1, TOKENS_AT_ONCE // _own_shape(settings).context_length),
-                columns={"context_length": _own_shape(settings).context_length},
+                shape=shape,
+                evaluation_batch=max(1, TOKENS_AT_ONCE // shape.context_length),
+                columns={"context_length": shape.context_length},
                 without=frozenset({BITS_PER_BYTE.name}),
             )
-        text, shape = _text(settings), self.shape(settings)
+        text = _text(settings)
+        shape = _shape_of(text)
         train, val, test = (_split(settings, text, split, device) for split in ("train", "val", "test"))
         entropy = text.entropy_nats_per_token
         return Examples(
@@ -195,6 +196,10 @@ class Language(Task):
         if "targets" in inspect.signature(model.forward).parameters:
             return model
         return Answering(model)
+
+
+def _shape_of(text: TextData) -> TextShape:
+    return TextShape(vocabulary_size=text.vocabulary_size, context_length=text.context_length)
 
 
 def _own_shape(settings: TrialSettings) -> TextShape:
