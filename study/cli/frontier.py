@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from study.cli.fit import EvaluationsOption, WhereOption
+from study.cli.imports import leave_out_pandas
 from study.cli.options import STORE, JsonOption, StoreOption, study_name
 from study.cli.output import print_json, say, tell
 from study.errors import StoreError, StudyError
@@ -89,6 +90,7 @@ def frontier(
     from analysis.laws.study_law import fit_study
     from analysis.store.store import open_store
 
+    leave_out_pandas()
     budget = bytes_from(memory)
     opened = open_store(store, study_name(study))
     law = fit_study(opened, evaluations=evaluations, where=where)
@@ -193,7 +195,7 @@ def _compared(
     from analysis.laws.frontier import Candidate
     from study.plan.candidates import candidates
 
-    return [Candidate(**vars(one)) for one in candidates(spec, shapes, strategies=strategies, parts=parts)]
+    return [Candidate(**one) for one in candidates(spec, shapes, strategies=strategies, parts=parts)]
 
 
 def _draw(found: Frontier, path: Path) -> None:

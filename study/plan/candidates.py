@@ -8,8 +8,7 @@ deeper and wider in nearly equal measure.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from study.errors import StudyError
@@ -17,34 +16,14 @@ from study.plan.cost import count_parameters, trial_cost, trial_operations
 from study.plan.points import apply_point
 from study.settings import TrialSettings
 from study.spec.study import Study
+from study.tasks.registry import task_of
 
 Shape = tuple[int, float]
 """Depth and width."""
 
-STRATEGIES = ("store", "reverse", "checkpoint")
 MOST = 16
 """Shapes that are compared, unless the caller names them: each takes seconds for each strategy."""
 DOUBLINGS = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class CandidateCost:
-    """A network and what a training of it takes: the fields of `analysis.laws.frontier.Candidate`."""
-
-    model: str
-    depth: int
-    width: float
-    context: int | None
-    strategy: str
-    batch: int
-    accumulate: int
-    compute_dtype: str
-    stream_dtype: str
-    optimizer: str
-    optimizer_state: str
-    parameters: float
-    memory_bytes: int
-    operations: float
 
 
 def grown(trained: Iterable[Shape], size: Callable[[Shape], float | None], *, largest: float) -> list[Shape]:
@@ -76,15 +55,15 @@ def grown(trained: Iterable[Shape], size: Callable[[Shape], float | None], *, la
     return [ordered[i] for i in sorted({round(k * last / (MOST - 1)) for k in range(MOST)})]
 
 
-def size_of(study: Study, values: Mapping[str, Any] | None = None) -> Callable[[Shape], float | None]:
+def size_of(study: Study) -> Callable[[Shape], float | None]:
     """Return what counts the parameters of a shape as a law does: without embeddings, if it is a language
     model.
     """
 
     def size(shape: Shape) -> float | None:
-        point = {**(values or {}), "model.depth": shape[0], "model.width": shape[1]}
         try:
-            return float(law_parameters(apply_point(study, point)))
+            settings = apply_point(study, {"model.depth": shape[0], "model.width": shape[1]})
+            return float(law_parameters(settings))
         except StudyError:
             return None
 
@@ -105,13 +84,8 @@ def law_parameters(settings: TrialSettings) -> int:
 
 
 def candidates(
-    study: Study,
-    shapes: Sequence[Shape],
-    *,
-    strategies: Sequence[str] = STRATEGIES,
-    parts: Sequence[int] = (1,),
-    values: Mapping[str, Any] | None = None,
-) -> Iterator[CandidateCost]:
+    study: Study, shapes: Sequence[Shape], *, strategies: Sequence[str], parts: Sequence[int] = (1,)
+) -> Iterator[dict[str, Any]]:
     """Predict bytes and operations of each combination, on fake tensors; nothing is allocated.
 
     Args:
@@ -119,19 +93,17 @@ def candidates(
         shapes: Depths and widths.
         strategies: Memory strategies.
         parts: Into how many parts a batch is cut.
-        values: Further settings by dotted path.
 
     Yields:
-        One candidate after another; what the network cannot have, such as a strategy, is left out.
+        The fields of an `analysis.laws.frontier.Candidate`, one candidate after another; what the network
+        cannot have, such as a strategy, is left out.
 
     Raises:
         StudyError: No combination is possible.
     """
     found, problem = 0, None
     for (depth, width), strategy in itertools.product(shapes, strategies):
-        point = {
-            **(values or {}), "model.depth": depth, "model.width": width, "memory.strategy": strategy,
-        }  # fmt: skip
+        point = {"model.depth": depth, "model.width": width, "memory.strategy": strategy}
         operations = None
         for count in parts:
             try:
@@ -149,32 +121,27 @@ def candidates(
         raise problem or StudyError("memory.strategy", value=strategies, rule="gives no candidate")
 
 
-def _candidate(settings: TrialSettings, operations: float) -> CandidateCost:
-    from study.tasks.registry import task_of
-
-    tokens = task_of(settings).shape(settings).tokens_per_example
-    return CandidateCost(
-        model=settings.model.name,
-        depth=settings.model.depth or 0,
-        width=settings.model.width,
-        context=tokens,
-        strategy=settings.memory.strategy or "",
-        batch=settings.train.batch_size,
-        accumulate=settings.train.accumulate,
-        compute_dtype=settings.precision.compute,
-        stream_dtype=settings.precision.stream,
-        optimizer=settings.train.optimizer,
-        optimizer_state="fp32",
-        parameters=law_parameters(settings),
-        memory_bytes=trial_cost(settings).memory_bytes,
-        operations=operations,
-    )
+def _candidate(settings: TrialSettings, operations: float) -> dict[str, Any]:
+    return {
+        "model": settings.model.name,
+        "depth": settings.model.depth or 0,
+        "width": settings.model.width,
+        "context": task_of(settings).shape(settings).tokens_per_example,
+        "strategy": settings.memory.strategy or "",
+        "batch": settings.train.batch_size,
+        "accumulate": settings.train.accumulate,
+        "compute_dtype": settings.precision.compute,
+        "stream_dtype": settings.precision.stream,
+        "optimizer": settings.train.optimizer,
+        "optimizer_state": "fp32",
+        "parameters": law_parameters(settings),
+        "memory_bytes": trial_cost(settings).memory_bytes,
+        "operations": operations,
+    }
 
 
 def _operations(settings: TrialSettings) -> float | None:
     """Operations for each token, or each example, with what the strategy computes again; None if unknown."""
-    from study.tasks.registry import task_of
-
     _, hardware = trial_operations(settings)
     task = task_of(settings)
     batch = min(settings.train.batch_size, task.training_examples(settings))

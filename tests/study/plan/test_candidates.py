@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.laws.frontier import Candidate
 from study.errors import StudyError
 from study.plan.candidates import candidates, grown, law_parameters, size_of
 from study.plan.cost import trial_cost, trial_operations
@@ -49,7 +50,8 @@ def test_shapes_that_a_design_cannot_have_are_left_out():
 
 
 def test_bytes_and_operations_are_those_of_the_trial(study):
-    found = list(candidates(study, [(2, 0.25)], strategies=("store", "reverse"), parts=(1, 8)))
+    rows = candidates(study, [(2, 0.25)], strategies=("store", "reverse"), parts=(1, 8))
+    found = [Candidate(**row) for row in rows]
     assert [(one.strategy, one.accumulate) for one in found] == [
         ("store", 1), ("store", 8), ("reverse", 1), ("reverse", 8),
     ]  # fmt: skip
