@@ -129,7 +129,7 @@ def _figures(numbers: Mapping[str, Any]) -> list[str]:
     from analysis.stats import finite
     from analysis.wording import bytes_text
 
-    found = [scored(numbers)] if scored(numbers) else []
+    found = [score] if (score := scored(numbers)) else []
     if finite(peak := numbers.get("memory_peak_bytes")) and peak > 0:
         found.append(bytes_text(peak))
     if finite(seconds := numbers.get("wall_s")):
