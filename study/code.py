@@ -60,8 +60,16 @@ def is_own(where: str, name: str) -> bool:
 
 
 def use(folder: str | None) -> None:
-    """Have modules looked up in the folder of a study first, from now on."""
-    _search(folder)
+    """Have modules looked up in the folder of a study first, from now on, and forget those of another's."""
+    if folder is None or _folders[-1:] == [folder] or not Path(folder).is_dir():
+        return
+    for name in [name for name in _brought if name in sys.modules]:
+        if not _is_below(sys.modules[name], folder):
+            del sys.modules[name]
+            _brought.discard(name)
+    sys.path[:] = [folder, *(entry for entry in sys.path if entry not in (*_folders, folder))]
+    _folders.append(folder)
+    importlib.invalidate_caches()
 
 
 def find(where: str, name: str, folder: str | None = None) -> Any:
@@ -80,7 +88,7 @@ def find(where: str, name: str, folder: str | None = None) -> Any:
     """
     path = announced(where, name) or name
     module_name, _, attribute = path.partition(":")
-    _search(folder)
+    use(folder)
     here = f"{module_name.partition('.')[0]}.py in {folder or 'the folder of the study file'}"
     before = set(sys.modules)
     try:
@@ -208,19 +216,6 @@ def _imported(file: Path, content: bytes, root: Path) -> list[Path]:
             place = root.joinpath(*name[:count])
             found += [place.with_suffix(".py"), place / "__init__.py"]
     return found
-
-
-def _search(folder: str | None) -> None:
-    """Have modules looked up in a folder first, and forget those of another study's folder."""
-    if folder is None or _folders[-1:] == [folder] or not Path(folder).is_dir():
-        return
-    for name in [name for name in _brought if name in sys.modules]:
-        if not _is_below(sys.modules[name], folder):
-            del sys.modules[name]
-            _brought.discard(name)
-    sys.path[:] = [folder, *(entry for entry in sys.path if entry not in (*_folders, folder))]
-    _folders.append(folder)
-    importlib.invalidate_caches()
 
 
 def _is_below(module: Any, folder: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -211,18 +212,13 @@ def _column(table: Any, names: tuple[str, ...], data: str) -> str:
     )
 
 
-def _quiet(datasets: Any) -> Any:
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
     """A context without progress bars."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def quiet() -> Any:
-        shown = datasets.is_progress_bar_enabled()
-        datasets.disable_progress_bar()
-        try:
-            yield
-        finally:
-            if shown:
-                datasets.enable_progress_bar()
-
-    return quiet()
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bar()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from study.errors import StudyError
-from study.plan.cost import count_parameters, trial_cost, trial_operations
+from study.plan.cost import count_parameters, step_examples, trial_cost, trial_operations
 from study.plan.points import apply_point
 from study.settings import TrialSettings
 from study.spec.study import Study
@@ -143,7 +143,5 @@ def _candidate(settings: TrialSettings, operations: float) -> dict[str, Any]:
 def _operations(settings: TrialSettings) -> float | None:
     """Operations for each token, or each example, with what the strategy computes again; None if unknown."""
     _, hardware = trial_operations(settings)
-    task = task_of(settings)
-    batch = min(settings.train.batch_size, task.training_examples(settings))
-    tokens = task.shape(settings).tokens_per_example or 1
-    return None if hardware is None else hardware / (batch * tokens)
+    tokens = task_of(settings).shape(settings).tokens_per_example or 1
+    return None if hardware is None else hardware / (step_examples(settings) * tokens)

@@ -9,7 +9,7 @@ from study.code import use
 from study.settings import TrainSettings, TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
-from study.train.build import build_model
+from study.train.build import build_model, network_settings, outline
 from study.train.length import shared_batch
 from study.train.measurements import peak_in_parts
 from study.train.operations import step_operations
@@ -38,9 +38,17 @@ def trial_operations(settings: TrialSettings) -> tuple[int, int | None]:
     Raises:
         DataError: The data set is missing: what the network has to fit is needed.
     """
+    return step_operations(settings, step_examples(settings))
+
+
+def step_examples(settings: TrialSettings) -> int:
+    """Return the examples of a step of a trial, over all workers.
+
+    Raises:
+        DataError: The data set is missing: it may hold fewer than a batch.
+    """
     examples = task_of(settings).training_examples(settings)
-    train, workers = settings.train, settings.scaling.workers
-    return step_operations(settings, shared_batch(train.batch_size, examples, workers))
+    return shared_batch(settings.train.batch_size, examples, settings.scaling.workers)
 
 
 def trial_cost(settings: TrialSettings) -> Cost:
@@ -55,15 +63,8 @@ def trial_cost(settings: TrialSettings) -> Cost:
     use(settings.code)
     train, task = settings.train, task_of(settings)
     batch = -(-train.batch_size // (settings.scaling.workers * train.accumulate))
-    alike = replace(
-        TrialSettings(),
-        model=settings.model,
-        precision=settings.precision,
-        memory=settings.memory,
-        code=settings.code,
-        train=replace(train, **{name: getattr(TrainSettings, name) for name in _WITHOUT_COST}),
-    )
-    cost = _cost(alike, task, task.shape(settings), max(1, batch))
+    alike = replace(train, **{name: getattr(TrainSettings, name) for name in _WITHOUT_COST})
+    cost = _cost(network_settings(settings, train=alike), task, task.shape(settings), max(1, batch))
     if settings.scaling.parallel == "ddp":
         return cost
     rest = cost.memory_bytes - cost.activation_bytes
@@ -72,22 +73,18 @@ def trial_cost(settings: TrialSettings) -> Cost:
 
 @lru_cache(maxsize=1024)
 def _cost(settings: TrialSettings, task: Task, shape: Shape, count: int) -> Cost:
-    import torch
-
     from revmodels import measure
 
-    with torch.device("meta"):
-        network = task.adapted(build_model(settings, shape))
-        batch = task.blank(shape, count, settings)
-    use = measure.predict_memory(
+    network, batch = outline(settings, task, shape, count)
+    taken = measure.predict_memory(
         network,
         (batch.inputs, batch.targets),
         lambda parameters: make_optimizer(network, settings.train, parameters),
         loss=lambda outputs, targets: task.loss(outputs, replace(batch, targets=targets), settings.train),
     )
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    peak = peak_in_parts(use, settings.train.accumulate)
-    return Cost(parameters=trained, memory_bytes=peak, activation_bytes=use.activation_bytes)
+    peak = peak_in_parts(taken, settings.train.accumulate)
+    return Cost(parameters=trained, memory_bytes=peak, activation_bytes=taken.activation_bytes)
 
 
 def count_parameters(settings: TrialSettings) -> int:
@@ -97,14 +94,7 @@ def count_parameters(settings: TrialSettings) -> int:
     Raises:
         DataError: The data set is missing: its image size and classes are needed.
     """
-    alike = replace(
-        TrialSettings(),
-        model=settings.model,
-        precision=settings.precision,
-        memory=settings.memory,
-        code=settings.code,
-    )
-    return _count(alike, task_of(settings).shape(settings))
+    return _count(network_settings(settings), task_of(settings).shape(settings))
 
 
 @lru_cache(maxsize=1024)

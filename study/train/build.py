@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from study.code import is_own
 from study.network import own_network
 from study.settings import TrialSettings
-from study.tasks.task import Shape
+from study.tasks.task import Batch, Shape, Task
 
 
 def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
@@ -33,6 +33,32 @@ def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
         memory_budget_bytes=memory.memory_budget_bytes,
         precision=revmodels.Precision(**asdict(settings.precision)),
     )
+
+
+def network_settings(settings: TrialSettings, **others: Any) -> TrialSettings:
+    """What the network of a trial follows from, and all else at its default: equal networks have equal ones.
+
+    Args:
+        settings: Of the trial.
+        others: Further sections that count.
+
+    Returns:
+        The settings, a key for what is computed once.
+    """
+    return replace(
+        TrialSettings(),
+        model=settings.model,
+        precision=settings.precision,
+        memory=settings.memory,
+        code=settings.code,
+        **others,
+    )
+
+
+def outline(settings: TrialSettings, task: Task, shape: Shape, count: int) -> tuple[nn.Module, Batch]:
+    """The network as its task calls it, and a batch of `count` examples, both on the meta device."""
+    with torch.device("meta"):
+        return task.adapted(build_model(settings, shape)), task.blank(shape, count, settings)
 
 
 @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-import torch
 from torch import nn
 
 from study.code import is_own
 from study.settings import MemorySettings, TrainSettings, TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
-from study.train.build import build_model
+from study.train.build import network_settings, outline
 
 PEAKS = {
     # NVIDIA's data sheets, dense: half precision, TF32, float32, float64, in 10^12 operations a second.
@@ -44,14 +43,7 @@ def step_operations(settings: TrialSettings, examples: int) -> tuple[int, int | 
     """
     task, train = task_of(settings), settings.train
     parts = settings.scaling.workers * train.accumulate
-    alike = replace(
-        TrialSettings(),
-        model=settings.model,
-        precision=settings.precision,
-        memory=settings.memory,
-        train=replace(TrainSettings(), channels_last=train.channels_last),
-        code=settings.code,
-    )
+    alike = network_settings(settings, train=TrainSettings(channels_last=train.channels_last))
     part, shape = max(1, examples // parts), task.shape(settings)
     model, hardware = _operations(alike, task, shape, part)
     if is_own("model.name", settings.model.name) and settings.memory.strategy != "store":
@@ -65,9 +57,7 @@ def step_operations(settings: TrialSettings, examples: int) -> tuple[int, int | 
 def _operations(settings: TrialSettings, task: Task, shape: Shape, count: int) -> tuple[int, int | None]:
     from revmodels import measure
 
-    with torch.device("meta"):
-        network = task.adapted(build_model(settings, shape))
-        batch = task.blank(shape, count, settings)
+    network, batch = outline(settings, task, shape, count)
     found = measure.flops(network, batch.inputs)
     return found.model, found.hardware
 

@@ -142,9 +142,9 @@ def _ended(session: Session, losses: list[float]) -> bool:
     if len(losses) >= session.length.evaluations:
         return True
     patience = session.settings.train.patience
-    return (
-        patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience if losses else False
-    )
+    if patience is None or not losses:
+        return False
+    return len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def _advance(session: Session, progress: TrialProgress) -> dict[str, Any]:
