@@ -76,8 +76,8 @@ def lipschitz(
     found: dict[str, tuple[Tensor, Tensor, Context]] = {}
 
     def see(name: str, _: nn.Module, args: tuple, options: dict[str, Any], out: Pair) -> None:
-        (_, x2), given = received(args, options)
-        found[name] = x2.detach(), out[0].detach(), given
+        pair, given = received(args, options)
+        found[name] = pair[1].detach(), out[0].detach(), given
 
     hooks = [unit.register_forward_hook(partial(see, name), with_kwargs=True) for name, unit in units.items()]
     behind = as_context(context)
