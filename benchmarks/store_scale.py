@@ -43,7 +43,7 @@ from benchmarks.results_file import FOLDER, circumstances
 from benchmarks.sweep_store import Row, epoch_rows, points, trial
 from study.identity import canonical_json
 from study.plan.expand import make_plan
-from study.settings import Trial
+from study.settings.trial import Trial
 from study.spec.load import parse_study
 from study.store.rows import TrialResult
 from study.store.writer import write_result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 
 TABLES = {"cifar": (10, 100), "imagenet": (1000,)}
 """The class counts the paper reports parameters for, by stem."""

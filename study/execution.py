@@ -18,7 +18,7 @@ from study.plan.expand import Plan
 from study.plan.search_progress import complete, known_points
 from study.plan.searches import PlannedSearch, common_settings, search_space, trials_at
 from study.ray_internals import missing, untested
-from study.settings import Trial
+from study.settings.trial import Trial
 from study.spec.study import Study
 from study.store.leases import HEARTBEAT_S, STALE_S, read_leases
 from study.store.reader import History

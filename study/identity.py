@@ -17,15 +17,10 @@ from revmodels.strategies.registry import STRATEGIES, default_strategy, find_str
 from revmodels.strategies.strategy import Strategy
 from study.code import is_own, is_path, source_of
 from study.errors import StudyError, nearest
-from study.setting import IF_CHANGED, NEVER, BrokenRule
-from study.settings import (
-    MemorySettings,
-    ModelSettings,
-    PrecisionSettings,
-    TaskSettings,
-    TrialSettings,
-    settings_of,
-)
+from study.settings.data import TaskSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.setting import IF_CHANGED, NEVER, BrokenRule
+from study.settings.trial import TrialSettings, settings_of
 from study.tasks.naming import CONTEXT_LENGTH, task_name
 
 RECIPE = 2

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from study.code import call, find
 from study.errors import StudyError
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, TrialSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.trial import TrialSettings
 from study.tasks.registry import task_of
 
 NAME = "model.name"

@@ -11,7 +11,7 @@ import torch
 
 from study.errors import StudyError, nearest
 from study.identity import trial_id
-from study.settings import Trial, TrialSettings, settings_from_dict
+from study.settings.trial import Trial, TrialSettings, settings_from_dict
 from study.store.files import read_file
 from study.store.reader import read_rows
 from study.train.trial import train_trial

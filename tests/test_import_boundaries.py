@@ -95,8 +95,7 @@ ROOMS: dict[str, Room] = {
     # study: both, from `analysis` the schema and the store
     "study.errors": Room(),
     "study.code": Room(own="errors"),
-    "study.setting": Room(own="code errors"),
-    "study.settings": Room(own="code errors setting"),
+    "study.settings": Room(own="code errors"),
     "study.outcomes": Room(),
     "study.provenance": Room(lazily="torch"),
     "study.ray_internals": Room(lazily="ray"),
@@ -107,9 +106,9 @@ ROOMS: dict[str, Room] = {
         lazily="PIL datasets pyarrow sklearn tokenizers torchvision",
     ),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
-    "study.tasks": Room(own="code data errors setting settings", others="revmodels torch"),
+    "study.tasks": Room(own="code data errors settings", others="revmodels torch"),
     "study.network": Room(own="code errors settings tasks", others="revmodels torch"),
-    "study.identity": Room(own="code data errors network setting settings tasks", others="revmodels"),
+    "study.identity": Room(own="code data errors network settings tasks", others="revmodels"),
     "study.store": Room(
         own="errors identity outcomes provenance settings tasks",
         others="analysis.errors analysis.schema analysis.store pyarrow revmodels torch",
@@ -120,11 +119,9 @@ ROOMS: dict[str, Room] = {
     ),
     "study.rerun": Room(own="errors identity settings store train", others="torch"),
     "study.status": Room(own="errors outcomes store", others="analysis.store"),
-    "study.spec": Room(
-        own="code errors setting settings", others="analysis.schema pydantic pydantic_core yaml"
-    ),
+    "study.spec": Room(own="code errors settings", others="analysis.schema pydantic pydantic_core yaml"),
     "study.plan": Room(
-        own="code data errors identity provenance setting settings spec store tasks train",
+        own="code data errors identity provenance settings spec store tasks train",
         others="analysis.store pydantic revmodels",
         lazily="torch",
     ),

@@ -20,7 +20,10 @@ def run_without(blocked: set[str], code: str) -> subprocess.CompletedProcess[str
 TRAIN = """
 from study.identity import resolve, trial_id
 from study.store.writer import write_result
-from study.settings import DataSettings, ModelSettings, TrainSettings, Trial, TrialSettings
+from study.settings.data import DataSettings
+from study.settings.model import ModelSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import Trial, TrialSettings
 from study.train.trial import train_trial
 settings = resolve(TrialSettings(
     data=DataSettings(name="synthetic:1x8x8x4", train_examples=64, test_examples=32),

@@ -26,15 +26,11 @@ if __package__ in (None, ""):
 
 from benchmarks.gpu.common import ended, parser
 from study.identity import resolve, trial_id
-from study.settings import (
-    DataSettings,
-    MemorySettings,
-    ModelSettings,
-    ProbeSettings,
-    TrainSettings,
-    Trial,
-    TrialSettings,
-)
+from study.settings.data import DataSettings
+from study.settings.model import MemorySettings, ModelSettings
+from study.settings.run import ProbeSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import Trial, TrialSettings
 from study.store.reader import History
 from study.store.writer import write_result
 from study.train.trial import train_trial

@@ -23,7 +23,7 @@ if str(ROOT) not in sys.path:
 
 from study.identity import resolve, trial_id  # noqa: E402
 from study.plan.cost import trial_cost  # noqa: E402
-from study.settings import Trial, TrialSettings  # noqa: E402
+from study.settings.trial import Trial, TrialSettings  # noqa: E402
 from study.store.reader import History  # noqa: E402
 from study.store.rows import TrialResult  # noqa: E402
 from study.store.writer import write_result  # noqa: E402

@@ -18,14 +18,11 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.gpu.common import Deadline, ended, parser, planned, run_trials
-from study.settings import (
-    DataSettings,
-    MemorySettings,
-    ModelSettings,
-    ProbeSettings,
-    TrainSettings,
-    TrialSettings,
-)
+from study.settings.data import DataSettings
+from study.settings.model import MemorySettings, ModelSettings
+from study.settings.run import ProbeSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 
 STUDY = "gpu-memory"
 STEPS = 3

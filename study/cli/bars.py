@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 
 from study.cli.output import duration
 from study.executors.progress import ELSEWHERE, Progress
-from study.settings import Trial
+from study.settings.trial import Trial
 
 
 class BarProgress(Progress):

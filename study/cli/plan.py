@@ -13,7 +13,7 @@ from study.cli.output import duration, megabytes, print_json, print_rows, say
 if TYPE_CHECKING:
     from study.plan.expand import Plan
     from study.plan.forecast import Forecast
-    from study.settings import TrainSettings
+    from study.settings.train import TrainSettings
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from study.errors import StudyError
-from study.settings import ScalingSettings
+from study.settings.run import ScalingSettings
 
 if TYPE_CHECKING:
     from study.plan.expand import Plan

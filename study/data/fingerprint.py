@@ -10,7 +10,7 @@ from pathlib import Path
 from study.data.remote import is_remote, local_copy
 from study.data.text_fingerprint import text_fingerprint
 from study.errors import DataError, nearest
-from study.settings import DataSettings, is_text
+from study.settings.data import DataSettings, is_text
 
 CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 """Where torchvision unpacks them."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from study.data.cache import cache_folder
 from study.data.decode import decode
 from study.errors import DataError
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "fine_label")
 

@@ -18,7 +18,7 @@ from study.data.fingerprint import folder_files, parquet_files, torn
 from study.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, TableReader, parquet_table, read_file
 from study.data.lazy import Reader
 from study.errors import DataError
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 
 
 class ParquetImages:

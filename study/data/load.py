@@ -25,7 +25,7 @@ from study.data.augment import Augmentation
 from study.data.decode import Decoder, decode
 from study.data.lazy import LazyImages, Wanted
 from study.errors import DataError
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 
 SMALLEST_AUGMENTED = 28
 """Images of fewer pixels a side are not augmented unless the study asks for it."""

@@ -11,7 +11,7 @@ from study.data.fingerprint import SYNTHETIC_SIZES, cifar_parquet, data_root, fo
 from study.data.hub import HubImages
 from study.data.images import FolderImages, ParquetImages
 from study.errors import DataError
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 
 
 class Source(Protocol):

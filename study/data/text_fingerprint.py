@@ -8,7 +8,7 @@ from pathlib import Path
 from study.data.text_files import digest_of, text_files
 from study.data.token_paths import tokens_digest
 from study.errors import DataError, nearest
-from study.settings import TEXTS
+from study.settings.data import TEXTS
 
 TOKENIZERS = ("bytes", "bpe:<vocabulary size>", "file:<tokenizer.json>")
 """The kinds of tokenizers."""

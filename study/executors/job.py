@@ -18,7 +18,7 @@ from study.identity import strategy_of
 from study.outcomes import AbandonedError, UnfitError
 from study.plan.cost import trial_cost
 from study.plan.machine import this_machine
-from study.settings import Trial
+from study.settings.trial import Trial
 from study.store import checkpoints
 from study.store.rows import TrialResult, lost_result, with_metrics
 from study.store.writer import AttemptTakenError, write_result

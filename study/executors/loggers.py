@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from analysis.schema import EPOCHS, TRIALS
 from study.errors import StudyError
-from study.settings import Trial
+from study.settings.trial import Trial
 
 _NOT_NUMBERS = {"epoch", "attempt"}
 _SPLITS = ("_train", "_val", "_test")

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from study.executors.loggers import Logger, numbers_in
-from study.settings import Trial
+from study.settings.trial import Trial
 
 FAILURES = frozenset({"diverged", "oom", "unfit", "timeout", "failed"})
 """Outcomes that count as failed. `pruned` does not: the search asked for it."""

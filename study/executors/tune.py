@@ -22,7 +22,8 @@ from study.executors.progress import ELSEWHERE, FOUND, Progress
 from study.outcomes import ProcessLostError
 from study.plan.concurrency import at_once
 from study.ray_internals import mend_tune
-from study.settings import ScalingSettings, Trial
+from study.settings.run import ScalingSettings
+from study.settings.trial import Trial
 from study.train.length import evaluations
 
 

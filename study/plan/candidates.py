@@ -14,7 +14,7 @@ from typing import Any
 from study.errors import StudyError
 from study.plan.cost import count_parameters, step_examples, trial_cost, trial_operations
 from study.plan.points import apply_point
-from study.settings import TrialSettings
+from study.settings.trial import TrialSettings
 from study.spec.study import Study
 from study.tasks.registry import task_of
 

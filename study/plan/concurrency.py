@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from study.errors import StudyError
 from study.identity import strategy_of
-from study.settings import ScalingSettings, TrialSettings
+from study.settings.run import ScalingSettings
+from study.settings.trial import TrialSettings
 
 
 def check_scaling(settings: TrialSettings) -> None:

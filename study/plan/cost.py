@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from study.code import use
-from study.settings import TrainSettings, TrialSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
 from study.train.build import build_model, network_settings, outline

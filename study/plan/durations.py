@@ -32,16 +32,12 @@ from typing import Any
 
 from study.errors import StudyError
 from study.identity import canonical, resolve, strategy_of
-from study.setting import Options
-from study.settings import (
-    DataSettings,
-    EvaluateSettings,
-    MemorySettings,
-    ModelSettings,
-    ScalingSettings,
-    Trial,
-    TrialSettings,
-)
+from study.settings.data import DataSettings
+from study.settings.model import MemorySettings, ModelSettings
+from study.settings.run import ScalingSettings
+from study.settings.setting import Options
+from study.settings.train import EvaluateSettings
+from study.settings.trial import Trial, TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Task
 from study.train.length import length_of, shared_batch

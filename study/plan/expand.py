@@ -14,7 +14,7 @@ from study.errors import Problem, StudyError
 from study.identity import trial_ids
 from study.plan.points import apply_point, grid_points, grid_size, rung_of
 from study.plan.searches import PlannedSearch, check_search, objectives_of, search_space
-from study.settings import Trial
+from study.settings.trial import Trial
 from study.spec.study import Study
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from study.plan.durations import UNKNOWN, Calibration, Clock, Time
 from study.plan.machine import Machine, Misfit, misfits
 from study.plan.searches import PlannedSearch
-from study.settings import ScalingSettings, Trial
+from study.settings.run import ScalingSettings
+from study.settings.trial import Trial
 
 if TYPE_CHECKING:
     from study.plan.cost import Cost

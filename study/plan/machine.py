@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from study.identity import strategy_of
 from study.plan.concurrency import at_once
-from study.settings import ScalingSettings, Trial
+from study.settings.run import ScalingSettings
+from study.settings.trial import Trial
 
 if TYPE_CHECKING:
     from study.plan.cost import Cost

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from study import settings as s
 from study.code import is_path, use
 from study.errors import Problem, StudyError, nearest
 from study.identity import resolve, source_of_data
 from study.plan.concurrency import check_scaling
+from study.settings.trial import TrialSettings
 from study.spec.axes import Axis
 from study.spec.fields import PATHS, SECTIONS, is_setting, with_value
 from study.spec.ladder import Ladder, Rung, rung
@@ -54,7 +54,7 @@ def grid_size(study: Study, step: int = 0) -> int:
 
 def apply_point(
     study: Study, values: Mapping[str, Any], *, seed: int = 0, places: Mapping[str, str] | None = None
-) -> s.TrialSettings:
+) -> TrialSettings:
     """The settings of one trial: the study's, with the point's values, every default resolved.
 
     Args:
@@ -84,7 +84,7 @@ def apply_point(
             problems += problems_of(error, keys=keys_beside, prefix=name)
     if problems:
         raise _located(StudyError(problems=problems), places)
-    unresolved = s.TrialSettings(**sections, seed=seed, code=study.code)
+    unresolved = TrialSettings(**sections, seed=seed, code=study.code)
     try:
         rooted = _rooted(unresolved)
         return check(rooted if study.ladder is None else _on_ladder(study.ladder, resolve(rooted), values))
@@ -92,7 +92,7 @@ def apply_point(
         raise _located(error, places) from None
 
 
-def _on_ladder(ladder: Ladder, settings: s.TrialSettings, values: Mapping[str, Any]) -> s.TrialSettings:
+def _on_ladder(ladder: Ladder, settings: TrialSettings, values: Mapping[str, Any]) -> TrialSettings:
     """The settings with batch, learning rate and epochs as the ladder derives them from the network."""
     taken = [name for name in ladder.derive if f"train.{name}" in values]
     if taken:
@@ -115,7 +115,7 @@ def _on_ladder(ladder: Ladder, settings: s.TrialSettings, values: Mapping[str, A
     return replace(settings, train=train)
 
 
-def rung_of(ladder: Ladder, settings: s.TrialSettings) -> Rung:
+def rung_of(ladder: Ladder, settings: TrialSettings) -> Rung:
     """What a ladder gives for the network and the data of a trial.
 
     Raises:
@@ -150,7 +150,7 @@ def _validated(name: str, fixed: Any, changes: tuple[tuple[str, type, Any], ...]
     return SECTIONS[name].validate_python(values)
 
 
-def check(settings: s.TrialSettings) -> s.TrialSettings:
+def check(settings: TrialSettings) -> TrialSettings:
     """Resolved settings, if they can be trained as they are.
 
     Raises:
@@ -166,7 +166,7 @@ def check(settings: s.TrialSettings) -> s.TrialSettings:
     return resolved
 
 
-def _check_optimizer(settings: s.TrialSettings) -> None:
+def _check_optimizer(settings: TrialSettings) -> None:
     """Make an optimizer that the study brings along once, on a layer without memory.
 
     Raises:
@@ -190,7 +190,7 @@ def _check_optimizer(settings: s.TrialSettings) -> None:
     make_optimizer(torch.nn.Linear(1, 1, device="meta"), train)
 
 
-def check_length(settings: s.TrialSettings) -> None:
+def check_length(settings: TrialSettings) -> None:
     """Check that the length of a training is said once.
 
     Raises:
@@ -222,7 +222,7 @@ _PATHS = ("parquet:", "folder:", "text:", "tokens:")
 """Kinds of data whose name holds a path."""
 
 
-def _rooted(settings: s.TrialSettings) -> s.TrialSettings:
+def _rooted(settings: TrialSettings) -> TrialSettings:
     """Pin relative folders to today's working directory: workers have another one."""
     name, root = settings.data.name, settings.data.root
     if name.startswith(_PATHS) or settings.data.tokenizer.startswith("file:") or root is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from study.errors import Problem, StudyError, nearest
 from study.identity import trial_id
 from study.plan.points import apply_point, product_of
-from study.settings import Trial, TrialSettings
+from study.settings.trial import Trial, TrialSettings
 from study.spec.axes import Axis
 from study.spec.search import OBJECTIVES
 from study.spec.study import Study

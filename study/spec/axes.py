@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, mode
 from pydantic_core import PydanticCustomError
 
 from study.errors import nearest
-from study.setting import Setting
+from study.settings.setting import Setting
 from study.spec.fields import PATHS, Natural, PositiveReal, Section, is_setting
 from study.spec.messages import MANY, ONE
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from study import settings as s
 from study.errors import StudyError, nearest
-from study.setting import IF_CHANGED, NEVER
+from study.settings.setting import IF_CHANGED, NEVER
+from study.settings.trial import sections, settings_of
 from study.spec.study import Study
 
 BOUNDS = {
@@ -135,8 +135,8 @@ def _kinds(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
 def _of_a_trial(key: str) -> dict[str, str]:
     """How a setting of trials is swept, whether it makes another trial, and its column."""
     section, _, name = key.partition(".")
-    kind = s.sections().get(section)
-    setting = s.settings_of(kind).get(name) if kind is not None else None
+    kind = sections().get(section)
+    setting = settings_of(kind).get(name) if kind is not None else None
     if setting is None:
         return {}
     return {

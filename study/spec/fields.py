@@ -12,8 +12,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
-from study import settings as s
-from study.setting import Setting
+from study.settings.data import DataSettings, TaskSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.run import ProbeSettings, ScalingSettings
+from study.settings.setting import Setting
+from study.settings.train import EvaluateSettings, TrainSettings
+from study.settings.trial import sections
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -45,15 +49,15 @@ def _elastic(values: Any) -> Any:
     return {**values, "workers": workers["max"], "min_workers": workers["min"]}
 
 
-Data = Annotated[s.DataSettings, _Mapping()]
-Task = Annotated[s.TaskSettings, _Mapping()]
-Model = Annotated[s.ModelSettings, _Mapping()]
-Precision = Annotated[s.PrecisionSettings, _Mapping()]
-Memory = Annotated[s.MemorySettings, _Mapping()]
-Train = Annotated[s.TrainSettings, _Mapping()]
-Evaluate = Annotated[s.EvaluateSettings, _Mapping()]
-Scaling = Annotated[s.ScalingSettings, _Mapping(), BeforeValidator(_elastic)]
-Probe = Annotated[s.ProbeSettings, _Mapping()]
+Data = Annotated[DataSettings, _Mapping()]
+Task = Annotated[TaskSettings, _Mapping()]
+Model = Annotated[ModelSettings, _Mapping()]
+Precision = Annotated[PrecisionSettings, _Mapping()]
+Memory = Annotated[MemorySettings, _Mapping()]
+Train = Annotated[TrainSettings, _Mapping()]
+Evaluate = Annotated[EvaluateSettings, _Mapping()]
+Scaling = Annotated[ScalingSettings, _Mapping(), BeforeValidator(_elastic)]
+Probe = Annotated[ProbeSettings, _Mapping()]
 
 SECTIONS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(kind)
@@ -71,7 +75,7 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
 }
 """What checks each section of a trial's settings, by its name."""
 
-PATHS = tuple(f"{name}.{field.name}" for name, kind in s.sections().items() for field in fields(kind))
+PATHS = tuple(f"{name}.{field.name}" for name, kind in sections().items() for field in fields(kind))
 """Every dotted path that a space may vary, beside those of options."""
 
 

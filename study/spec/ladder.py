@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from study.setting import Setting
+from study.settings.setting import Setting
 from study.spec.fields import Section
 
 DERIVED = ("batch_size", "learning_rate", "epochs")

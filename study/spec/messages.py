@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from study.errors import NO_VALUE, Problem, nearest
-from study.setting import BrokenRule
+from study.settings.setting import BrokenRule
 
 ONE, MANY = "<one>", "<many>"
 """Tags of unions such as "one space or a list of them"; they are taken out of the paths of problems."""

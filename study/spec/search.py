@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from analysis import schema
 from study.errors import nearest
-from study.setting import BrokenRule, Setting
+from study.settings.setting import BrokenRule, Setting
 from study.spec.axes import Seeds, Space, one_or_many
 from study.spec.fields import Section
 from study.spec.messages import MANY, ONE

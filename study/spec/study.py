@@ -12,8 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_serializer
 
-from study import settings as s
 from study.errors import StudyError, nearest
+from study.settings.data import DataSettings, TaskSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.run import ProbeSettings, ScalingSettings
+from study.settings.train import EvaluateSettings, TrainSettings
+from study.settings.trial import sections
 from study.spec.axes import KINDS, Axis, Seeds, Space
 from study.spec.fields import (
     Budget,
@@ -41,34 +45,34 @@ class Scale(Section):
     """
 
     description: str = Field(default="", description="What the scale is for.")
-    data: Annotated[dict[str, Any], Changes(s.DataSettings)] | None = Field(
+    data: Annotated[dict[str, Any], Changes(DataSettings)] | None = Field(
         default=None, description="What it changes of data."
     )
-    task: Annotated[dict[str, Any], Changes(s.TaskSettings)] | None = Field(
+    task: Annotated[dict[str, Any], Changes(TaskSettings)] | None = Field(
         default=None, description="What it changes of task."
     )
-    model: Annotated[dict[str, Any], Changes(s.ModelSettings)] | None = Field(
+    model: Annotated[dict[str, Any], Changes(ModelSettings)] | None = Field(
         default=None, description="What it changes of model."
     )
-    precision: Annotated[dict[str, Any], Changes(s.PrecisionSettings)] | None = Field(
+    precision: Annotated[dict[str, Any], Changes(PrecisionSettings)] | None = Field(
         default=None, description="What it changes of precision."
     )
-    memory: Annotated[dict[str, Any], Changes(s.MemorySettings)] | None = Field(
+    memory: Annotated[dict[str, Any], Changes(MemorySettings)] | None = Field(
         default=None, description="What it changes of memory."
     )
-    train: Annotated[dict[str, Any], Changes(s.TrainSettings)] | None = Field(
+    train: Annotated[dict[str, Any], Changes(TrainSettings)] | None = Field(
         default=None, description="What it changes of train."
     )
-    evaluate: Annotated[dict[str, Any], Changes(s.EvaluateSettings)] | None = Field(
+    evaluate: Annotated[dict[str, Any], Changes(EvaluateSettings)] | None = Field(
         default=None, description="What it changes of evaluate."
     )
     space: Space | None = Field(default=None, description="The space in place of the study's.")
     seeds: Seeds | None = Field(default=None, description="The seeds in place of the study's.")
     search: Search | None = Field(default=None, description="The steps in place of the study's.")
-    scaling: Annotated[dict[str, Any], Changes(s.ScalingSettings)] | None = Field(
+    scaling: Annotated[dict[str, Any], Changes(ScalingSettings)] | None = Field(
         default=None, description="What it changes of scaling."
     )
-    probe: Annotated[dict[str, Any], Changes(s.ProbeSettings)] | None = Field(
+    probe: Annotated[dict[str, Any], Changes(ProbeSettings)] | None = Field(
         default=None, description="What it changes of probe."
     )
     budget: Budget | None = Field(default=None, description="What it changes of the limits.")
@@ -88,16 +92,16 @@ class Study(Section):
         description="The name under which its trials are kept; without it, the file's."
     )
     description: str = Field(default="", description="What the study asks.")
-    data: Data = Field(default=s.DataSettings(), description="What is learnt from.")
-    task: Task = Field(default=s.TaskSettings(), description="The loss and the metrics.")
-    model: Model = Field(default=s.ModelSettings(), description="The network.")
-    precision: Precision = Field(default=s.PrecisionSettings(), description="Number formats.")
+    data: Data = Field(default=DataSettings(), description="What is learnt from.")
+    task: Task = Field(default=TaskSettings(), description="The loss and the metrics.")
+    model: Model = Field(default=ModelSettings(), description="The network.")
+    precision: Precision = Field(default=PrecisionSettings(), description="Number formats.")
     memory: Memory = Field(
-        default=s.MemorySettings(), description="How the backward pass gets its activations."
+        default=MemorySettings(), description="How the backward pass gets its activations."
     )
-    train: Train = Field(default=s.TrainSettings(), description="The training run.")
+    train: Train = Field(default=TrainSettings(), description="The training run.")
     evaluate: Evaluate = Field(
-        default=s.EvaluateSettings(), description="When the network is evaluated in training."
+        default=EvaluateSettings(), description="When the network is evaluated in training."
     )
     space: Space | None = Field(
         default=None, description="What varies: values by dotted path, or a list of such spaces."
@@ -106,8 +110,8 @@ class Study(Section):
     search: Search = Field(
         default=SearchStep(), description="How the space is searched: one step, or a list of steps."
     )
-    scaling: Scaling = Field(default=s.ScalingSettings(), description="Workers and their resources.")
-    probe: Probe = Field(default=s.ProbeSettings(), description="When fidelity is measured.")
+    scaling: Scaling = Field(default=ScalingSettings(), description="Workers and their resources.")
+    probe: Probe = Field(default=ProbeSettings(), description="When fidelity is measured.")
     budget: Budget = Field(default=Budget(), description="Limits of the study and of its trials.")
     ladder: Ladder | None = Field(
         default=None, description="A rule for batch, learning rate and epochs by the size of the network."
@@ -188,15 +192,15 @@ def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
         return (*KINDS, "step")
     if "constraints" in parents:
         return tuple(Limit.model_fields)
-    if parents[-1] in s.sections():
-        return tuple(field.name for field in fields(s.sections()[parents[-1]]))
-    sections: dict[str, type[Section]] = {
+    if parents[-1] in sections():
+        return tuple(field.name for field in fields(sections()[parents[-1]]))
+    kinds: dict[str, type[Section]] = {
         "budget": Budget,
         "search": SearchStep,
         "pruning": Pruning,
         "ladder": Ladder,
     }
-    return tuple(sections[parents[-1]].model_fields) if parents[-1] in sections else ()
+    return tuple(kinds[parents[-1]].model_fields) if parents[-1] in kinds else ()
 
 
 def _placed(place: str, space: Any) -> dict[str, Mapping[str, Axis]]:

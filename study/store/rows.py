@@ -13,7 +13,7 @@ from study import outcomes
 from study.errors import StudyError
 from study.identity import canonical_json, resolve
 from study.provenance import provenance
-from study.settings import Trial, columns_of
+from study.settings.trial import Trial, columns_of
 from study.tasks.naming import task_name
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from study.code import is_own
 from study.errors import StudyError, nearest
-from study.settings import TrialSettings, is_text
+from study.settings.data import is_text
+from study.settings.trial import TrialSettings
 from study.tasks.metrics import METRICS, Metric
 from study.tasks.naming import task_name
 

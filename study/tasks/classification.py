@@ -20,7 +20,8 @@ from study.data.lazy import LazyImages, Wanted
 from study.data.load import SMALLEST_IMAGENET, DataShape, ImageData, load_data, training_images
 from study.data.load import Split as Images
 from study.data.load import data_shape as shape_of_data
-from study.settings import TrainSettings, TrialSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.tasks.metrics import ACCURACY, LOSS, METRICS, Metric
 from study.tasks.own_data import OwnSplit, count_classes, own_splits
 from study.tasks.task import Batch, Examples, Split, Task, input_dtype, with_inputs

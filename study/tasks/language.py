@@ -19,7 +19,8 @@ from study.code import is_own
 from study.data.text import TextData, load_text
 from study.data.tokens import IGNORED, TokenSplit
 from study.errors import DataError
-from study.settings import TrainSettings, TrialSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.tasks.metrics import BITS_PER_BYTE, LOSS, METRICS
 from study.tasks.naming import CONTEXT_LENGTH
 from study.tasks.own_data import OwnSplit, own_splits, said_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from study.settings import TrialSettings, is_text
+from study.settings.data import is_text
+from study.settings.trial import TrialSettings
 
 CONTEXT_LENGTH = 256
 """Tokens of a sequence, where a study does not say."""

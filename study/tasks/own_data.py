@@ -16,8 +16,9 @@ from torch import Tensor
 
 from study.code import call, find
 from study.errors import DataError
-from study.setting import Options
-from study.settings import DataSettings, TrialSettings
+from study.settings.data import DataSettings
+from study.settings.setting import Options
+from study.settings.trial import TrialSettings
 from study.tasks.task import SPLITS, Batch, evenly
 
 NAME = "data.name"

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from study.code import call, find, is_own
 from study.errors import StudyError, nearest
-from study.setting import Options
-from study.settings import TrialSettings
+from study.settings.setting import Options
+from study.settings.trial import TrialSettings
 from study.tasks.classification import Classification
 from study.tasks.language import Language
 from study.tasks.naming import task_name

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from study.settings import TrainSettings, TrialSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.tasks.metrics import LOSS, Metric
 
 SPLITS = ("train", "val", "test")

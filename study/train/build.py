@@ -12,7 +12,7 @@ from torch import nn
 
 from study.code import is_own
 from study.network import own_network
-from study.settings import TrialSettings
+from study.settings.trial import TrialSettings
 from study.tasks.task import Batch, Shape, Task
 
 

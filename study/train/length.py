@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from study.errors import StudyError
-from study.settings import TrialSettings
+from study.settings.trial import TrialSettings
 from study.tasks.registry import task_of
 
 EVALUATIONS = 10

@@ -8,7 +8,9 @@ from functools import lru_cache
 from torch import nn
 
 from study.code import is_own
-from study.settings import MemorySettings, TrainSettings, TrialSettings
+from study.settings.model import MemorySettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
 from study.train.build import network_settings, outline

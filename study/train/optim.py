@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from study.code import call, find, is_path
 from study.errors import StudyError
-from study.settings import TrainSettings
+from study.settings.train import TrainSettings
 from study.train.length import Length
 
 OPTIMIZER = "train.optimizer"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from study.settings import Trial
+from study.settings.trial import Trial
 from study.train.session import Session, StepTimes
 
 

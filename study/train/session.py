@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from study.settings import TrainSettings, TrialSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.tasks.task import Examples, Task
 from study.train.length import Length, length_of, shared_batch
 

@@ -11,7 +11,7 @@ from torch import nn
 from revmodels.grid_bits import check_bits, grid_limit
 from revmodels.precision import DTYPES
 from revmodels.sequence import ReversibleSequence
-from study.settings import PrecisionSettings
+from study.settings.model import PrecisionSettings
 
 
 @dataclass(kw_only=True)

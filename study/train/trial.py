@@ -21,7 +21,7 @@ from study import outcomes
 from study.identity import resolve, strategy_of
 from study.outcomes import DivergedError, StopError
 from study.provenance import provenance
-from study.settings import Trial, TrialSettings
+from study.settings.trial import Trial, TrialSettings
 from study.store.rows import TrialResult, full_row, metric_columns, settings_columns
 from study.tasks.metrics import LOSS
 from study.train.build import matmul_precision

@@ -9,7 +9,8 @@ import pytest
 from study.errors import StudyError
 from study.executors.loggers import numbers_in, open_logger
 from study.executors.progress import Progress
-from study.settings import MemorySettings, ModelSettings, Trial, TrialSettings
+from study.settings.model import MemorySettings, ModelSettings
+from study.settings.trial import Trial, TrialSettings
 
 SETTINGS = TrialSettings(
     model=ModelSettings(name="revnet38", depth=38), memory=MemorySettings(strategy="reverse")

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from study.cli.bars import BarProgress, LineProgress
 from study.executors.progress import Progress, in_words
-from study.settings import MemorySettings, ModelSettings, PrecisionSettings, Trial, TrialSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.trial import Trial, TrialSettings
 
 
 def planned(trial_id: str) -> Trial:

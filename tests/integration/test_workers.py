@@ -9,7 +9,7 @@ import pytest
 
 from study.plan.searches import trials_at
 from study.run import plan_run, run_study
-from study.settings import ScalingSettings
+from study.settings.run import ScalingSettings
 from study.store.reader import read_rows
 from study.train.trial import train_trial
 

@@ -9,15 +9,10 @@ import pytest
 import torch
 
 from study.identity import resolve, trial_id
-from study.settings import (
-    DataSettings,
-    MemorySettings,
-    ModelSettings,
-    PrecisionSettings,
-    TrainSettings,
-    Trial,
-    TrialSettings,
-)
+from study.settings.data import DataSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import Trial, TrialSettings
 
 
 @pytest.fixture(autouse=True)

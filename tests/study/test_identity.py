@@ -8,17 +8,11 @@ from hypothesis import strategies as st
 
 from study.errors import StudyError
 from study.identity import canonical, canonical_json, resolve, trial_id
-from study.settings import (
-    DataSettings,
-    MemorySettings,
-    ModelSettings,
-    PrecisionSettings,
-    ProbeSettings,
-    ScalingSettings,
-    TrainSettings,
-    TrialSettings,
-    settings_from_dict,
-)
+from study.settings.data import DataSettings
+from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
+from study.settings.run import ProbeSettings, ScalingSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings, settings_from_dict
 
 BASE = TrialSettings()
 

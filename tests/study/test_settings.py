@@ -5,24 +5,9 @@ import pytest
 
 from analysis.schema import TRIALS
 from study.code import is_path
-from study.settings import (
-    COMPUTE_DTYPES,
-    COUPLINGS,
-    DATASETS,
-    MATMULS,
-    ON_OVERFLOW,
-    STRATEGIES,
-    STREAM_DTYPES,
-    TEXTS,
-    DataSettings,
-    Trial,
-    TrialSettings,
-    columns_of,
-    is_text,
-    sections,
-    settings_from_dict,
-    settings_of,
-)
+from study.settings.data import DATASETS, TEXTS, DataSettings, is_text
+from study.settings.model import COMPUTE_DTYPES, COUPLINGS, MATMULS, ON_OVERFLOW, STRATEGIES, STREAM_DTYPES
+from study.settings.trial import Trial, TrialSettings, columns_of, sections, settings_from_dict, settings_of
 from tests.study.trials import trial_from_dict
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.settings import Trial, settings_from_dict
+from study.settings.trial import Trial, settings_from_dict
 
 
 def trial_from_dict(values: dict[str, Any]) -> Trial:

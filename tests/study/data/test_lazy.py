@@ -9,7 +9,10 @@ from study.data import load
 from study.data.lazy import LazyImages
 from study.data.load import load_data
 from study.errors import DataError
-from study.settings import DataSettings, ModelSettings, TrainSettings, Trial, TrialSettings
+from study.settings.data import DataSettings
+from study.settings.model import ModelSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import Trial, TrialSettings
 from study.tasks.registry import task_of
 from study.train.trial import train_trial
 from tests.study.data.test_load import picture, write_folder, write_parquet

@@ -11,7 +11,7 @@ from study.data.augment import Augmentation, Draws, augment, draw
 from study.data.fingerprint import fingerprint
 from study.data.load import data_shape, load_data
 from study.errors import DataError
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 
 
 def picture(number: int, *, size: int = 12, mode: str = "RGB") -> bytes:

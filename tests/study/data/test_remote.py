@@ -12,7 +12,7 @@ from study.data.load import load_data
 from study.data.text import load_text
 from study.data.text_fingerprint import text_fingerprint
 from study.errors import DataError
-from study.settings import DataSettings
+from study.settings.data import DataSettings
 from tests.s3_server import s3_server
 from tests.study.data.test_load import write_folder, write_parquet
 

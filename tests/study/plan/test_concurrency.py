@@ -13,7 +13,7 @@ from study.identity import canonical_json, trial_id
 from study.plan.expand import make_plan
 from study.plan.machine import Machine
 from study.rerun import _settings
-from study.settings import ScalingSettings
+from study.settings.run import ScalingSettings
 from study.spec.load import parse_study
 from study.spec.study import Study
 from study.store.rows import settings_columns

@@ -3,8 +3,10 @@ from dataclasses import fields
 
 import pytest
 
-from study import settings
 from study.errors import StudyError
+from study.settings.model import STRATEGIES
+from study.settings.train import TrainSettings
+from study.settings.trial import sections, settings_of
 from study.spec.fields import SECTIONS
 from study.spec.load import load_study, parse_study
 from study.spec.study import Study
@@ -19,8 +21,8 @@ def problems(text: str) -> dict[str, str]:
 
 
 def test_every_section_of_a_trial_is_checked_and_a_section_of_a_study():
-    assert set(SECTIONS) == set(settings.sections())
-    for name, kind in settings.sections().items():
+    assert set(SECTIONS) == set(sections())
+    for name, kind in sections().items():
         assert SECTIONS[name].validate_python({}) == kind() == getattr(parse_study({"name": "s"}), name)
 
 
@@ -230,8 +232,8 @@ def test_every_key_of_a_study_file_has_a_sentence_in_the_schema():
         if not value.get("description", "").strip().endswith(".")
     ]
     assert silent == []
-    for kind in settings.sections().values():
-        assert set(settings.settings_of(kind)) == {f.name for f in fields(kind)}
+    for kind in sections().values():
+        assert set(settings_of(kind)) == {f.name for f in fields(kind)}
 
 
 def test_limits_are_in_the_schema_as_they_are_checked():
@@ -239,10 +241,10 @@ def test_limits_are_in_the_schema_as_they_are_checked():
     assert (train["epochs"]["minimum"], train["epochs"]["default"]) == (1, 10)
     assert train["momentum"]["exclusiveMaximum"] == 1
     memory = Study.json_schema()["$defs"]["MemorySettings"]["properties"]
-    assert memory["strategy"]["enum"] == [*settings.STRATEGIES, None]
+    assert memory["strategy"]["enum"] == [*STRATEGIES, None]
 
 
 def test_sections_given_as_dataclasses_are_checked_as_well():
-    values = {"name": "s", "train": settings.TrainSettings(epochs=0)}
+    values = {"name": "s", "train": TrainSettings(epochs=0)}
     with pytest.raises(StudyError, match=r"train.epochs: must be at least 1; received 0"):
         parse_study(values)

@@ -11,17 +11,11 @@ from study.errors import StudyError
 from study.identity import trial_id
 from study.plan.cost import trial_cost
 from study.plan.points import check
-from study.settings import (
-    DataSettings,
-    EvaluateSettings,
-    MemorySettings,
-    ModelSettings,
-    ProbeSettings,
-    ScalingSettings,
-    TrainSettings,
-    Trial,
-    TrialSettings,
-)
+from study.settings.data import DataSettings
+from study.settings.model import MemorySettings, ModelSettings
+from study.settings.run import ProbeSettings, ScalingSettings
+from study.settings.train import EvaluateSettings, TrainSettings
+from study.settings.trial import Trial, TrialSettings
 from study.tasks.language import Answering
 from study.tasks.registry import task_of
 from study.train.trial import train_trial

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from study.settings import Trial
+from study.settings.trial import Trial
 from tests.study.trials import trial_from_dict
 
 

@@ -9,7 +9,9 @@ from revmodels.strategies.registry import find_strategy
 from study.errors import StudyError
 from study.identity import canonical_json, resolve, trial_id
 from study.plan.concurrency import check_scaling
-from study.settings import MemorySettings, ModelSettings, ScalingSettings, TrialSettings
+from study.settings.model import MemorySettings, ModelSettings
+from study.settings.run import ScalingSettings
+from study.settings.trial import TrialSettings
 from study.train.trial import train_trial
 
 BASE = TrialSettings(model=ModelSettings(name="revnet38", depth=14, width=0.25))

@@ -2,7 +2,10 @@ import pytest
 
 from study.errors import StudyError
 from study.plan.points import check
-from study.settings import DataSettings, EvaluateSettings, ModelSettings, TrainSettings, TrialSettings
+from study.settings.data import DataSettings
+from study.settings.model import ModelSettings
+from study.settings.train import EvaluateSettings, TrainSettings
+from study.settings.trial import TrialSettings
 from study.train.length import Length, evaluations, length_of
 from study.train.trial import train_trial
 

@@ -6,7 +6,8 @@ import torch
 
 import revmodels
 from study.identity import trial_id
-from study.settings import TrainSettings, TrialSettings
+from study.settings.train import TrainSettings
+from study.settings.trial import TrialSettings
 from study.train.length import Length
 from study.train.optim import learning_rate, make_optimizer, parameter_groups
 

@@ -8,15 +8,11 @@ import pytest
 import torch
 
 from study.identity import resolve, trial_id
-from study.settings import (
-    DataSettings,
-    EvaluateSettings,
-    ModelSettings,
-    ProbeSettings,
-    TrainSettings,
-    Trial,
-    TrialSettings,
-)
+from study.settings.data import DataSettings
+from study.settings.model import ModelSettings
+from study.settings.run import ProbeSettings
+from study.settings.train import EvaluateSettings, TrainSettings
+from study.settings.trial import Trial, TrialSettings
 from study.store import checkpoints
 from study.train.trial import train_trial
 
