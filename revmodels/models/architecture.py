@@ -81,6 +81,14 @@ class Architecture:
         factor = EXPANSION if self.block == "bottleneck" else 1
         return (scaled[0], *(factor * c for c in scaled[1:]))
 
+    @property
+    def depths(self) -> tuple[int, int]:
+        """The smallest depth of the design, and the distance from each to the next."""
+        per_unit = self.convolutions_per_unit
+        if self.has_equal_stages:
+            return 2 + per_unit * len(self.units), per_unit * len(self.units)
+        return 2 + per_unit * (sum(self.units) - self.units[2] + 1), per_unit
+
     def with_depth(self, depth: int) -> Architecture:
         """Return the same design at another depth.
 
@@ -90,11 +98,7 @@ class Architecture:
         Raises:
             DepthError: no network of this design has that depth; the message names the nearest that exist.
         """
-        per_unit = self.convolutions_per_unit
-        if self.has_equal_stages:
-            step, smallest = per_unit * len(self.units), 2 + per_unit * len(self.units)
-        else:
-            step, smallest = per_unit, 2 + per_unit * (sum(self.units) - self.units[2] + 1)
+        smallest, step = self.depths
         if (
             isinstance(depth, bool)
             or not isinstance(depth, int)
@@ -179,6 +183,11 @@ class RevViTArchitecture(Architecture):
     def depth(self) -> int:
         """Blocks, as vision transformers are counted."""
         return self.units[0]
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """Any depth from 1."""
+        return 1, 1
 
     @property
     def patch_size(self) -> int:

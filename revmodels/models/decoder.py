@@ -80,6 +80,11 @@ class LanguageArchitecture(Architecture):
         return self.units[0]
 
     @property
+    def depths(self) -> tuple[int, int]:
+        """Any depth from 1."""
+        return 1, 1
+
+    @property
     def head_features(self) -> int:
         """Features of an attention head, at every width."""
         return self.filters[0] // self.heads

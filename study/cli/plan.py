@@ -76,6 +76,9 @@ def plan(
         for name in ("rungs", "constants"):
             say()
             print_rows(planned.ladder[name])
+    if planned.match:
+        say()
+        _say_match(planned.match)
     rows = _rows(planned)
     if rows:
         say()
@@ -106,6 +109,28 @@ def say_plan(planned: Plan, write: Any) -> None:
         goals += f" with {', '.join(limits)}" if limits else ""
         count = f"{search.count} trials" if search.count else "nothing left to propose"
         write(f"search by {search.sampler} for {goals}: {count}")
+
+
+def _say_match(found: list[dict[str, Any]]) -> None:
+    """Write what each network was given so that its predicted size is the one asked for."""
+    first = found[0]
+    memory = first["quantity"] == "memory_peak_bytes"
+    write: Any = megabytes if memory else "{:,.0f}".format
+    say(f"Matched: {first['by']} gives each point {first['quantity']} of {write(first['asked'])}")
+    shown = ("model", "depth", "width", "strategy", "compute", "batch")
+    option = first["by"] if first["by"].startswith("model.options.") else None
+    print_rows(
+        [
+            {
+                **{name: row[name] for name in shown},
+                **({option: row["found"]} if option else {}),
+                "asked": write(row["asked"]),
+                "predicted": write(row["predicted"]),
+                "off": f"{row['off']:+.2%}",
+            }
+            for row in found
+        ]
+    )
 
 
 def _say_forecast(found: Forecast) -> None:

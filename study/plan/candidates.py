@@ -59,15 +59,21 @@ def size_of(study: Study) -> Callable[[Shape], float | None]:
     """Return what counts the parameters of a shape as a law does: without embeddings, if it is a language
     model.
     """
+    free = _unmatched(study)
 
     def size(shape: Shape) -> float | None:
         try:
-            settings = apply_point(study, {"model.depth": shape[0], "model.width": shape[1]})
+            settings = apply_point(free, {"model.depth": shape[0], "model.width": shape[1]})
             return float(law_parameters(settings))
         except StudyError:
             return None
 
     return size
+
+
+def _unmatched(study: Study) -> Study:
+    """The study without its match: the sizes of candidates are what is compared."""
+    return study.model_copy(update={"match": None})
 
 
 def law_parameters(settings: TrialSettings) -> int:
@@ -101,7 +107,7 @@ def candidates(
     Raises:
         StudyError: No combination is possible.
     """
-    found, problem = 0, None
+    study, found, problem = _unmatched(study), 0, None
     for (depth, width), strategy in itertools.product(shapes, strategies):
         point = {"model.depth": depth, "model.width": width, "memory.strategy": strategy}
         operations = None

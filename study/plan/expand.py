@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.errors import Problem, StudyError
 from study.identity import trial_ids
+from study.plan.match import match_rows
 from study.plan.points import apply_point, grid_points, grid_size, rung_of
 from study.plan.searches import PlannedSearch, check_search, objectives_of, search_space
 from study.settings.trial import Trial
@@ -39,6 +40,8 @@ class Plan:
         forecast: Time and fit of `trials`, if it was asked for.
         ladder: The ``constants`` of the study's ladder with their sources, and what they give for each
             network of the grid, as ``rungs``; None for a study without a ladder.
+        match: Of a study with a match, what each network of the grid was given and what it is predicted to
+            take; None for any other.
     """
 
     study: str
@@ -52,6 +55,7 @@ class Plan:
     done_by: dict[str, int] = field(default_factory=dict)
     forecast: Forecast | None = None
     ladder: dict[str, list[dict[str, Any]]] | None = None
+    match: list[dict[str, Any]] | None = None
 
     @property
     def total(self) -> int:
@@ -82,6 +86,7 @@ class Plan:
             ],
             "forecast": self.forecast.to_json() if self.forecast else None,
             "ladder": self.ladder,
+            "match": self.match,
             "trials": [self._trial_json(trial) for trial in self.trials],
         }
 
@@ -195,6 +200,7 @@ def make_plan(
         operations=operations,
         done_by=dict(Counter(by.values())),
         ladder=_rungs(study, new.values()),
+        match=match_rows(study.match, (trial.settings for trial in new.values())) if study.match else None,
     )
 
 

@@ -20,10 +20,12 @@ from study.code import is_path, use
 from study.errors import Problem, StudyError, nearest
 from study.identity import resolve, source_of_data
 from study.plan.concurrency import check_scaling
+from study.plan.match import matched
 from study.settings.trial import TrialSettings
 from study.spec.axes import Axis
 from study.spec.fields import PATHS, SECTIONS, is_setting, with_value
 from study.spec.ladder import Ladder, Rung, rung
+from study.spec.match import Match
 from study.spec.messages import problems_of
 from study.spec.study import Study, keys_beside
 from study.tasks.check import check_task
@@ -57,6 +59,8 @@ def apply_point(
 ) -> TrialSettings:
     """The settings of one trial: the study's, with the point's values, every default resolved.
 
+    What the study's ``match`` and ``ladder`` have follow from the size of the network is in them.
+
     Args:
         study: What is fixed.
         values: Dotted path to value.
@@ -87,13 +91,42 @@ def apply_point(
     unresolved = TrialSettings(**sections, seed=seed, code=study.code)
     try:
         rooted = _rooted(unresolved)
-        return check(rooted if study.ladder is None else _on_ladder(study.ladder, resolve(rooted), values))
+        if study.match is not None:
+            rooted = _matched(study, study.match, rooted, values)
+        return check(_on_ladder(study.ladder, resolve(rooted), values))
     except StudyError as error:
         raise _located(error, places) from None
 
 
-def _on_ladder(ladder: Ladder, settings: TrialSettings, values: Mapping[str, Any]) -> TrialSettings:
+def _matched(
+    study: Study, match: Match, settings: TrialSettings, values: Mapping[str, Any]
+) -> TrialSettings:
+    """The settings with the value of one of them that gives the trial the size which the study asks for."""
+    if match.by in values:
+        raise StudyError(
+            match.by,
+            value=values[match.by],
+            rule="follows from match, and cannot vary as well",
+            remedy="take it out of the space, or match by another setting",
+        )
+    if study.ladder is not None and match.by.removeprefix("train.") in study.ladder.derive:
+        raise StudyError(
+            "match.by",
+            value=match.by,
+            rule="follows from the ladder, and cannot follow from match as well",
+            remedy="match by model.width, or take it out of ladder.derive",
+        )
+    return matched(
+        match, settings, lambda found: _on_ladder(study.ladder, resolve(found), values), key=study.ladder
+    )
+
+
+def _on_ladder(
+    ladder: Ladder | None, settings: TrialSettings, values: Mapping[str, Any]
+) -> TrialSettings:
     """The settings with batch, learning rate and epochs as the ladder derives them from the network."""
+    if ladder is None:
+        return settings
     taken = [name for name in ladder.derive if f"train.{name}" in values]
     if taken:
         raise StudyError(

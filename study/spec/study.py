@@ -34,14 +34,15 @@ from study.spec.fields import (
     Train,
 )
 from study.spec.ladder import Ladder
+from study.spec.match import Match
 from study.spec.search import Limit, Pruning, Search, SearchStep
 
 
 class Scale(Section):
     """A named size of a study, such as ``smoke``: what it changes, section by section.
 
-    A section changes the keys that it gives. `space`, `seeds` and `search` stand for the study's own; a scale
-    that gives a space and no search tries that space's grid.
+    A section changes the keys that it gives. `space`, `seeds`, `search` and `match` stand for the study's
+    own; a scale that gives a space and no search tries that space's grid.
     """
 
     description: str = Field(default="", description="What the scale is for.")
@@ -76,6 +77,7 @@ class Scale(Section):
         default=None, description="What it changes of probe."
     )
     budget: Budget | None = Field(default=None, description="What it changes of the limits.")
+    match: Match | None = Field(default=None, description="The match in place of the study's.")
 
     def to_dict(self) -> dict[str, Any]:
         """What the scale gives, and nothing else, under the file's own keys."""
@@ -116,6 +118,10 @@ class Study(Section):
     ladder: Ladder | None = Field(
         default=None, description="A rule for batch, learning rate and epochs by the size of the network."
     )
+    match: Match | None = Field(
+        default=None,
+        description="A predicted size that every point is to have, and the setting that is solved for it.",
+    )
     code: str | None = Field(
         default=None,
         description="The folder that import paths are looked up in first; without it, that of the file.",
@@ -143,7 +149,7 @@ class Study(Section):
         if "space" in changes:
             values.pop("search", None)
         for key, change in changes.items():
-            replaced = key in ("space", "search") or not isinstance(change, dict)
+            replaced = key in ("space", "search", "match") or not isinstance(change, dict)
             values[key] = change if replaced else {**values.get(key, {}), **change}
         return Study.model_validate({**values, "name": f"{self.name}-{name}"})
 
@@ -199,6 +205,7 @@ def keys_beside(location: Sequence[int | str]) -> tuple[str, ...]:
         "search": SearchStep,
         "pruning": Pruning,
         "ladder": Ladder,
+        "match": Match,
     }
     return tuple(kinds[parents[-1]].model_fields) if parents[-1] in kinds else ()
 
