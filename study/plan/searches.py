@@ -53,6 +53,14 @@ def check_search(study: Study, step: int) -> None:
         StudyError: A combination that is no trial; the rule and its place in the file are given.
     """
     place, space = next(iter(study.spaces(step).items()))
+    for path, axis in space.items():
+        if study.match is not None and axis.values is None and path.startswith("model."):
+            raise StudyError(
+                f"{place}.{path}.{axis.kind}",
+                value=list(axis.bounds or ()),
+                rule=f"{study.match.by} is matched at every point, which a range has no list of",
+                remedy="list values to choose from: choice: [...]",
+            )
     ends = {path: Axis(grid=axis.values or axis.bounds) for path, axis in space.items()}
     kinds = {path: axis.kind for path, axis in space.items()}
     problems: dict[str, Problem] = {}

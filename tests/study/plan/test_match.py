@@ -98,6 +98,13 @@ def test_a_match_that_means_nothing_is_refused(match, space, said):
         make_plan(study(match=match, **({"space": space} if space else {})))
 
 
+def test_a_search_lists_the_networks_that_are_to_be_matched():
+    search = {"method": "optuna", "trials": 2, "space": {"model.width": {"uniform": [0.4, 0.6]}}}
+    match = {"parameters": 1.0e5, "by": "model.depth", "within": 0.5}
+    with pytest.raises(StudyError, match="list values to choose from"):
+        make_plan(study(match=match, search=search))
+
+
 def test_a_batch_from_the_ladder_cannot_be_matched_as_well():
     match = {"memory_peak_bytes": ASKED, "by": "train.batch_size"}
     with pytest.raises(StudyError, match="follows from the ladder"):
