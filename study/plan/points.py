@@ -98,9 +98,7 @@ def apply_point(
         raise _located(error, places) from None
 
 
-def _matched(
-    study: Study, match: Match, settings: TrialSettings, values: Mapping[str, Any]
-) -> TrialSettings:
+def _matched(study: Study, match: Match, settings: TrialSettings, values: Mapping[str, Any]) -> TrialSettings:
     """The settings with the value of one of them that gives the trial the size which the study asks for."""
     if match.by in values:
         raise StudyError(
@@ -121,9 +119,7 @@ def _matched(
     )
 
 
-def _on_ladder(
-    ladder: Ladder | None, settings: TrialSettings, values: Mapping[str, Any]
-) -> TrialSettings:
+def _on_ladder(ladder: Ladder | None, settings: TrialSettings, values: Mapping[str, Any]) -> TrialSettings:
     """The settings with batch, learning rate and epochs as the ladder derives them from the network."""
     if ladder is None:
         return settings
