@@ -101,6 +101,24 @@ def test_what_the_twin_cannot_do_is_not_asked():
     assert judge(case).outcome == "twin fails"
 
 
+UNWRITTEN = Case(
+    kind="tokens",
+    residuals=(("linear",), (("checkpointed", ("random ReLU",)),)),
+    units=((0, 1),),
+    framed=True,
+    events=(("call", "plain"), ("thread", 0, "square", False)),
+)
+
+
+def test_memory_that_the_twin_s_checkpoint_leaves_unwritten_is_no_finding(monkeypatch):
+    # What stands in that memory is chance: now and then, what belongs there.
+    whats = {judge(UNWRITTEN).what for _ in range(10)}
+    assert "a checkpoint of the twin's stops too early" in whats
+    assert whats <= {"a checkpoint of the twin's stops too early", ""}
+    _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * 1e3))
+    assert WRONG in {judge(UNWRITTEN).outcome for _ in range(10)}
+
+
 def test_a_finding_becomes_plain(monkeypatch):
     _planted(monkeypatch, lambda found: (*found[:-1], None))
     case = Case(
