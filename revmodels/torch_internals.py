@@ -136,6 +136,14 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def has_gradient_hooks(t: Tensor) -> bool:
+    """Return whether somebody has registered a hook on the gradient of `t`.
+
+    Public: none; `Tensor.register_hook` and `Tensor.register_post_accumulate_grad_hook` only add one.
+    """
+    return bool(t._backward_hooks or getattr(t, "_post_accumulate_grad_hooks", None))
+
+
 def drop_hooks(module: nn.Module) -> None:
     """Take every hook off `module` but PyTorch's own, such as weight norm's, which compute a weight.
 

@@ -31,7 +31,13 @@ from revmodels.engine.recomputed_input import Origin
 from revmodels.engine.replayed_state import Autocast
 from revmodels.engine.unit_replay import ParameterGradients, UnitReplay, leaf_of
 from revmodels.errors import DoubleBackwardError, ReplayError, TransformError
-from revmodels.torch_internals import are_transforms_active, graph_is_kept, storage_key, version
+from revmodels.torch_internals import (
+    are_transforms_active,
+    graph_is_kept,
+    has_gradient_hooks,
+    storage_key,
+    version,
+)
 
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called in the backward pass with a unit's position and its input pair, as rebuilt or as stored."""
@@ -246,9 +252,25 @@ class _Unit(torch.autograd.Function):
             # The shortcuts: identities, or small modules of a stage entry.
             dx2 = _plus(dx2, gradients.through_shortcut(replay.p2, x2, dy2, needs_gradient=needs2))
             dx1 = gradients.through_shortcut(replay.p1, x1, dy1, needs_gradient=needs1)
+        found = gradients.in_order()
+        _refuse_hooks_without_gradient(replay, found)
         if replay.has_context and not graph_is_kept():
             ctx.replay = None  # It holds the context, and the graph may live on.
-        return None, None, None, None, dx1, dx2, *gradients.in_order()
+        return None, None, None, None, dx1, dx2, *found
+
+
+def _refuse_hooks_without_gradient(replay: UnitReplay, gradients: Sequence[Tensor | None]) -> None:
+    """Refuse to have a hook called that is not called with stored activations.
+
+    Autograd goes on to every input of an operation, and calls its hooks with None where there is no gradient.
+    """
+    for source, gradient in zip(replay.sources, gradients, strict=True):
+        if gradient is None and has_gradient_hooks(source):
+            raise ReplayError(
+                f"the loss does not depend on some tensors that {replay.name} reads (it uses one stream of "
+                "two, say), and a hook on the gradient of one of them would be called without a gradient. "
+                "Let the loss use both streams, take the hook off, or use strategy='store'."
+            )
 
 
 def _saved(ctx: Any) -> list[Tensor]:

@@ -29,6 +29,7 @@ class UnitReplay:
         given: the context that F and G are given; None without one.
 
     Attributes:
+        name: as given.
         f: evaluation of F.
         g: evaluation of G.
         p1: evaluation of the first shortcut; None for the identity.
@@ -45,7 +46,7 @@ class UnitReplay:
     """
 
     __slots__ = (
-        *("_given", "_name", "_seeds", "_unit", "f", "g", "inputs_need", "keeps_input"),
+        *("_given", "_seeds", "_unit", "f", "g", "inputs_need", "keeps_input", "name"),
         *("needs_values", "outputs", "outputs_need", "p1", "p2"),
     )
 
@@ -54,7 +55,7 @@ class UnitReplay:
     ) -> None:
         _refuse_sharded(unit)
         self._given = given
-        self._name = name
+        self.name = name
         self._unit = unit
         self._seeds: tuple[int | None, int | None] = (None, None)
 
@@ -87,7 +88,7 @@ class UnitReplay:
     def check_context(self) -> None:
         """Refuse a replay on a context with other numbers, see `revmodels.engine.given.Watch.check`."""
         if self._given is not None:
-            self._given.check(self._name)
+            self._given.check(self.name)
 
     @property
     def sources(self) -> tuple[Tensor, ...]:

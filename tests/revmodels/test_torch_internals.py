@@ -167,6 +167,16 @@ def test_hooks_of_one_module_and_of_all_are_seen():
     assert not internals.has_global_hook()
 
 
+def test_hooks_on_a_gradient_are_seen():
+    t = torch.ones(1, requires_grad=True)
+    assert not internals.has_gradient_hooks(t)
+    for register in (t.register_hook, t.register_post_accumulate_grad_hook):
+        handle = register(lambda _: None)
+        assert internals.has_gradient_hooks(t)
+        handle.remove()
+    assert not internals.has_gradient_hooks(t)
+
+
 def test_tables_of_a_module():
     module = nn.BatchNorm1d(2)
     assert list(internals.own_parameters(module)) == ["weight", "bias"]

@@ -125,8 +125,8 @@ def _differs(case: Case, twin: Program, tried: Program, what: str, error: float)
 def _stops_too_early(case: Case, twin: Program) -> bool:
     """Whether a checkpoint of the case's own reads memory that nobody has written, and nothing else differs.
 
-    PyTorch's checkpoint stops as soon as the last tensor has been saved. Randomized leaky ReLU saves its noise
-    before it draws it, so the twin's gradients are other ones in every run.
+    PyTorch's checkpoint stops as soon as the last tensor has been saved. Randomized leaky ReLU saves its
+    noise before it draws it, so the twin's gradients are other ones in every run.
     """
     with set_checkpoint_early_stop(False):
         right = Program(case, stored=True).run()
