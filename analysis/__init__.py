@@ -12,7 +12,7 @@ What lives where, each importing from those before it alone (a test reads this f
 `wording`, `theme`, `formats`       numbers in words; the look of figures; tables as text, JSON, LaTeX
 `score`, `faithful`                 what a trial is judged by; when its gradients count as faithful
 `laws`                              what is fitted to rows
-`queries`                           named SQL
+`named_queries`, `queries`          questions worth a name, as SQL; answers to them and to any SQL
 `answers`, `claims`                 sentences that answer a question; the paper's claims, judged
 `figures`                           one file a figure: ``info(store)``, then ``figure(info)``
 `report`                            the HTML file, the live page, images

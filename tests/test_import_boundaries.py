@@ -76,7 +76,8 @@ ROOMS: dict[str, Room] = {
     "analysis.theme": Room(own="stats strategies", others="plotly"),
     "analysis.formats": Room(own="errors", others="pyarrow"),
     "analysis.laws": Room(own="errors schema stats store", others="numpy pyarrow scipy"),
-    "analysis.queries": Room(own="errors schema store", others="pyarrow"),
+    "analysis.named_queries": Room(),
+    "analysis.queries": Room(own="errors named_queries schema store", others="pyarrow"),
     "analysis.claims": Room(own="faithful stats store strategies wording", others="numpy"),
     "analysis.answers": Room(
         own="cohort documents errors faithful laws pairs pareto score stats store strategies wording",
@@ -88,7 +89,8 @@ ROOMS: dict[str, Room] = {
         others="numpy plotly",
     ),
     "analysis.report": Room(
-        own="answers claims cohort errors faithful figures formats queries schema score stats store wording",
+        own="answers claims cohort errors faithful figures formats named_queries queries schema score "
+        "stats store wording",
         others="aiohttp jinja2 markupsafe plotly",
         lazily="kaleido",
     ),

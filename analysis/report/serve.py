@@ -21,7 +21,8 @@ from aiohttp.typedefs import Middleware
 
 from analysis.errors import AnalysisError, QueryError
 from analysis.formats import cells
-from analysis.queries import NAMED, run_query
+from analysis.named_queries import NAMED
+from analysis.queries import run_query
 from analysis.report.access import HEADERS, HOST, Handler, new_token, this_machine_only, token_only
 from analysis.report.page import render_report
 from analysis.report.payload import hashed, inline

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,9 +9,11 @@ import pytest
 
 from analysis.errors import QueryError
 from analysis.formats import FORMATS, render
+from analysis.named_queries import NAMED
 from analysis.pareto import pareto_mask
-from analysis.queries import NAMED, describe, list_queries, run_query
+from analysis.queries import describe, list_queries, run_query
 from analysis.schema import TABLES
+from analysis.score import score_of
 from analysis.store.store import open_store
 
 
@@ -145,3 +148,103 @@ def test_values_beyond_python_are_written_and_others_told(demo):
 def test_an_unknown_format_is_told(answer):
     with pytest.raises(QueryError, match="did you mean 'markdown'"):
         render(answer, "markdwn")
+
+
+LANGUAGE = {"task": "language", "accuracy_val": None, "accuracy_test": None, "family": "revgpt"}
+
+
+def language_trial(new_trial, *, strategy="reverse", bits=2.0, seed=0, **changes):
+    return new_trial(
+        **LANGUAGE, epochs_done=0, strategy=strategy, seed=seed, bits_per_byte_val=bits,
+        bits_per_byte_test=bits + 0.1, loss_val=bits * math.log(2), **changes,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def language(tmp_path, new_trial, write, write_file):
+    rows = [
+        language_trial(new_trial, strategy=strategy, bits=bits + 0.01 * seed, seed=seed, width=width)
+        for strategy, width, bits in (("store", 1.0, 2.0), ("reverse", 1.0, 2.05), ("reverse", 2.0, 1.9))
+        for seed in (0, 1)
+    ]
+    curves = [
+        {
+            **{key: row[key] for key in ("trial_id", "study", "attempt")},
+            "epoch": epoch,
+            "bits_per_byte_val": row["bits_per_byte_val"] + 0.02 * (3 - epoch),
+        }
+        for row in rows
+        for epoch in (1, 2, 3)
+    ]
+    write(tmp_path, rows)
+    write_file(tmp_path, "epochs", curves)
+    return open_store(tmp_path)
+
+
+def test_language_models_are_judged_by_bits_per_byte(language):
+    best = run_query(language, "best").to_pylist()
+    assert [(r["strategy"], r["width"], r["seeds"]) for r in best] == [
+        ("reverse", 2.0, 2), ("store", 1.0, 2), ("reverse", 1.0, 2)
+    ]  # fmt: skip
+    assert best[0]["bits_per_byte_val"] == pytest.approx(1.905) and best[0]["accuracy_val"] is None
+    rows = list(language.rows("trials"))
+    mask = pareto_mask([(r["bits_per_byte_val"], r["memory_peak_bytes"]) for r in rows], ("min", "min"))
+    expected = {r["trial_id"] for r, on in zip(rows, mask, strict=True) if on}
+    assert {r["trial_id"] for r in run_query(language, "pareto").to_pylist()} == expected
+    assert {r["epochs_needed"] for r in run_query(language, "convergence").to_pylist()} == {3}
+    spreads = [r["bits_per_byte_test_std"] for r in run_query(language, "seeds").to_pylist()]
+    assert spreads == pytest.approx([0.01 / math.sqrt(2)] * 3)
+
+
+def test_what_a_trial_is_judged_by_is_what_sentences_judge_it_by(language, demo):
+    for store in (language, demo):
+        named = {r["trial_id"]: r["score"] for r in run_query(store, "pareto").to_pylist()}
+        rows = {r["trial_id"]: r for r in store.rows("trials")}
+        assert named == {trial: score_of(rows[trial]).stem for trial in named} and named
+
+
+def test_trainings_of_another_length_are_no_seeds_of_one_another(tmp_path, new_trial, write):
+    rows = [
+        language_trial(
+            new_trial, seed=seed, bits=3.0 - tokens / 1e6, trial_id=f"{tokens}-{seed}",
+            config_json=json.dumps({"seed": seed, "train": {"tokens": tokens}}),
+        )
+        for tokens in (100_000, 900_000)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    found = run_query(open_store(write(tmp_path, rows)), "best").to_pylist()
+    assert [(r["bits_per_byte_val"], r["seeds"]) for r in found] == [(pytest.approx(2.1), 2), (2.9, 2)]
+
+
+def test_strategies_names_the_front_of_memory_and_time_and_what_dominates_the_rest(
+    tmp_path, new_trial, write
+):
+    costs = {
+        "store": (100, 1.0), "reverse": (20, 1.3), "checkpoint": (40, 1.35), "offload": (30, 9.0),
+        "budget": (60, 1.1), "segments": (70, 1.1),
+    }  # fmt: skip
+    rows = [
+        new_trial(
+            strategy=name, seed=seed, memory_peak_bytes=peak, step_time_s=time, depth=depth,
+            memory_budget_bytes=60_000_000 if name == "budget" else None,
+            trial_id=f"{name}-{seed}-{depth}",
+        )
+        for name, (peak, time) in costs.items()
+        for depth in (38, 110)
+        for seed in (0, 1)
+        if depth == 38 or name != "reverse"
+    ]  # fmt: skip
+    other = new_trial(strategy="store", memory_peak_bytes=1, step_time_s=0.1, device="another machine")
+    found = run_query(open_store(write(tmp_path, [*rows, other])), "strategies").to_pylist()
+    here = [r for r in found if r["device"] != "another machine"]
+    at = {(r["depth"], r["strategy"]): r for r in here}
+    assert all(r["trials"] == 2 for r in here) and len(at) == 11
+    for depth in (38, 110):
+        place = [r for r in here if r["depth"] == depth]
+        points = [(r["memory_peak_bytes"], r["step_time_s"]) for r in place]
+        mask = pareto_mask(points, ("min", "min"))
+        assert [r["on_front"] for r in place] == list(mask)
+        assert [r["dominated_by"] is None for r in place] == list(mask)
+    assert at[38, "checkpoint"]["dominated_by"] == at[38, "offload"]["dominated_by"] == "reverse"
+    assert at[38, "segments"]["dominated_by"] == "budget, within 60.0 MB"
+    assert at[110, "offload"]["on_front"] and at[110, "checkpoint"]["on_front"]

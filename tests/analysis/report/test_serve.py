@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from analysis.errors import AnalysisError, StoreError
-from analysis.queries import NAMED
+from analysis.named_queries import NAMED
 from analysis.report.serve import MOST_ROWS, Site, serve
 
 ENDLESS = "select sum(a.range * b.range) from range(10000000) a, range(10000000) b"
