@@ -25,7 +25,7 @@ _TRAINING = "learning_rate, batch_size, epochs, steps"
 _GROUP = f"{_SETTINGS}, {_TRAINING}, optimizer, weight_decay, schedule, workers, matmul, examples_train"
 
 _METRICS = ("accuracy", "bits_per_byte", "loss")
-"""What tasks are judged by, as `analysis.score` has it; to import that would be to import numpy for a list."""
+"""What tasks are judged by, as `analysis.score` has it, which imports numpy."""
 
 _SCORE = """CASE WHEN task = 'language' OR isfinite(bits_per_byte_val) THEN 'bits_per_byte'
             WHEN task <> 'classification' AND accuracy_val IS NULL THEN 'loss' ELSE 'accuracy' END"""
