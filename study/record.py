@@ -22,7 +22,7 @@ from study.store.files import read_file
 
 BESIDE = frozenset({"trial_ids", "planned", "written", "earlier"})
 """Keys of the file that are no part of the study."""
-FREE = frozenset({"budget", "code", "description", "scales"})
+FREE = frozenset({"budget", "code", "description", "scales", "tags"})
 """Sections that may change from run to run: they change no trial and no search."""
 _SHOWN = 20
 

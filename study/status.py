@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,6 +38,8 @@ class StudyStatus:
     """One study of a store.
 
     Attributes:
+        description: What it says that it asks.
+        tags: The words that it is found by.
         planned: Trials of its last run, those that were done before among them; None if no run has said.
         trials: Trials with a row; `ok`, `pruned`, `interrupted` and `failed` (any other way) are their ends.
         retried: Of them, those that took more than one attempt.
@@ -53,6 +55,8 @@ class StudyStatus:
     """
 
     study: str
+    description: str = ""
+    tags: tuple[str, ...] = ()
     planned: int | None = None
     trials: int = 0
     ok: int = 0
@@ -106,7 +110,8 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
         trained = [lease for lease in leases.values() if lease.study == name]
         planned = _planned(store, name)
         if rows or trained or planned or study is not None:
-            studies.append(_study_status(name, planned, rows, trained, datetime.now(UTC)))
+            status = _study_status(name, planned, rows, trained, datetime.now(UTC))
+            studies.append(replace(status, description=opened.description(name), tags=opened.tags(name)))
     shown = {status.study for status in studies}
     left_out = [{"file": f.path, "reason": f.reason} for f in (opened.skipped if check_files else ())]
     left_out += [

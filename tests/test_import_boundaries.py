@@ -121,6 +121,7 @@ ROOMS: dict[str, Room] = {
     ),
     "study.rerun": Room(own="errors identity settings store train", others="torch"),
     "study.status": Room(own="errors outcomes store", others="analysis.store"),
+    "study.notes": Room(own="errors store", others="analysis.store"),
     "study.spec": Room(own="code errors settings", others="analysis.schema pydantic pydantic_core yaml"),
     "study.plan": Room(
         own="code data errors identity provenance settings spec store tasks train",
@@ -147,8 +148,8 @@ ROOMS: dict[str, Room] = {
         others="analysis.schema analysis.store",
     ),
     "study.cli": Room(
-        own="catalog cluster data doctor errors executors outcomes plan record rerun run settings spec "
-        "status store",
+        own="catalog cluster data doctor errors executors notes outcomes plan record rerun run settings "
+        "spec status store",
         others="analysis rich typer",
         lazily="pyarrow",
     ),

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
         "table": [name.replace("score_", f"{metric.stem}_") for name in _TABLE],
         "titles": {metric.test: f"test {metric.name}", metric.val: f"validation {metric.name}"},
         "refresh_s": refresh_s,
+        "remarks": _remarks(store, position),
     }
     data = json_for_html(payload)
     figures, notes, infos = {}, {}, {}
@@ -130,7 +131,7 @@ def render_report(store: Store, *, refresh_s: float | None = None, console: str 
     return environment.get_template("report.html.j2").render(
         title=store.study or (store.studies[0] if len(store.studies) == 1 else "All studies"),
         headline=_headline(rows),
-        descriptions=[(name, text) for name in _shown_studies(store) if (text := store.description(name))],
+        descriptions=[(name, text) for name in _shown_studies(store) if (text := _described(store, name))],
         facts=_facts(rows),
         verdict=verdict(trials),
         nearest=[text for near in nearest(configurations_of(store)) if (text := near_text(near))],
@@ -181,6 +182,21 @@ def _commands(text: str) -> Markup:
 def _shown_studies(store: Store) -> tuple[str, ...]:
     """The study of a store that is open for one, else the first few of all."""
     return (store.study,) if store.study is not None else tuple(store.studies)[:MOST_DESCRIBED]
+
+
+def _described(store: Store, study: str) -> str:
+    """What a study says of itself, and its tags."""
+    tags = store.tags(study)
+    return " ".join(filter(None, [store.description(study), f"Tags: {', '.join(tags)}." if tags else ""]))
+
+
+def _remarks(store: Store, position: Mapping[str, int]) -> dict[int, list[str]]:
+    """What people have written about trials, by the trials' places in the table."""
+    found: dict[int, list[str]] = {}
+    for note in store.notes():
+        if note.trial_id in position:
+            found.setdefault(position[note.trial_id], []).append(note.text)
+    return found
 
 
 def _headline(rows: Sequence[Row]) -> str:

@@ -69,6 +69,11 @@ class Listing:
         said = self._record(study).get("description")
         return " ".join(said.split()) if isinstance(said, str) else ""
 
+    def tags(self, study: str) -> tuple[str, ...]:
+        """The words that a study is found by, from ``study.json``; none where it has none."""
+        tags = self._record(study).get("tags")
+        return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+
     def _record(self, study: str) -> dict[str, Any]:
         """What ``study.json`` holds; empty where there is none, or a damaged one."""
         try:

@@ -17,6 +17,7 @@ from analysis.errors import QueryError, StoreError, UnknownStudyError
 from analysis.schema import TABLES
 from analysis.store.bulk import connect, table_reader
 from analysis.store.listing import Listing, SkippedFile, VanishedError, list_files
+from analysis.store.notes import Note, read_notes
 from analysis.store.reading import Read
 from analysis.store.statement import Stop, answer, check_statement, new_database
 from analysis.store.trials import one_per_trial
@@ -137,6 +138,22 @@ class Store:
     def description(self, study: str) -> str:
         """What a study says of itself in its ``study.json``; empty where it says nothing."""
         return self._listing.description(study)
+
+    def tags(self, study: str) -> tuple[str, ...]:
+        """The words that a study is found by, from its ``study.json``."""
+        return self._listing.tags(study)
+
+    def notes(self) -> tuple[Note, ...]:
+        """Return what people have written about the trials of the store, in the order of writing.
+
+        Raises:
+            StoreError: it cannot be read.
+
+        """
+        try:
+            return self.remember("notes", lambda: read_notes(self._listing.storage, self.studies))
+        except OSError as error:
+            raise StoreError(f"cannot read the notes of the store {self.path!r}: {error}") from None
 
     def trials_of(self, study: str | None) -> list[dict[str, Any]]:
         """The rows of ``trials`` that belong to a study: those it ran and those its ``study.json`` lists."""

@@ -132,7 +132,8 @@ def _lines(of: StudyStatus) -> list[str]:
         rest.append(best)
     if of.last_row_at:
         rest.append(f"last row {of.last_row_at:%Y-%m-%d %H:%M:%S} UTC")
-    lines = textwrap.wrap(f"{of.study}: {head}", WIDE, subsequent_indent="  ", break_on_hyphens=False)
+    name = f"{of.study} [{', '.join(of.tags)}]" if of.tags else of.study
+    lines = textwrap.wrap(f"{name}: {head}", WIDE, subsequent_indent="  ", break_on_hyphens=False)
     told = ""
     for part in rest:
         if told and len(told) + len(part) + 4 > WIDE:

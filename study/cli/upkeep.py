@@ -1,4 +1,4 @@
-"""The verbs that look after what is in a store: compact, rerun."""
+"""The verbs that look after what is in a store: compact, rerun, note."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     for verb, example in (
         (compact, "`revstudy compact --store results`"),
         (rerun, "`revstudy rerun 0123456789abcdef --store results`"),
+        (note, '`revstudy note 0123456789abcdef "the fan of this machine was broken"`'),
     ):
         app.command(epilog=f"Example: {example}")(verb)
 
@@ -81,3 +82,39 @@ def rerun(
             if result.same
             else f"The results differ; {result.why}."
         )
+
+
+def note(
+    trial: Annotated[
+        str | None,
+        typer.Argument(metavar="[TRIAL]", help="A trial's id, or the start of it; without it, all."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="[TEXT]", help="What to remember; without it, show what was written."),
+    ] = None,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a note about a trial, or show the notes of the store.
+
+    Notes lie beside the rows, which they never touch. They are added to one another, and the report shows
+    them with their trial.
+    """
+    leave_out_pandas()
+    from dataclasses import asdict
+
+    from analysis.store.store import open_store
+
+    if trial is not None and text is not None:
+        from study.notes import add_note
+
+        notes = [add_note(store, trial, text)]
+    else:
+        notes = [n for n in open_store(store).notes() if trial is None or n.trial_id.startswith(trial)]
+    if as_json:
+        print_json([asdict(n) for n in notes])
+    elif notes:
+        print_rows([{"trial": n.trial_id, "study": n.study, "at": n.at[:19], "note": n.text} for n in notes])
+    else:
+        say("No notes.")

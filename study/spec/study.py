@@ -87,6 +87,9 @@ class Scale(Section):
 ScaleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,19}$")]
 
 
+Word = Annotated[str, Field(pattern=r"^\w[\w .:+-]{0,39}$")]
+
+
 class Study(Section):
     """One study: what is fixed, what varies, how it is searched, and what it may use."""
 
@@ -94,6 +97,9 @@ class Study(Section):
         description="The name under which its trials are kept; without it, the file's."
     )
     description: str = Field(default="", description="What the study asks.")
+    tags: Annotated[tuple[Word, ...], Field(strict=False)] = Field(
+        default=(), description="Words to find the study by, which status and the report show."
+    )
     data: Data = Field(default=DataSettings(), description="What is learnt from.")
     task: Task = Field(default=TaskSettings(), description="The loss and the metrics.")
     model: Model = Field(default=ModelSettings(), description="The network.")
@@ -177,8 +183,9 @@ class Study(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the file's own keys; `parse_study` reads them back."""
         values = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if not values["scales"]:
-            del values["scales"]
+        for name in ("scales", "tags"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod
