@@ -17,7 +17,7 @@ class NamedQuery:
     sql: str
 
 
-_SETTINGS = "data, model, depth, width, strategy, compute_dtype, stream_dtype, coupling"
+_SETTINGS = "data, model, depth, width, coupling_rule, strategy, compute_dtype, stream_dtype, coupling"
 
 _TRAINING = "learning_rate, batch_size, epochs, steps"
 """How it was trained: settings that differ here are no seeds of one another, so they stand in the answer."""
@@ -49,7 +49,7 @@ _VARIANT = """concat_ws(', ', strategy,
 """A strategy with its settings, and what it is combined with."""
 
 _STEP = """family, model, data, depth, width, context_length, batch_size, compute_dtype, stream_dtype,
-    coupling, optimizer, workers, device, memory_source"""
+    coupling, coupling_rule, optimizer, workers, device, memory_source"""
 """What two training steps have in common whose memory and time may be compared."""
 
 
@@ -96,7 +96,7 @@ ORDER BY score, avg(merit) DESC, memory_peak_bytes, model, depth, width, strateg
         name="blocks",
         meaning="where along the network the error of reversing is largest, in the last probe of each trial",
         sql="""
-SELECT t.model, t.depth, t.compute_dtype, t.stream_dtype, b.block, b.name,
+SELECT t.model, t.depth, t.coupling_rule, t.compute_dtype, t.stream_dtype, b.block, b.name,
        count(*) AS trials,
        median(b.reconstruction_rel_error) AS reconstruction_rel_error,
        median(b.gradient_rel_error) AS gradient_rel_error,
@@ -139,10 +139,33 @@ ORDER BY t.score, epochs_needed, model, depth, width, strategy, compute_dtype, s
          data""",
     ),
     NamedQuery(
+        name="couplings",
+        meaning="how errors grow while activations are rebuilt, by coupling and depth: as predicted from its "
+        "numbers alone, and as measured in a trial's first probe from the pair rebuilt first to the last",
+        sql="""
+SELECT coalesce(t.coupling_rule, 'additive') AS coupling_rule, t.model, t.depth, t.width, t.compute_dtype,
+       t.stream_dtype, t.coupling, t.anchor_every,
+       count(*) AS trials,
+       median(t.coupling_growth_predicted) AS growth_predicted,
+       median(e.last / nullif(e.first, 0)) AS growth_measured,
+       median(e.first) AS error_first,
+       median(e.last) AS error_last,
+       median(e.gradient) AS gradient_rel_error
+FROM (
+    SELECT trial_id, arg_max(reconstruction_rel_error, block) AS first,
+           arg_min(reconstruction_rel_error, block) AS last, max(gradient_rel_error) AS gradient
+    FROM (SELECT * FROM blocks WHERE reconstruction_rel_error IS NOT NULL
+          QUALIFY epoch = min(epoch) OVER (PARTITION BY trial_id))
+    GROUP BY trial_id
+) e JOIN trials t USING (trial_id)
+GROUP BY ALL
+ORDER BY t.model, t.width, t.compute_dtype, t.stream_dtype, t.coupling, coupling_rule, t.depth""",
+    ),
+    NamedQuery(
         name="drift",
         meaning="how the error of reversing changes from the first probed epoch of a trial to its last",
         sql="""
-SELECT t.model, t.depth, t.compute_dtype, t.stream_dtype,
+SELECT t.model, t.depth, t.coupling_rule, t.compute_dtype, t.stream_dtype,
        count(*) AS trials,
        median(e.first) AS reconstruction_rel_error_first,
        median(e.last) AS reconstruction_rel_error_last,
@@ -203,7 +226,7 @@ ORDER BY data, memory_peak_bytes, trial_id""",
         name="precision",
         meaning="test accuracy, bits per byte or loss, and the error of reversing, by precision",
         sql=f"""
-SELECT compute_dtype, stream_dtype, coupling, strategy,
+SELECT compute_dtype, stream_dtype, coupling, coupling_rule, strategy,
        count(*) AS trials,
        {_averages("test")},
        median(reconstruction_rel_error) AS reconstruction_rel_error,

@@ -107,6 +107,11 @@ TRIALS = Table(
             "of those, without embeddings and the output layer; null for networks without embeddings",
             "numbers",
         ),
+        _text(
+            "coupling_rule",
+            "rule that joins the two streams, such as momentum(gamma=0.9); null for additive and without two "
+            "streams",
+        ),
         _text("strategy", "how the backward pass comes by its activations: store, reverse, checkpoint, ..."),
         _text("compute_dtype", "arithmetic of F and G: fp64, fp32, bf16 or fp16"),
         _text("stream_dtype", "type that carries x1 and x2: fp64, fp32, bf16 or fp16"),
@@ -196,6 +201,12 @@ TRIALS = Table(
         _real("wall_s", "time of the trial, from settings to row", "s"),
         _int("concurrent_trials", "trials that may have shared the machine while this one was timed"),
         # fidelity of the rebuilt activations, at the end of training; null where nothing is rebuilt
+        _real(
+            "coupling_growth_predicted",
+            "how much an error in the last pair grows until the first is rebuilt, by the coupling's numbers "
+            "alone",
+            "factor",
+        ),
         _real("reconstruction_rel_error", "worst relative error of a rebuilt pair over blocks"),
         _real("end_to_end_rel_error", "relative error of the pair that is rebuilt last, the first of all"),
         _real("gradient_rel_error", "worst relative error of a parameter's gradient against stored mode"),

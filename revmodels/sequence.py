@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from revmodels.coupling.block import ReversibleBlock, split
 from revmodels.coupling.context import NO_CONTEXT, Context, Pair, streams_and_context
 from revmodels.coupling.grid import one_grid, to_grid
+from revmodels.coupling.linear import Coupling, inverse_error_growth
 from revmodels.coupling.range import Extent, Range
+from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.eager import Observer
 from revmodels.engine.given import Watch
 from revmodels.engine.outer_checkpoint import check_repetition, note_pass
@@ -138,6 +140,22 @@ class ReversibleSequence(nn.Module):
         return tuple(kept)
 
     @property
+    def inverse_error_growth(self) -> float:
+        """Predict how much an error grows in the longest row of units that are rebuilt.
+
+        A row ends at a unit that keeps its input. See
+        `revmodels.coupling.linear.Coupling.inverse_error_growth`: a factor, 1 where nothing is rebuilt, and
+        infinite beyond the range of floats.
+        """
+        rows: list[list[Coupling]] = [[]]
+        for unit, keeps in zip(self.units(), self.keeps_input, strict=True):
+            if keeps:
+                rows.append([])
+            else:
+                rows[-1].append(unit.rule)
+        return max(map(inverse_error_growth, rows))
+
+    @property
     def range(self) -> Range | None:
         """How far the streams of an exact coupling went in the last forward pass; reads from the device.
 
@@ -181,6 +199,19 @@ class ReversibleSequence(nn.Module):
             BudgetError: no choice meets the budget.
         """
         find_strategy(self.strategy).plan(model, self, *inputs, **options)
+
+    def set_coupling(self, coupling: str | Coupling) -> None:
+        """Give every unit the same coupling. Stage entries, which nobody inverts, stay as they are.
+
+        Args:
+            coupling: as for `ReversibleBlock`.
+
+        Raises:
+            CouplingError: no such coupling, or it cannot be exact where the units are to be.
+        """
+        for unit in self.units():
+            if not isinstance(unit, StageEntry):
+                unit.coupling = coupling
 
     def set_precision(self, precision: Precision | None) -> None:
         """Give every unit the same precision policy; None leaves F and G to the caller's autocast."""

@@ -19,7 +19,7 @@ from study.code import is_own, is_path, source_of
 from study.errors import StudyError, nearest
 from study.settings.data import TaskSettings
 from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
-from study.settings.setting import IF_CHANGED, NEVER, BrokenRule
+from study.settings.setting import IF_CHANGED, NEVER, BrokenRule, Options
 from study.settings.trial import TrialSettings, settings_of
 from study.tasks.naming import CONTEXT_LENGTH, task_name
 
@@ -40,6 +40,8 @@ def resolve(settings: TrialSettings) -> TrialSettings:
         model, precision, memory = _resolved_own(settings)
     else:
         model, precision, memory = _resolved_parts(settings.model, settings.precision, settings.memory)
+    if model.coupling is not None or model.coupling_numbers:
+        model = _with_coupling(settings, model, precision)
     if (model, precision, memory) == (settings.model, settings.precision, settings.memory):
         return settings
     return replace(settings, model=model, precision=precision, memory=memory)
@@ -65,6 +67,59 @@ def _resolved_own(settings: TrialSettings) -> tuple[ModelSettings, PrecisionSett
     if precision.coupling == "exact":
         precision = _resolved_precision(precision, name)
     return settings.model, precision, resolved
+
+
+def _with_coupling(
+    settings: TrialSettings, model: ModelSettings, precision: PrecisionSettings
+) -> ModelSettings:
+    """The settings with all numbers of the coupling spelled out, and without one that is the preset's own."""
+    name, numbers = model.coupling, model.coupling_numbers
+    if name is None:
+        raise StudyError(
+            "model.coupling_numbers",
+            value=dict(numbers),
+            rule="are those of a coupling, and none is named",
+            remedy="name it as model.coupling, or leave them out",
+        )
+    from revmodels.models.catalog import PRESETS
+
+    if not _couples(settings):
+        raise StudyError(
+            "model.coupling",
+            value=name,
+            rule=f"{model.name} is not reversible: it has no two streams to couple",
+            remedy="leave it out, or make space a list of mappings: one for the reversible networks with it, "
+            "one for the others without",
+        )
+    if name == "additive" and not numbers and model.name in PRESETS:
+        return replace(model, coupling=None)
+    from revmodels.coupling.linear import find_coupling, numbers_of
+    from revmodels.errors import CouplingError
+
+    try:
+        numbers = Options(numbers_of(name, **numbers))
+        rule = find_coupling(name, **numbers)
+    except CouplingError as error:
+        raise StudyError("model.coupling_numbers", value=dict(numbers), rule=str(error)) from None
+    if precision.coupling == "exact" and not rule.keeps_grid:
+        raise StudyError(
+            "model.coupling",
+            value=model.coupling_text,
+            rule=f"cannot be exact, as precision.coupling says: {rule.why_not_exact}",
+            remedy="use precision.coupling: additive, or additive, midpoint or leapfrog here",
+        )
+    return replace(model, coupling_numbers=numbers)
+
+
+def _couples(settings: TrialSettings) -> bool:
+    """Whether the network of a trial has two streams."""
+    from revmodels.models.catalog import PRESETS
+
+    if settings.model.name in PRESETS:
+        return PRESETS[settings.model.name].is_reversible
+    from study.network import holds_inverse
+
+    return holds_inverse(settings)
 
 
 @lru_cache(maxsize=65_536)

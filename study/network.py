@@ -38,6 +38,7 @@ def own_network(settings: TrialSettings, shape: Any) -> nn.Module:
             cannot be run with the strategy or the precision.
     """
     network = _built(settings.model, settings.code, shape)
+    _apply_coupling(network, settings.model)
     _apply_strategy(network, settings.model.name, settings.memory)
     _apply_precision(network, settings.model.name, settings.precision)
     return network
@@ -100,6 +101,18 @@ def _holds_inverse(model: ModelSettings, folder: str | None, shape: Any) -> bool
 def _outline(model: ModelSettings, folder: str | None, shape: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return _built(model, folder, shape)
+
+
+def _apply_coupling(network: nn.Module, model: ModelSettings) -> None:
+    """Couple the streams of every sequence by the rule that a study names; without one, leave them."""
+    from revmodels import ReversibleSequence
+    from revmodels.coupling.linear import find_coupling
+
+    if model.coupling is None:
+        return
+    for module in network.modules():
+        if isinstance(module, ReversibleSequence):
+            module.set_coupling(find_coupling(model.coupling, **model.coupling_numbers))
 
 
 def _apply_strategy(network: nn.Module, name: str, memory: MemorySettings) -> None:

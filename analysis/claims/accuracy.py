@@ -43,6 +43,7 @@ JOIN trials a ON a.model = p.revnet JOIN trials b ON b.model = p.resnet
  AND a.compute_dtype = b.compute_dtype AND a.workers = b.workers
 WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.strategy = '{REVERSE}' AND b.strategy = '{STORE}'
   AND a.anchor_every IS NULL AND a.compute_dtype = a.stream_dtype AND a.coupling = 'additive'
+  AND a.coupling_rule IS NULL
   AND a.depth = TRY_CAST(substr(a.model, 7) AS BIGINT) AND b.depth = TRY_CAST(substr(b.model, 7) AS BIGINT)"""
 
 
@@ -134,6 +135,7 @@ FROM trials a JOIN trials b
  AND a.stream_dtype = b.stream_dtype AND a.matmul = b.matmul AND a.workers = b.workers
 WHERE a.outcome = 'ok' AND b.outcome = 'ok' AND a.strategy = '{REVERSE}' AND b.strategy = '{STORE}'
   AND a.anchor_every IS NULL AND a.coupling = 'additive' AND b.coupling = 'additive'
+  AND a.coupling_rule IS NULL AND b.coupling_rule IS NULL
   AND a.compute_dtype = 'fp32' AND a.stream_dtype = 'fp32'
   AND isfinite(a.accuracy_test) AND isfinite(b.accuracy_test)""",
     )

@@ -28,7 +28,8 @@ _MEASURED = f"""
 SELECT trial_id, strategy, depth, memory_activation_bytes AS bytes, memory_peak_bytes AS peak,
        step_time_s AS time, concurrent_trials, steps_done, {", ".join(_ALIKE_COLUMNS)}
 FROM trials
-WHERE outcome = 'ok' AND family = 'revnet' AND anchor_every IS NULL AND memory_activation_bytes > 0"""
+WHERE outcome = 'ok' AND family = 'revnet' AND anchor_every IS NULL AND coupling_rule IS NULL
+  AND memory_activation_bytes > 0"""
 
 
 def flat_in_depth(store: Store) -> Evidence | Missing:

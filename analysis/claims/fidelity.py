@@ -22,7 +22,7 @@ STORED_FLOATS = {"revnet38": 89_088, "revnet110": 90_112, "revnet164": 262_144}
 HEAD_SLACK = 1.3
 """The table above leaves out the classifier's own activations, up to a quarter of it."""
 
-_REBUILDS = f"""outcome = 'ok' AND strategy = '{REVERSE}' AND coupling = 'additive'
+_REBUILDS = f"""outcome = 'ok' AND strategy = '{REVERSE}' AND coupling = 'additive' AND coupling_rule IS NULL
     AND compute_dtype = stream_dtype AND anchor_every IS NULL AND coalesce(matmul, '') <> 'tf32'"""
 
 _AT_INITIALIZATION = f"""
@@ -138,6 +138,7 @@ JOIN trials b ON a.data = b.data AND a.model = b.model AND a.depth = b.depth AND
   AND a.seed = b.seed AND a.batch_size = b.batch_size AND a.epochs = b.epochs AND a.optimizer = b.optimizer
   AND a.learning_rate = b.learning_rate AND a.weight_decay = b.weight_decay AND a.schedule = b.schedule
   AND a.compute_dtype = b.compute_dtype AND a.stream_dtype = b.stream_dtype AND a.coupling = b.coupling
+  AND a.coupling_rule IS NOT DISTINCT FROM b.coupling_rule
   AND a.matmul = b.matmul AND a.examples_train = b.examples_train AND a.device = b.device
 JOIN epochs ea ON ea.trial_id = a.trial_id AND ea.epoch = 1
 JOIN epochs eb ON eb.trial_id = b.trial_id AND eb.epoch = 1

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000
 _SETTINGS = (
     *("data", "family", "depth", "width", "strategy", "compute_dtype", "stream_dtype", "coupling"),
-    *("batch_size", "optimizer", "learning_rate", "schedule"),
+    *("coupling_rule", "batch_size", "optimizer", "learning_rate", "schedule"),
 )
 
 

@@ -78,7 +78,7 @@ def fit_stream(store: Store, column: str, *, where: str | None = None, resamples
     condition = f" AND ({where})" if where else ""
     rows = store.sql(
         f"SELECT depth, compute_dtype, stream_dtype, coupling, {column} AS error FROM trials "
-        f"WHERE outcome = 'ok' AND depth > 0 AND {column} >= 0{condition}"
+        f"WHERE outcome = 'ok' AND coupling_rule IS NULL AND depth > 0 AND {column} >= 0{condition}"
     ).to_pylist()
     rows = [row for row in rows if row["stream_dtype"] in SIGNIFICAND and finite(row["error"])]
     exact = [row["error"] for row in rows if row["coupling"] == "exact"]

@@ -110,9 +110,9 @@ class ReversibleBlock(nn.Module):
         self.f = f
         self.g = g
         self.exact = exact
+        self.precision: Precision | None = None
         self.coupling = coupling
         self.split_dim = split_dim
-        self.precision: Precision | None = None
 
     @property
     def coupling(self) -> str | Coupling:
@@ -122,7 +122,7 @@ class ReversibleBlock(nn.Module):
     @coupling.setter
     def coupling(self, coupling: str | Coupling) -> None:
         rule, exact = _rule(coupling), self.exact or coupling == "exact"
-        if exact:
+        if exact or self.is_exact:
             _check_exact(rule)
         self._coupling, self.rule, self.exact = coupling, rule, exact
 

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,6 +94,11 @@ class Coupling:
         return abs(self.alpha) == 1 and self.beta.is_integer()
 
     @property
+    def steps_one_state(self) -> bool:
+        """Whether the pair is (state before, state) of one stream: alpha + beta = 1, and beta is not 0."""
+        return self.beta != 0 and math.isclose(self.alpha + self.beta, 1)
+
+    @property
     def why_not_exact(self) -> str:
         """The reason for which `keeps_grid` is False."""
         if abs(self.alpha) != 1:
@@ -139,11 +145,10 @@ class Coupling:
             depth: number of blocks.
 
         Returns:
-            A factor: 1 for the additive coupling, less than 1 where alpha is greater than 1 and beta is 0.
+            A factor: 1 for the additive coupling, less than 1 where alpha is greater than 1 and beta is 0;
+            infinite beyond the range of floats.
         """
-        half = torch.tensor([[0.0, 1.0], [self.alpha, self.beta]], dtype=torch.float64)
-        back = torch.linalg.matrix_power(torch.linalg.inv(half), 2 * depth)
-        return torch.linalg.matrix_norm(back, 2).item()
+        return inverse_error_growth([self] * depth)
 
 
 @dataclass(frozen=True)
@@ -287,6 +292,57 @@ def find_coupling(name: str, **numbers: Any) -> Coupling:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise CouplingError(f"coupling {name}: {number} is a number; received {value!r}.")
     return COUPLINGS[name](**numbers)
+
+
+def numbers_of(name: str, **numbers: Any) -> dict[str, float]:
+    """All numbers of the coupling called `name`: those that are given, and the defaults of the others.
+
+    Args:
+        name: one of `COUPLINGS`.
+        numbers: as for `find_coupling`.
+
+    Returns:
+        The numbers by name, in the order in which the coupling takes them.
+
+    Raises:
+        CouplingError: as for `find_coupling`.
+
+    >>> numbers_of("damped_midpoint", a=0.25)
+    {'a': 0.25, 'h': 1.0}
+    """
+    find_coupling(name, **numbers)
+    known = inspect.signature(COUPLINGS[name]).parameters
+    return {number: float(numbers.get(number, known[number].default)) for number in known}
+
+
+def inverse_error_growth(rules: Sequence[Coupling]) -> float:
+    """Predict how errors grow through the inverse of several blocks; see `Coupling.inverse_error_growth`.
+
+    Args:
+        rules: the couplings of the blocks, first to last.
+
+    Returns:
+        A factor; 1 for no block, and infinite beyond the range of floats.
+    """
+    # The columns of a 2 x 2 matrix of norm about 1, and the logarithm of what it was divided by.
+    (a, b), (c, d), size = (1.0, 0.0), (0.0, 1.0), 0.0
+    for rule in reversed(rules):
+        for _ in range(2):
+            (a, b), (c, d) = _undone(rule, a, b), _undone(rule, c, d)
+            largest = max(map(abs, (a, b, c, d)))
+            a, b, c, d, size = a / largest, b / largest, c / largest, d / largest, size + math.log(largest)
+    squares = a * a + b * b + c * c + d * d
+    difference = math.hypot(a * a + b * b - c * c - d * d, 2 * (a * c + b * d))
+    size += math.log((squares + difference) / 2) / 2
+    return math.exp(size) if size < _LARGEST else math.inf
+
+
+_LARGEST = math.log(sys.float_info.max)
+
+
+def _undone(rule: Coupling, first: float, second: float) -> tuple[float, float]:
+    """One half of the rule, without F: (x, z) of (z, alpha x + beta z)."""
+    return (second - first * rule.beta) / rule.alpha, first
 
 
 def combine(numbers: Numbers, x: Tensor, z: Tensor, r: Tensor) -> Tensor:

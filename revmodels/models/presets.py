@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
 
-from revmodels.errors import OptionError, ResolutionError, StrategyError, UnknownModelError, one_of
+from revmodels.coupling.linear import Coupling
+from revmodels.errors import (
+    CouplingError,
+    OptionError,
+    ResolutionError,
+    StrategyError,
+    UnknownModelError,
+    one_of,
+)
 from revmodels.models.architecture import Architecture, RevViTArchitecture
 from revmodels.models.base import ResidualNetwork
 from revmodels.models.catalog import PRESETS, list_models
@@ -80,6 +88,7 @@ def create_model(
     *,
     width: float = 1.0,
     depth: int | None = None,
+    coupling: str | Coupling | None = None,
     strategy: str | None = None,
     anchor_every: int | None = None,
     memory_budget_bytes: int | None = None,
@@ -93,6 +102,8 @@ def create_model(
         width: multiplier on the preset's channels; channel counts are rounded to what the design allows: even
             numbers, and whole attention heads in a transformer.
         depth: another depth of the same design; None keeps the preset's.
+        coupling: the rule that joins the streams: a name from `revmodels.coupling.linear`, or a `Coupling`;
+            None is ``additive``.
         strategy: a name from `revmodels.strategies.registry`; None is ``reverse``, except for networks that
             cannot be reversed, ResNets and `gpt`: ``store``.
         anchor_every: with ``reverse``, every so-many-th unit of a stage keeps its input too, and rounding
@@ -117,6 +128,7 @@ def create_model(
         LanguageError: a vocabulary or context that no language model can have.
         OptionError: an option that does not exist, that only the other kind of network has, or that is
             missing.
+        CouplingError: unknown coupling, one that the precision cannot have, or a network without two streams.
         StrategyError: unknown strategy, or one that needs inverses, or anchors, for a network without.
         PrecisionError: ``exact`` coupling for a network without coupled streams.
 
@@ -133,6 +145,13 @@ def create_model(
     build = _language_model if isinstance(architecture, LanguageArchitecture) else _image_network
     model: ResidualNetwork = build(architecture, {"width": width, "precision": precision}, options)
     model.strategy = strategy or default_strategy(invertible=architecture.is_reversible)
+    if coupling is not None:
+        if not isinstance(model, ReversibleNetwork):
+            raise CouplingError(
+                f"coupling: {name} has no two streams to couple; received {coupling!r}. Leave it out, or use "
+                "a reversible network."
+            )
+        model.coupling = coupling
     for setting, value in (("anchor_every", anchor_every), ("memory_budget_bytes", memory_budget_bytes)):
         if value is None:
             continue

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from revmodels.errors import BudgetError
+from revmodels.coupling.linear import Coupling
+from revmodels.coupling.stage_entry import StageEntry
+from revmodels.errors import BudgetError, CouplingError
 from revmodels.models.architecture import Architecture
 from revmodels.models.base import ResidualNetwork
 from revmodels.precision import Precision
@@ -81,6 +83,28 @@ class ReversibleNetwork(ResidualNetwork):
     @anchor_every.setter
     def anchor_every(self, value: int | None) -> None:
         self.body.anchor_every = value
+
+    @property
+    def coupling(self) -> str | Coupling:
+        """The rule that joins the two streams, see `revmodels.coupling.linear`; may be assigned at any time.
+
+        Stage entries are not inverted and stay additive.
+
+        Raises:
+            CouplingError: on assigning one that does not exist, or that cannot be exact where the precision
+                asks for it.
+        """
+        units = [unit for unit in self.body.units() if not isinstance(unit, StageEntry)]
+        return units[0].coupling if units else "additive"
+
+    @coupling.setter
+    def coupling(self, value: str | Coupling) -> None:
+        if value == "exact":
+            raise CouplingError(
+                "coupling: whether streams are on a grid is a matter of precision here; received 'exact'. "
+                "Use precision=Precision(coupling='exact')."
+            )
+        self.body.set_coupling(value)
 
     @property
     def strategy(self) -> str:

@@ -11,7 +11,8 @@ conventional one, and `revgpt` those of its twin `gpt`, which makes the same num
 seed. In the end the head reads the *mean* of the two streams. The norm in front of the output layer makes
 mean and sum the same but for its epsilon. The mean has the scale of the twin's one stream: where the blocks
 add nothing it is the embedding itself. Joining the streams side by side would need a wider head than the
-twin's.
+twin's. Other couplings may be set, see `revmodels.coupling.linear`. Where one of them makes the pair (state
+before, state) of one stream, the head reads the state: with BDIA, `revgpt` in evaluation mode is its twin.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class RevGPT(LanguageModel, ReversibleNetwork):
         return super().features(images)
 
     def transform(self, stream: Tensor) -> Tensor:
-        """Two copies of the embedding through the blocks, and their mean: (B, T, d) to the same."""
+        """Two copies of the embedding through the blocks, and what the head reads: (B, T, d) to the same."""
         y1, y2 = self.body(stream, stream)
-        return (y1 + y2) / 2
+        last = self.body.blocks[-1]
+        assert isinstance(last, ReversibleBlock)
+        return y2 if last.rule.steps_one_state else (y1 + y2) / 2

@@ -189,6 +189,7 @@ def _length(train: TrainSettings) -> str:
 def _rows(planned: Plan) -> list[dict[str, Any]]:
     """One row per distinct model of the plan, with the trials that train it."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    coupled = any(trial.settings.model.coupling for trial in planned.trials)
     for trial in planned.trials:
         s, cost = trial.settings, planned.costs.get(trial.trial_id)
         time = planned.forecast.times.get(trial.trial_id) if planned.forecast else None
@@ -205,6 +206,9 @@ def _rows(planned: Plan) -> list[dict[str, Any]]:
             "peak memory": megabytes(cost.memory_bytes if cost else None),
             "activations": megabytes(cost.activation_bytes if cost else None),
         }
+        if coupled:
+            row["coupling"] = s.model.coupling_text or "additive"
+            row["error growth"] = f"{cost.coupling_growth:.3g}" if cost and cost.coupling_growth else None
         seen = rows.setdefault(tuple(row.values()), {**row, "time of one": "unknown", "trials": 0})
         seen["trials"] += 1
         if time is not None and time.seconds is not None:

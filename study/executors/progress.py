@@ -131,6 +131,7 @@ def in_words(trial: Trial) -> str:
     parts = [model.name]
     if model.depth is not None:
         parts.append(f"d{model.depth}")
+    parts.append(model.coupling_text or "")
     parts += [f"w{model.width:g}", trial.settings.memory.strategy or "", precision.compute]
     if precision.stream != precision.compute:
         parts.append(f"on {precision.stream}")

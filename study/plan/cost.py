@@ -12,7 +12,7 @@ from study.tasks.registry import task_of
 from study.tasks.task import Shape, Task
 from study.train.build import build_model, network_settings, outline
 from study.train.length import shared_batch
-from study.train.measurements import peak_in_parts
+from study.train.measurements import peak_in_parts, predicted_growth
 from study.train.operations import step_operations
 from study.train.optim import make_optimizer
 
@@ -25,11 +25,14 @@ _WITHOUT_COST = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a trial's model takes: trainable parameters, and bytes of one training step on one worker."""
+    """What a trial's model takes: trainable parameters, and bytes of one training step on one worker; and
+    how much its couplings make errors grow while activations are rebuilt, None where none are.
+    """
 
     parameters: int
     memory_bytes: int
     activation_bytes: int
+    coupling_growth: float | None = None
 
 
 def trial_operations(settings: TrialSettings) -> tuple[int, int | None]:
@@ -85,7 +88,12 @@ def _cost(settings: TrialSettings, task: Task, shape: Shape, count: int) -> Cost
     )
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     peak = peak_in_parts(taken, settings.train.accumulate)
-    return Cost(parameters=trained, memory_bytes=peak, activation_bytes=taken.activation_bytes)
+    return Cost(
+        parameters=trained,
+        memory_bytes=peak,
+        activation_bytes=taken.activation_bytes,
+        coupling_growth=predicted_growth(settings, network),
+    )
 
 
 def count_parameters(settings: TrialSettings) -> int:

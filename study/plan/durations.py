@@ -251,7 +251,8 @@ def _work_of(config: Mapping[str, Any], like: TrialSettings, source: str) -> flo
         data = DataSettings(name=past["source"], image_size=past["image_size"])
     strategy = config["memory"]["strategy"]
     model = {key: value for key, value in config["model"].items() if key != "source"}
-    model["options"] = Options(model.get("options", {}))
+    for key in ("options", "coupling_numbers"):
+        model[key] = Options(model.get(key, {}))
     try:
         return work_per_example(
             TrialSettings(

@@ -100,6 +100,7 @@ class Plan:
             "parameters": cost.parameters if cost else None,
             "memory_predicted_bytes": cost.memory_bytes if cost else None,
             "memory_activation_predicted_bytes": cost.activation_bytes if cost else None,
+            "coupling_growth_predicted": cost.coupling_growth if cost else None,
             "flops_model": self.operations[trial.trial_id][0] if trial.trial_id in self.operations else None,
             "flops_hardware": self.operations[trial.trial_id][1]
             if trial.trial_id in self.operations

@@ -16,8 +16,25 @@ SAVED_FORMATS = ("int8", "float8_e4m3fn")
 COMPUTE_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 STREAM_DTYPES = ("fp64", "fp32", "bf16", "fp16")
 COUPLINGS = ("additive", "exact")
+RULES = ("additive", "midpoint", "leapfrog", "damped_midpoint", "momentum", "bdia", "revdeq", "scaled")
+"""Names of the rules of three numbers that join two streams."""
 MATMULS = ("ieee", "tf32")
 ON_OVERFLOW = ("raise", "record")
+
+
+_COUPLING = {
+    "anyOf": [
+        {"type": "string", "enum": list(RULES)},
+        {
+            "type": "object",
+            "properties": {"name": {"type": "string", "enum": list(RULES)}},
+            "required": ["name"],
+            "additionalProperties": {"type": "number"},
+        },
+        {"type": "null"},
+    ]
+}
+"""The name of a coupling, or its name and its numbers, which `study.spec.fields` takes apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +66,29 @@ class ModelSettings(Strict):
             column="depth",
         ),
     ] = None
+    coupling: Annotated[
+        str | None,
+        Setting(
+            "The rule that joins the two streams of a reversible network, or {name: ..., gamma: ...} with "
+            "its numbers; without it, additive, and in a network of your own what the builder chose.",
+            choices=RULES,
+            identity=IF_CHANGED,
+            column="coupling_rule",
+            written=_COUPLING,
+        ),
+    ] = None
+    coupling_numbers: Annotated[
+        Options,
+        Setting("The numbers of the coupling by name; without one, its default.", identity=IF_CHANGED),
+    ] = NO_OPTIONS
+
+    @property
+    def coupling_text(self) -> str | None:
+        """The coupling as one word, such as ``momentum(gamma=0.9)``; None where none is named."""
+        if self.coupling is None:
+            return None
+        numbers = ", ".join(f"{key}={value:g}" for key, value in sorted(self.coupling_numbers.items()))
+        return f"{self.coupling}({numbers})" if numbers else self.coupling
 
 
 @dataclass(frozen=True, kw_only=True)

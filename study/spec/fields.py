@@ -41,6 +41,15 @@ class _Mapping:
         return schema
 
 
+def _coupled(values: Any) -> Any:
+    """Read ``coupling: {name: momentum, gamma: 0.9}`` as the name and ``coupling_numbers: {gamma: 0.9}``."""
+    coupling = values.get("coupling") if isinstance(values, dict) else None
+    if not isinstance(coupling, dict) or "name" not in coupling or values.get("coupling_numbers"):
+        return values
+    numbers = {key: value for key, value in coupling.items() if key != "name"}
+    return {**values, "coupling": coupling["name"], "coupling_numbers": numbers}
+
+
 def _elastic(values: Any) -> Any:
     """Read ``workers: {min: 1, max: 4}`` as ``workers: 4, min_workers: 1``."""
     workers = values.get("workers") if isinstance(values, dict) else None
@@ -51,7 +60,7 @@ def _elastic(values: Any) -> Any:
 
 Data = Annotated[DataSettings, _Mapping()]
 Task = Annotated[TaskSettings, _Mapping()]
-Model = Annotated[ModelSettings, _Mapping()]
+Model = Annotated[ModelSettings, _Mapping(), BeforeValidator(_coupled)]
 Precision = Annotated[PrecisionSettings, _Mapping()]
 Memory = Annotated[MemorySettings, _Mapping()]
 Train = Annotated[TrainSettings, _Mapping()]
@@ -79,6 +88,10 @@ PATHS = tuple(f"{name}.{field.name}" for name, kind in sections().items() for fi
 """Every dotted path that a space may vary, beside those of options."""
 
 
+_OPTIONS = ("options", "optimizer_options", "coupling_numbers")
+"""Settings that hold values by name, each of which a space may vary by itself."""
+
+
 def is_setting(path: str) -> bool:
     """Return whether a space may vary a dotted path: a setting, or an option of what a study brings.
 
@@ -87,7 +100,7 @@ def is_setting(path: str) -> bool:
     """
     section, _, rest = path.partition(".")
     inside, _, option = rest.partition(".")
-    known = f"{section}.{inside}" in PATHS and inside in ("options", "optimizer_options")
+    known = f"{section}.{inside}" in PATHS and inside in _OPTIONS
     return path in PATHS or (known and option.isidentifier())
 
 
@@ -113,7 +126,7 @@ class Changes:
 
     @staticmethod
     def _given(values: Any, check: Callable[[Any], Any]) -> dict[str, Any]:
-        values = _elastic(values)
+        values = _elastic(_coupled(values))
         checked = check(values)
         names = [field.name for field in fields(checked)] if is_dataclass(values) else values
         return {name: getattr(checked, name) for name in names}

@@ -88,6 +88,7 @@ def settings_columns(trial: Trial, attempt: int) -> dict[str, Any]:
         columns.update(depth=resolved.model.depth, strategy=resolved.memory.strategy)
         columns.update(grid_bits=resolved.precision.grid_bits, anchor_every=resolved.memory.anchor_every)
         columns["context_length"] = resolved.data.context_length
+        columns["coupling_rule"] = resolved.model.coupling_text
         columns["activation_budget"] = resolved.memory.activation_budget
         columns["memory_budget_bytes"] = resolved.memory.memory_budget_bytes
         columns.update(_design(settings.model.name))

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from study.code import is_own
 from study.network import own_network
+from study.settings.model import ModelSettings
 from study.settings.trial import TrialSettings
 from study.tasks.task import Batch, Shape, Task
+
+if TYPE_CHECKING:
+    from revmodels.coupling.linear import Coupling
 
 
 def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
@@ -28,6 +32,7 @@ def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
         **shape.preset_options,
         width=model.width,
         depth=model.depth,
+        coupling=coupling_of(model),
         strategy=memory.strategy,
         anchor_every=memory.anchor_every,
         memory_budget_bytes=memory.memory_budget_bytes,
@@ -59,6 +64,23 @@ def outline(settings: TrialSettings, task: Task, shape: Shape, count: int) -> tu
     """The network as its task calls it, and a batch of `count` examples, both on the meta device."""
     with torch.device("meta"):
         return task.adapted(build_model(settings, shape)), task.blank(shape, count, settings)
+
+
+def coupling_of(model: ModelSettings) -> Coupling | None:
+    """Return the rule that joins the streams of a network; None leaves them to the network.
+
+    Args:
+        model: The settings of the network, with its coupling and the numbers of that.
+
+    Returns:
+        The rule, of the numbers that are given and the defaults of the others.
+
+    Raises:
+        CouplingError: There is no such coupling, or it has no such numbers.
+    """
+    from revmodels.coupling.linear import find_coupling
+
+    return None if model.coupling is None else find_coupling(model.coupling, **model.coupling_numbers)
 
 
 @contextmanager

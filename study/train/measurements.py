@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
 import torch
+from torch import nn
 
-from revmodels import measure
+from revmodels import ReversibleSequence, measure
+from revmodels.strategies.registry import find_strategy
 from study.identity import strategy_of
+from study.settings.trial import TrialSettings
 from study.train.batches import training_batches
 from study.train.session import Session
 
@@ -48,6 +52,24 @@ def peak_in_parts(use: measure.MemoryUse, parts: int) -> int:
         return use.total_bytes
     kept = use.parameter_bytes + use.gradient_bytes + use.optimizer_bytes + use.buffer_bytes
     return max(use.total_bytes, kept + use.activation_bytes + use.input_bytes)
+
+
+def predicted_growth(settings: TrialSettings, network: nn.Module) -> float | None:
+    """Return how much an error in the last pair grows until the first is rebuilt, by the couplings' numbers.
+
+    Args:
+        settings: Of the trial, resolved.
+        network: What it trains.
+
+    Returns:
+        The largest factor over the sequences of the network; None where nothing is rebuilt, or where it is
+        beyond the range of floats.
+    """
+    if not find_strategy(settings.memory.strategy or "store").inverts:
+        return None
+    sequences = [m for m in network.modules() if isinstance(m, ReversibleSequence)]
+    largest = max((sequence.inverse_error_growth for sequence in sequences), default=math.inf)
+    return largest if math.isfinite(largest) else None
 
 
 def probe(session: Session) -> tuple[dict[str, float], list[dict[str, Any]]]:

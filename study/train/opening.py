@@ -11,6 +11,7 @@ from study.code import use
 from study.identity import resolve, strategy_of
 from study.tasks.registry import task_of
 from study.train.build import build_model
+from study.train.measurements import predicted_growth
 from study.train.operations import non_embedding
 from study.train.optim import make_optimizer
 from study.train.progress import TrialProgress
@@ -39,6 +40,7 @@ def open_session(
     torch.manual_seed(settings.seed)
     model = task.adapted(build_model(settings, examples.shape))
     progress.columns["parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    progress.columns["coupling_growth_predicted"] = predicted_growth(settings, model)
     progress.columns["parameters_non_embedding"] = non_embedding(model)
     layout = torch.channels_last if settings.train.channels_last else torch.contiguous_format
     sharded = settings.scaling.parallel == "fsdp2" and torch.distributed.is_initialized()

@@ -248,3 +248,32 @@ def test_strategies_names_the_front_of_memory_and_time_and_what_dominates_the_re
     assert at[38, "checkpoint"]["dominated_by"] == at[38, "offload"]["dominated_by"] == "reverse"
     assert at[38, "segments"]["dominated_by"] == "budget, within 60.0 MB"
     assert at[110, "offload"]["on_front"] and at[110, "checkpoint"]["on_front"]
+
+
+def test_couplings_shows_predicted_and_measured_growth_of_each_coupling(tmp_path, new_trial, write_file):
+    rules = ((None, 1.0, 3.0), ("momentum(gamma=0.5)", 16.0, 20.0))
+    rows = [
+        new_trial(trial_id=f"{rule}", coupling_rule=rule, coupling_growth_predicted=growth, accuracy_val=0.5)
+        for rule, growth, _ in rules
+    ]
+    blocks = [
+        {
+            **{name: row[name] for name in ("trial_id", "study", "attempt")},
+            "epoch": epoch,
+            "block": block,
+            "reconstruction_rel_error": 1e-7 * error,
+        }
+        for row, (_, _, measured) in zip(rows, rules, strict=True)
+        for epoch in (0, 1)
+        for block, error in ((0, None if epoch == 0 else 99), (1, measured), (2, 2), (3, 1))
+        if error is not None
+    ]
+    for table, content in (("trials", rows), ("blocks", blocks)):
+        write_file(tmp_path, table, content)
+    store = open_store(tmp_path)
+    found = run_query(store, "couplings").to_pylist()
+    assert [(r["coupling_rule"], r["growth_predicted"]) for r in found] == [
+        ("additive", 1.0), ("momentum(gamma=0.5)", 16.0)
+    ]  # fmt: skip
+    assert [r["growth_measured"] for r in found] == pytest.approx([3.0, 20.0])
+    assert len(run_query(store, "best").to_pylist()) == 2

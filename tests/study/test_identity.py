@@ -11,6 +11,7 @@ from study.identity import canonical, canonical_json, resolve, trial_id
 from study.settings.data import DataSettings
 from study.settings.model import MemorySettings, ModelSettings, PrecisionSettings
 from study.settings.run import ProbeSettings, ScalingSettings
+from study.settings.setting import Options
 from study.settings.train import TrainSettings
 from study.settings.trial import TrialSettings, settings_from_dict
 
@@ -94,6 +95,52 @@ def test_what_changes_the_result_changes_the_identity(changed):
 )
 def test_equal_trials_written_differently_are_one(one, other):
     assert trial_id(one) == trial_id(other)
+
+
+def test_couplings_are_part_of_the_identity_with_all_their_numbers():
+    def of(name="revgpt_100k", **values):
+        model = ModelSettings(name=name, **values)
+        return replace(BASE, data=DataSettings(name="markov:1"), model=model)
+
+    found = [
+        trial_id(of(coupling=coupling, coupling_numbers=Options(numbers)))
+        for coupling, numbers in (
+            (None, {}),
+            ("midpoint", {}),
+            ("momentum", {}),
+            ("momentum", {"gamma": 0.5}),
+        )
+    ]
+    assert len(set(found)) == 4
+    assert trial_id(of(coupling="additive")) == found[0]
+    assert trial_id(of(coupling="momentum", coupling_numbers=Options(gamma=0.9))) == found[2]
+    assert canonical(of(coupling="leapfrog"))["model"]["coupling_numbers"] == {"h": 1.0}
+    assert resolve(of(coupling="momentum")).model.coupling_text == "momentum(gamma=0.9)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "resnet32", "coupling": "midpoint"}, "no two streams to couple"),
+        ({"coupling": "momentm"}, "'momentm' is not one of: additive.*Did you mean 'momentum'"),
+        ({"coupling": "momentum", "coupling_numbers": Options(beta=1)}, r"its numbers are \['gamma'\]"),
+        ({"coupling": "scaled", "coupling_numbers": Options(factor=0)}, "the inverse divides by it"),
+        ({"coupling_numbers": Options(gamma=1)}, "none is named"),
+    ],
+)
+def test_couplings_that_a_network_cannot_have_are_refused(changes, message):
+    with pytest.raises(StudyError, match=message):
+        resolve(replace(BASE, model=replace(BASE.model, **changes)))
+
+
+def test_couplings_that_cannot_be_exact_are_refused_with_the_reason():
+    exact = replace(BASE, precision=PrecisionSettings(coupling="exact"))
+    assert (
+        resolve(replace(exact, model=replace(BASE.model, coupling="leapfrog"))).model.coupling == "leapfrog"
+    )
+    numbers = Options(factor=2**0.5)
+    with pytest.raises(StudyError, match=r"cannot be exact, as precision\.coupling says: .* alpha = 1\.4"):
+        resolve(replace(exact, model=replace(BASE.model, coupling="scaled", coupling_numbers=numbers)))
 
 
 def test_identity_is_16_hexadecimal_digits_and_stays_what_it_is():

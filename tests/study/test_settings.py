@@ -6,7 +6,15 @@ import pytest
 from analysis.schema import TRIALS
 from study.code import is_path
 from study.settings.data import DATASETS, TEXTS, DataSettings, is_text
-from study.settings.model import COMPUTE_DTYPES, COUPLINGS, MATMULS, ON_OVERFLOW, STRATEGIES, STREAM_DTYPES
+from study.settings.model import (
+    COMPUTE_DTYPES,
+    COUPLINGS,
+    MATMULS,
+    ON_OVERFLOW,
+    RULES,
+    STRATEGIES,
+    STREAM_DTYPES,
+)
 from study.settings.trial import Trial, TrialSettings, columns_of, sections, settings_from_dict, settings_of
 from tests.study.trials import trial_from_dict
 
@@ -29,7 +37,9 @@ def test_unknown_field_is_refused():
 def test_choices_are_those_of_revmodels():
     import revmodels
     from revmodels import precision
+    from revmodels.coupling.linear import COUPLINGS as LINEAR
 
+    assert set(RULES) == set(LINEAR)
     assert STRATEGIES == revmodels.STRATEGIES
     assert set(COMPUTE_DTYPES) == set(STREAM_DTYPES) == set(precision.DTYPES)
     assert set(COUPLINGS) == set(precision.COUPLINGS)
@@ -59,4 +69,4 @@ def test_settings_with_a_column_have_it_in_the_schema_with_their_type():
                 assert columns[setting.column].type == kinds[kind], setting.column
     found = columns_of(TrialSettings())
     assert (found["data"], found["compute_dtype"], found["gpus_per_worker"]) == ("digits", "fp32", 0.0)
-    assert len(found) == 28
+    assert len(found) == 29

@@ -20,6 +20,7 @@ from revmodels.coupling.linear import (
     bdia,
     damped_midpoint,
     find_coupling,
+    inverse_error_growth,
     leapfrog,
     midpoint,
     momentum,
@@ -257,6 +258,18 @@ def test_predicted_growth_of_errors_in_the_inverse():
         assert ratio == pytest.approx(alpha**-8, rel=1e-3)
     ratio = leapfrog().inverse_error_growth(400) / leapfrog().inverse_error_growth(100)
     assert ratio == pytest.approx(4, rel=0.01)
+    assert bdia(0.5).inverse_error_growth(5_000) == math.inf
+
+
+def test_predicted_growth_of_unlike_blocks_is_the_norm_of_the_product_of_their_inverses():
+    rules = [momentum(0.5), leapfrog(), scaled(0.25), Coupling(2, -0.5)]
+    whole = torch.eye(2, dtype=torch.float64)
+    for rule in rules:
+        half = torch.tensor([[0, 1], [rule.alpha, rule.beta]], dtype=torch.float64)
+        whole = half @ half @ whole
+    expected = torch.linalg.matrix_norm(torch.linalg.inv(whole), 2).item()
+    assert inverse_error_growth(rules) == pytest.approx(expected, rel=1e-9)
+    assert inverse_error_growth([]) == 1
 
 
 @pytest.mark.parametrize(

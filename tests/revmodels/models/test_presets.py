@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from revmodels import Precision, create_model, list_models
-from revmodels.errors import DepthError, StrategyError, UnknownModelError, WidthError
+from revmodels.coupling.linear import Coupling, find_coupling, momentum
+from revmodels.coupling.stage_entry import StageEntry
+from revmodels.errors import CouplingError, DepthError, StrategyError, UnknownModelError, WidthError
 from revmodels.models.catalog import PRESETS
 
 CIFAR_COUNTS = {
@@ -150,3 +152,44 @@ def test_resnet_strategies_agree(strategy):
     found = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(exact, found, strict=True))
     assert all(torch.equal(b, once[n]) for n, b in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "left"),
+    [("revgpt_100k", {}, 1), ("revnet38", {"num_classes": 2, "width": 0.25}, 0)],
+)
+def test_couplings_of_presets_are_those_of_their_blocks_but_for_stage_entries(name, options, left):
+    model = create_model(name, coupling=momentum(0.5), **options)
+    for unit in model.body.units():
+        assert unit.rule == (find_coupling("additive") if isinstance(unit, StageEntry) else momentum(0.5))
+    assert model.coupling == momentum(0.5)
+    # Two blocks in a row are rebuilt: all of the language model's, and those behind each stage entry.
+    assert model.body.inverse_error_growth == pytest.approx(momentum(0.5).inverse_error_growth(2))
+    model.anchor_every = 1
+    assert model.body.inverse_error_growth == pytest.approx(momentum(0.5).inverse_error_growth(left))
+    model.coupling = "additive"
+    assert model.body.inverse_error_growth == pytest.approx(1)
+
+
+def test_bdia_in_evaluation_is_the_conventional_twin_bit_for_bit():
+    models = []
+    for name, coupling in (("gpt_100k", None), ("revgpt_100k", "bdia")):
+        torch.manual_seed(0)
+        models.append(create_model(name, coupling=coupling).eval())
+    tokens = torch.randint(256, (2, 16))
+    with torch.no_grad():
+        assert torch.equal(models[0](tokens), models[1](tokens))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "gpt_100k", "coupling": "midpoint"}, "gpt_100k has no two streams to couple"),
+        ({"coupling": "exact"}, r"Use precision=Precision\(coupling='exact'\)"),
+        ({"coupling": "momentm"}, "Did you mean 'momentum'"),
+        ({"coupling": Coupling(0.7**0.5), "precision": Precision(coupling="exact")}, "dividing by alpha = "),
+    ],
+)
+def test_couplings_that_a_preset_cannot_have_are_refused(changes, message):
+    with pytest.raises(CouplingError, match=message):
+        create_model(**{"name": "revgpt_100k", **changes})

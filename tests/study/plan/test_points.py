@@ -4,6 +4,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from study.errors import StudyError
+from study.plan.expand import make_plan
 from study.plan.points import apply_point, grid_points
 from study.plan.searches import check_search
 from study.spec.load import parse_study
@@ -159,3 +160,25 @@ def test_search_is_checked_before_it_begins():
     assert [p.path for p in caught.value.problems] == ["search.space.model.depth.int"]
     space["model.depth"]["step"] = 12
     check_search(study(search={**optuna, "space": space}), 0)
+
+
+def test_a_coupling_may_be_written_with_its_numbers_and_swept_like_any_setting():
+    values = {
+        "name": "couplings",
+        "model": {"name": "revnet38", "coupling": {"name": "momentum", "gamma": 0.5}},
+        "space": [
+            {"model.coupling_numbers.gamma": {"grid": [0.25, 0.75]}},
+            {"model.depth": {"grid": [26]}},
+        ],
+        "scales": {"other": {"model": {"coupling": {"name": "scaled", "factor": 0.5}}}},
+    }
+    study = parse_study(values)
+    models = [trial.settings.model for trial in make_plan(study).trials]
+    assert [(m.coupling, dict(m.coupling_numbers)) for m in models] == [
+        ("momentum", {"gamma": gamma}) for gamma in (0.25, 0.75, 0.5)
+    ]
+    assert dict(study.at_scale("other").model.coupling_numbers) == {"factor": 0.5}
+    with pytest.raises(StudyError, match=r"space\.model\.coupling\.grid\[1\]: must be one of the choices"):
+        parse_study({"name": "c", "space": {"model.coupling": {"grid": ["additive", "midpont"]}}})
+    swept = {"name": "c", "space": {"model.coupling": {"grid": ["additive", "bdia", "leapfrog"]}}}
+    assert len({trial.trial_id for trial in make_plan(parse_study(swept)).trials}) == 3

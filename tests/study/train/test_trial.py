@@ -11,7 +11,10 @@ import torch
 
 from analysis.schema import BLOCKS, EPOCHS, TRIALS
 from revmodels import create_model, measure
+from revmodels.coupling.linear import find_coupling
 from study.plan.cost import trial_cost
+from study.plan.expand import make_plan
+from study.spec.load import load_study
 from study.train.build import build_model
 from study.train.nonfinite import first_bad_block
 from study.train.trial import train_trial
@@ -495,3 +498,15 @@ def test_the_predicted_peak_is_the_measured_one_to_the_byte(make_trial, optimize
         row["memory_peak_bytes"],
         row["memory_activation_bytes"],
     )
+
+
+def test_a_coupling_and_the_growth_that_it_predicts_stand_in_the_row():
+    study = load_study("couplings", scale="smoke")
+    trials = [t for t in make_plan(study).trials if t.settings.model.coupling in (None, "momentum")]
+    rows = [train_trial(trial).trial for trial in trials]
+    assert [row["outcome"] for row in rows] == ["ok"] * 4
+    assert [row["coupling_rule"] for row in rows] == [None, None, *["momentum(gamma=0.9)"] * 2]
+    expected = [1, 1, *(find_coupling("momentum").inverse_error_growth(depth) for depth in (3, 6))]
+    assert [row["coupling_growth_predicted"] for row in rows] == pytest.approx(expected)
+    cost = trial_cost(trials[-1].settings)
+    assert cost.coupling_growth == pytest.approx(expected[-1])
