@@ -299,7 +299,7 @@ class ReversibleSequence(nn.Module):
         if torch.compiler.is_dynamo_compiling():
             y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin, given), x1, x2)
             return y1, y2
-        how = self.strategy, self.anchor_every, self.plans.modes
+        how = self.strategy, self.anchor_every, self.plans.modes, self.plans.layers
         check_repetition(self, how)
         y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin, given), x1, x2)
         note_pass(self, how, y1, y2)
@@ -311,6 +311,7 @@ class ReversibleSequence(nn.Module):
             apply=_couple_on(given) if given else _couple,
             keeps_input=self.keeps_input,
             modes=self.plans.modes,
+            layers=self.plans.layers,
             observer=self.observer,
             extent=extent,
             origin=origin,

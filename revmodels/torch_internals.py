@@ -274,6 +274,14 @@ def are_saved_tensors_hooked() -> bool:
     return _saved_tensors_hooks(False) is not None
 
 
+def top_saved_tensors_hooks() -> Any:
+    """Return the hooks that see what is saved now, as a pair that can be compared; None without any.
+
+    Public: none, see `are_saved_tensors_hooked`.
+    """
+    return _saved_tensors_hooks(False)
+
+
 def is_autocast_enabled(device_type: str) -> bool:
     """Return whether autocast is in force on a device type, of any kind.
 

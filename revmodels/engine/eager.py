@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -105,6 +105,7 @@ def run(
     extent: Extent | None = None,
     origin: Origin | None = None,
     context: Context = NO_CONTEXT,
+    layers: Sequence[Sequence[str]] = (),
 ) -> Pair:
     """Apply `units` in turn, rebuilding activations in the backward pass.
 
@@ -118,6 +119,7 @@ def run(
         extent: sees every output pair in the forward pass.
         origin: makes `x1` and `x2` again, so that a first unit that would store them stores nothing.
         context: what every F and G is handed beside its stream.
+        layers: of each unit, the layers whose outputs it keeps; empty if no unit keeps any.
 
     Raises:
         ReplayError: in the backward pass, if a parameter was replaced or modified since the forward pass.
@@ -126,8 +128,9 @@ def run(
     _refuse_transforms(x1, x2)
     tape = Tape(x1, observer, first, origin)
     for index, (unit, keep) in enumerate(zip(units, keeps, strict=True)):
+        holds = _Holds(keep, tuple(layers[index]) if layers else ())
         # As a module: hooks run, and what is sharded is gathered before the parameters are looked at.
-        step = partial(_step, unit, keep, tape, index, index == len(units) - 1)
+        step = partial(_step, unit, holds, tape, index, index == len(units) - 1)
         x1, x2 = unit(x1, x2, *context.args, _step=step, **context.options)
         if extent is not None:
             extent.see(first + index, x1, x2)
@@ -135,9 +138,16 @@ def run(
     return x1, x2
 
 
+class _Holds(NamedTuple):
+    """What a unit holds until its backward pass: its input, or the outputs of some layers."""
+
+    input: bool
+    layers: tuple[str, ...]
+
+
 def _step(
     unit: ReversibleBlock,
-    keep: bool,
+    holds: _Holds,
     tape: Tape,
     index: int,
     is_last: bool,
@@ -153,7 +163,7 @@ def _step(
             "G, or use strategy='store'."
         )
     given = tape.given(context, options)
-    replay = UnitReplay(unit, keep, f"unit {tape.first + index}", given)
+    replay = UnitReplay(unit, holds.input, f"unit {tape.first + index}", given, holds.layers)
     replay.record(x1, x2)
     y1, y2 = _Unit.apply(replay, tape, index, is_last, x1, x2, *replay.sources)
     tape.passed = None if is_last else (_Identity(y1), _Identity(y2))
@@ -199,7 +209,7 @@ class _Unit(torch.autograd.Function):
         (y1, y2), replay.outputs = replay.outputs, None
         origin = tape.origin if index == 0 else None
         saved = (x1, x2) if replay.keeps_input and origin is None else ()
-        ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()))
+        ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()), *replay.take_kept())
         # A gradient that is not there is none inside either: no zeros, and no hook is called with them.
         ctx.set_materialize_grads(False)
         needs = replay.outputs_need
@@ -213,6 +223,7 @@ class _Unit(torch.autograd.Function):
             raise DoubleBackwardError()
         replay, tape = ctx.replay, ctx.tape
         saved = _saved(ctx)
+        kept_f, kept_g = replay.split_kept(saved)
         if replay.keeps_input and ctx.origin is None:
             x1, x2 = saved.pop(0), saved.pop(0)
         y1, y2 = saved if ctx.is_last else tape.take()
@@ -224,7 +235,7 @@ class _Unit(torch.autograd.Function):
             # G: its value rebuilds x2, its graph gives dL/dy1.
             numbers = replay.numbers(1, y2)
             leaf = leaf_of(y1, needs_gradient=replay.outputs_need[0])
-            g, root = replay.g.replay(leaf, for_value=replay.needs_values)
+            g, root = replay.g.replay(leaf, for_value=replay.needs_values, kept=kept_g)
             if not replay.keeps_input:
                 x2 = separate(numbers, y2, y1, g)
             del y2, g
@@ -239,7 +250,7 @@ class _Unit(torch.autograd.Function):
             numbers = replay.numbers(0, y1)
             needs1, needs2 = replay.inputs_need
             leaf = leaf_of(x2, needs_gradient=needs2)
-            f, root = replay.f.replay(leaf, for_value=replay.needs_values)
+            f, root = replay.f.replay(leaf, for_value=replay.needs_values, kept=kept_f)
             if not replay.keeps_input:
                 x1 = separate(numbers, y1, x2, f)
             del y1, f
@@ -280,9 +291,9 @@ def _saved(ctx: Any) -> list[Tensor]:
         if "inplace operation" not in str(error):
             raise
         raise ReplayError(
-            "a stream that a reversible sequence keeps for its backward pass (its output, or the input of a "
-            "stage entry or anchor) was modified by an inplace operation. Change a copy of it, or use "
-            "strategy='store'."
+            "what a reversible sequence keeps for its backward pass (its output, the input of a stage entry "
+            "or anchor, or the output of a layer) was modified by an inplace operation. Change a copy of it, "
+            "or use strategy='store'."
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from revmodels.engine.graph_of_call import (
     tensors_read,
     without_autocast_cache,
 )
+from revmodels.engine.kept_layers import KeptLayers
 from revmodels.engine.kept_outputs import without_value
 from revmodels.engine.known_layers import DRAWING, layers_of, layers_within_reach
 from revmodels.engine.module_state import Picture, picture_of
@@ -45,9 +46,11 @@ class Evaluation:
         module: F, G or a shortcut.
         evaluate: calls it, or what stands for it, under the unit's precision.
         name: of the module, for messages.
+        layers: names of layers in `module` whose outputs are kept for the replay.
 
     Attributes:
         name: as given.
+        layers: those layers; None without any.
         needs_gradient: whether its result needs one, as with stored activations: its argument does, or a
             tensor that the result depends on.
         parameters: the tensors that it reads and that need a gradient, once each; empty
@@ -56,11 +59,18 @@ class Evaluation:
 
     __slots__ = (
         *("_beside", "_changes", "_evaluate", "_marks", "_module", "_picture", "_random", "name"),
-        *("needs_gradient", "parameters"),
+        *("layers", "needs_gradient", "parameters"),
     )
 
-    def __init__(self, module: nn.Module, evaluate: Callable[[Function, Tensor], Tensor], name: str) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        evaluate: Callable[[Function, Tensor], Tensor],
+        name: str,
+        layers: Sequence[str] = (),
+    ) -> None:
         self._module = module
+        self.layers = KeptLayers(module, layers, name) if layers else None
         self._evaluate = evaluate
         self.name = name
         self._picture = _NOTHING
@@ -100,7 +110,7 @@ class Evaluation:
     def _record_plain(self, x: Tensor) -> Tensor:
         draws = any(isinstance(layer, DRAWING) and layer.training for layer in self._picture.layers)
         self._random = RandomState.current(x) if draws else None
-        with torch.no_grad():
+        with torch.no_grad(), self.layers.recorded() if self.layers else nullcontext():
             out = self._evaluate(self._module, x)
         refuse_tangents(out)
         self.needs_gradient = self.needs_gradient or bool(self.parameters)
@@ -111,7 +121,7 @@ class Evaluation:
         self._refuse_lazy(picture.layers)
         random, before = RandomState.current(x), Watch(picture)
         start = entrance(x, self.name, computed_from)
-        with saving_nothing(self.name):
+        with saving_nothing(self.name), self.layers.recorded() if self.layers else nullcontext():
             out = self._evaluate(self._module, start if self.needs_gradient else start.detach())
         refuse_tangents(out)
         self.needs_gradient = out.requires_grad
@@ -140,12 +150,15 @@ class Evaluation:
                         "theirs."
                     )
 
-    def replay(self, leaf: Tensor, *, for_value: bool) -> tuple[Tensor, GradientEdge | None]:
+    def replay(
+        self, leaf: Tensor, *, for_value: bool, kept: Sequence[Tensor | None] = ()
+    ) -> tuple[Tensor, GradientEdge | None]:
         """Evaluate again, with a graph and with everything else as in the forward pass.
 
         Args:
             leaf: the argument, as the start of the graph.
             for_value: whether the value is needed, and not only its gradients.
+            kept: what the kept layers returned, from ``layers.take()``.
 
         Returns:
             The value, detached (with `for_value` off, perhaps of the right shape alone), and the edge from
@@ -164,21 +177,25 @@ class Evaluation:
         function = None if for_value else without_value(self._module)
         evaluate = function or self._module
         # Norms that would move now: in a replay around the forward pass they may have been frozen.
+        known = self.layers.replayed(kept) if self.layers else nullcontext()
         with torch.enable_grad(), frozen_statistics(picture.norms):
             if picture.watched:
-                out = self._again_watched(evaluate, leaf, picture)
+                out = self._again_watched(evaluate, leaf, picture, known)
             else:
-                with self._random.restored() if self._random is not None else nullcontext():
+                with self._random.restored() if self._random is not None else nullcontext(), known:
                     out = self._evaluate(evaluate, leaf)
         return out.detach(), get_gradient_edge(out) if out.requires_grad else None
 
-    def _again_watched(self, function: Function, leaf: Tensor, picture: Picture) -> Tensor:
+    def _again_watched(
+        self, function: Function, leaf: Tensor, picture: Picture, known: AbstractContextManager
+    ) -> Tensor:
         with ExitStack() as stack:
             stack.enter_context(put_back_to(self._changes, picture, self.name))
             stack.enter_context(RandomState.kept(leaf))
             stack.enter_context(without_autocast_cache())
             if self._random is not None:
                 stack.enter_context(self._random.restored())
+            stack.enter_context(known)
             out = self._evaluate(function, passage(leaf))
         self._check_leaves(out, leaf)
         return out

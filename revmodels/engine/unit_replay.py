@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -27,6 +28,7 @@ class UnitReplay:
         keeps_input: whether the input pair is saved instead of rebuilt.
         name: of the unit, for messages.
         given: the context that F and G are given; None without one.
+        layers: names of layers in the unit whose outputs are kept, such as ``f.2``.
 
     Attributes:
         name: as given.
@@ -51,7 +53,12 @@ class UnitReplay:
     )
 
     def __init__(
-        self, unit: ReversibleBlock, keeps_input: bool, name: str, given: Given | None = None
+        self,
+        unit: ReversibleBlock,
+        keeps_input: bool,
+        name: str,
+        given: Given | None = None,
+        layers: Sequence[str] = (),
     ) -> None:
         _refuse_sharded(unit)
         self._given = given
@@ -59,12 +66,12 @@ class UnitReplay:
         self._unit = unit
         self._seeds: tuple[int | None, int | None] = (None, None)
 
-        def evaluation(fn: nn.Module, name: str) -> Evaluation:
+        def evaluation(fn: nn.Module, name: str, letter: str) -> Evaluation:
             evaluate = unit.residual if given is None else partial(given.evaluate, unit.residual, name)
-            return Evaluation(fn, evaluate, name)
+            return Evaluation(fn, evaluate, name, [n[2:] for n in layers if n.startswith(letter)])
 
-        self.f = evaluation(unit.f, f"F of {name}")
-        self.g = evaluation(unit.g, f"G of {name}")
+        self.f = evaluation(unit.f, f"F of {name}", "f.")
+        self.g = evaluation(unit.g, f"G of {name}", "g.")
         self.p1 = self.p2 = None
         if isinstance(unit, StageEntry):
             self.p1 = Evaluation(unit.p1, lambda _, x: unit.shortcut1(x), f"the first shortcut of {name}")
@@ -79,6 +86,15 @@ class UnitReplay:
         """All tensors beside the input that need a gradient; inputs of the autograd Function."""
         evaluations = (self.f, self.g, self.p1, self.p2)
         return tuple({id(p): p for e in evaluations if e for p in e.parameters}.values())
+
+    def take_kept(self) -> list[Tensor | None]:
+        """What the kept layers of F and then of G returned, see `KeptLayers.take`; held here no longer."""
+        return [out for e in (self.f, self.g) if e.layers for out in e.layers.take()]
+
+    def split_kept(self, saved: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Take what `take_kept` has returned from the end of a list: that of F, and that of G."""
+        of_g = _take_last(saved, self.g)
+        return _take_last(saved, self.f), of_g
 
     @property
     def has_context(self) -> bool:
@@ -134,6 +150,13 @@ class UnitReplay:
             The numbers; drawn ones are drawn again.
         """
         return self._unit.numbers(x, self._seeds[half])
+
+
+def _take_last(saved: list[Any], evaluation: Evaluation) -> list[Any]:
+    count = len(evaluation.layers.names) if evaluation.layers else 0
+    taken = saved[len(saved) - count :]
+    del saved[len(saved) - count :]
+    return taken
 
 
 def _needs(numbers: Numbers, updated: bool, other: bool) -> bool:

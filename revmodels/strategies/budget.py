@@ -1,4 +1,4 @@
-"""A memory budget: each unit is stored, keeps its input or is rebuilt, as the budget allows.
+"""A memory budget: each unit is stored, keeps its input or single layers or is rebuilt, as the budget allows.
 
 `revmodels.strategies.budget_plan` chooses, when the first training step shows the shapes of a batch.
 """
@@ -22,7 +22,9 @@ class Budget(Strategy):
     """Activations fit `memory_budget_bytes` in every step, at the least recomputation."""
 
     name = BUDGET
-    summary = "Stores, keeps the input of or rebuilds each unit, so that a step fits a number of bytes."
+    summary = (
+        "Stores, keeps input or layers of, or rebuilds each unit, so that a step fits a number of bytes."
+    )
     inverts = True
     needs_inverse = True
     plans = True
@@ -83,5 +85,6 @@ class Budget(Strategy):
                 streams = applied(forward, places, *streams)
             else:
                 keeps = [modes[index] == "checkpoint" for index in places]
-                streams = rebuilt(forward, places, keeps, *streams)
+                layers = [forward.layers[index] for index in places] if forward.layers else ()
+                streams = rebuilt(forward, places, keeps, *streams, layers=layers)
         return streams

@@ -1,36 +1,35 @@
-"""Choose per unit: store it, keep its input or rebuild it, so that a training step fits a budget.
+"""Choose per unit and layer what is held and what is computed again, so that a training step fits a budget.
 
-Rebuilding a unit costs one more evaluation of it. Keeping its input costs the bytes of one pair and saves the
-last product of F and of G (`revmodels.engine.kept_outputs`); storing costs the bytes its graph holds and
-saves the rest. These steps are ranked by the work saved per byte held, later units first among equals: what a
-late unit holds is freed before the early, large units are rebuilt, so it often costs nothing at the peak. As
-many steps are taken in that order as fit, and the peak of each candidate is computed on fake tensors
-(`revmodels.measure.predict_memory`), not estimated.
+A unit is rebuilt, holds its input, the outputs of some of its layers, or its whole graph
+(`revmodels.strategies.unit_cost`). Steps from one to the next are ranked by the work saved per byte held,
+later units first among equals: what a late unit holds is freed before the early, large units are rebuilt, so
+it often costs nothing at the peak. As many steps are taken in that order as fit, and the peak of each
+candidate is computed on fake tensors (`revmodels.measure.predict_memory`), not estimated. That is the greedy
+solution of a knapsack: what it leaves of the budget is less than the next step takes, one layer of one unit.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from revmodels.coupling.block import ReversibleBlock, received
+from revmodels.coupling.block import received
 from revmodels.coupling.context import Context, Pair
-from revmodels.engine.kept_outputs import without_value
 from revmodels.errors import BudgetError, RevModelsError
 from revmodels.memory.preserved_state import random_state_kept
 from revmodels.memory.step import Loss, described, predict_memory, shaped_copy
-from revmodels.operations import operation_counter
 from revmodels.strategies.memory_plan import BUDGET, MemoryPlan, Plans, Situation
 from revmodels.strategies.strategy import PlannedSequence
+from revmodels.strategies.unit_cost import Holding, UnitCost, unit_cost
 from revmodels.torch_internals import (
     FakeTensorMode,
-    storage_key,
     without_dispatch_modes,
     without_global_hooks,
 )
@@ -181,6 +180,10 @@ def _like_cross_entropy(out: Tensor | Sequence[Tensor], _: object) -> Tensor:
     return torch.stack([o.exp().square().sum() for o in real if o.is_floating_point()]).sum()
 
 
+_NEAR = 8
+"""Steps of a plan that are searched around a guess, before halves are."""
+
+
 def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:
     """The plan that takes the most steps and fits, by bisection."""
     low, high = 0, len(candidates.order)
@@ -193,48 +196,33 @@ def _search(candidates: _Candidates, budget: int | None) -> MemoryPlan:
         )
     if stored <= budget:
         low = high
+    guess = bisect_right(range(high + 1), budget - smallest, key=candidates.held) - 1
+    reach = 1
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if candidates.peak(middle) <= budget else (low, middle)
+        # What is held predicts the peak well, so a search from there takes a few steps and not the logarithm.
+        middle = min(max(guess, low + 1), high - 1) if reach <= _NEAR else (low + high) // 2
+        if candidates.peak(middle) <= budget:
+            low, guess = middle, middle + reach
+        else:
+            high, guess = middle, middle - reach
+        reach *= 2
+    holdings = candidates.holdings(low)
     return MemoryPlan(
-        modes=candidates.modes(low),
+        modes=tuple(way.mode for way in holdings),
         budget_bytes=budget,
         predicted_bytes=candidates.peak(low),
         smallest_bytes=smallest,
         stored_bytes=stored,
         recomputed=candidates.recomputed(low),
+        layers=tuple(way.layers for way in holdings),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cost:
-    """Of one unit: FLOPs of an evaluation and of its last products, bytes of its graph and of its input."""
-
-    work: int
-    last_work: int
-    graph_bytes: int
-    input_bytes: int
-
-    def steps(self, mode: str) -> list[tuple[float, str]]:
-        """Ways to hold more than `mode` does, in order, each with the work it saves per byte."""
-        work = self.work - (self.last_work if mode == "checkpoint" else 0)
-        if mode == "reverse" and self.last_work:
-            keep = self.last_work / self.input_bytes
-            store = (work - self.last_work) / max(self.graph_bytes - self.input_bytes, 1)
-            if keep >= store:
-                return [(keep, "checkpoint"), (store, "store")]
-        return [(work / max(self.graph_bytes, 1), "store")]
-
-    def repeated(self, mode: str) -> int:
-        """FLOPs done twice."""
-        return {"store": 0, "checkpoint": self.work - self.last_work}.get(mode, self.work)
 
 
 class _Candidates:
     """The plans under consideration: the first `count` steps of a fixed order are taken, the rest are not.
 
     Attributes:
-        order: positions and new modes of units, those that save the most work per byte first.
+        order: positions of units and what they hold from then on, what saves the most work per byte first.
         received: what the sequence is called with by the model; None where it is the model.
     """
 
@@ -255,40 +243,46 @@ class _Candidates:
         self._call = self._described(call, "meta")
         self._frugal = tuple("checkpoint" if keeps else "reverse" for keeps in sequence.keeps_input)
         self._costs = self._unit_costs(call)
+        ways = [list(cost.holdings(mode)) for cost, mode in zip(self._costs, self._frugal, strict=True)]
         steps = [
-            (-saved, -i, place, mode)
-            for i, (cost, frugal) in enumerate(zip(self._costs, self._frugal, strict=True))
-            for place, (saved, mode) in enumerate(cost.steps(frugal))
+            (-way.saved_per_byte, -i, place, way)
+            for i, unit in enumerate(ways)
+            for place, way in enumerate(unit)
+            if place
         ]
-        self.order = [(-i, mode) for _, i, _, mode in sorted(steps)]
+        self.order = [(-i, way) for _, i, _, way in sorted(steps, key=itemgetter(0, 1, 2))]
+        self._start = [unit[0] for unit in ways]
         self._peaks: dict[int, int] = {}
 
-    def modes(self, count: int) -> tuple[str, ...]:
-        """Modes of all units, first to last."""
-        modes = list(self._frugal)
-        for i, mode in self.order[:count]:
-            modes[i] = mode
-        return tuple(modes)
+    def holdings(self, count: int) -> list[Holding]:
+        """What each unit holds, first to last."""
+        found = list(self._start)
+        for i, way in self.order[:count]:
+            found[i] = way
+        return found
+
+    def held(self, count: int) -> int:
+        """Bytes that all units hold, about."""
+        return sum(way.bytes for way in self.holdings(count))
 
     def recomputed(self, count: int) -> float:
         """Share of the forward work done twice."""
-        repeated = (c.repeated(mode) for c, mode in zip(self._costs, self.modes(count), strict=True))
-        return sum(repeated) / sum(c.work for c in self._costs)
+        return sum(way.repeated for way in self.holdings(count)) / sum(c.work for c in self._costs)
 
     def peak(self, count: int) -> int:
         """Predicted peak of activations and temporaries, in bytes."""
         if count not in self._peaks:
-            twin = self._trying(shaped_copy(self._model, "meta"), self.modes(count))
+            twin = self._trying(shaped_copy(self._model, "meta"), self.holdings(count))
             batch = (), torch.empty(0, device="meta")
             use = predict_memory(twin, batch, loss=self._loss, context=self._call)
             self._peaks[count] = use.activation_bytes
         return self._peaks[count]
 
-    def _unit_costs(self, call: Context) -> list[_Cost]:
+    def _unit_costs(self, call: Context) -> list[UnitCost]:
         calls: list[tuple[Pair, Context]] = []
         outer: list[Context] = []
         with FakeTensorMode():
-            twin = self._trying(shaped_copy(self._model, "cpu"), ("store",) * len(self._frugal))
+            twin = self._trying(shaped_copy(self._model, "cpu"), None)
             sequence = twin.get_submodule(self._name or "")
             units = list(sequence.units())  # type: ignore[operator]
             hooks = [
@@ -308,43 +302,17 @@ class _Candidates:
                 hook.remove()
             self.received = outer[0] if self._name else None
             # A unit that stands in several places is called once for each, and in the order of the places.
-            return [_unit_cost(unit, *seen) for unit, seen in zip(units, calls, strict=False)]
+            device = call.tensors[0].device.type
+            return [unit_cost(unit, *seen, device) for unit, seen in zip(units, calls, strict=False)]
 
     def _described(self, call: Context, device: str) -> Context:
         needs = iter(self._needs_grad)
         return call.mapped(lambda x: described(x, device).requires_grad_(next(needs)))
 
-    def _trying(self, model: nn.Module, modes: tuple[str, ...]) -> nn.Module:
-        model.get_submodule(self._name or "").plans = Plans(tried=modes)  # type: ignore[assignment]
+    def _trying(self, model: nn.Module, holdings: Sequence[Holding] | None) -> nn.Module:
+        plans = Plans(tried=("store",) * len(self._frugal))
+        if holdings is not None:
+            layers = tuple(tuple(layer.name for layer in way.layers) for way in holdings)
+            plans = Plans(tried=tuple(way.mode for way in holdings), tried_layers=layers)
+        model.get_submodule(self._name or "").plans = plans  # type: ignore[assignment]
         return model
-
-
-def _unit_cost(unit: ReversibleBlock, pair: Pair, context: Context) -> _Cost:
-    x1, x2 = (x.detach().requires_grad_(True) for x in pair)
-    parameters = {storage_key(p) for p in unit.parameters()}
-    held: dict[int, Tensor] = {}
-    last_work = 0
-
-    def pack(t: Tensor) -> Tensor:
-        held[storage_key(t)] = t
-        return t
-
-    def on_last(layer: nn.Module, _: Any, out: Tensor) -> None:
-        nonlocal last_work
-        last_work += 2 * out.numel() * layer.weight[0].numel()  # type: ignore[index]
-
-    halves = () if unit.is_exact else (unit.f, unit.g)
-    lasts = [fn[-1] for fn in halves if isinstance(fn, nn.Sequential) and without_value(fn)]
-    hooks = [last.register_forward_hook(on_last) for last in lasts]
-    with operation_counter() as counter, saved_tensors_hooks(pack, lambda t: t):
-        unit((x1, x2), *context.args, **context.options)
-    for hook in hooks:
-        hook.remove()
-    # A context is held once, whatever the units do.
-    own = parameters | {storage_key(t) for t in context.tensors}
-    return _Cost(
-        work=max(counter.get_total_flops(), last_work, 1),
-        last_work=last_work,
-        graph_bytes=sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in own),
-        input_bytes=x1.nbytes + x2.nbytes,
-    )

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 BUDGET = "budget"
 """The name of the strategy that plans."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptLayer:
+    """A layer whose output a unit keeps.
+
+    Attributes:
+        name: in the unit, such as ``f.2``.
+        kind: its class.
+        operations: of its product, which is not done twice.
+        bytes: of its output.
+    """
+
+    name: str
+    kind: str
+    operations: int
+    bytes: int
+
+
+Layers = tuple[tuple[str, ...], ...]
+"""Of each unit, the names of the layers whose outputs it keeps; empty if none keeps any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +44,7 @@ class MemoryPlan:
         smallest_bytes: that of ``strategy="reverse"``, the smallest possible.
         stored_bytes: that of ``strategy="store"``.
         recomputed: share of the units' forward work that is done twice, 0 to 1.
+        layers: of each unit, the layers whose outputs it keeps beside that.
     """
 
     modes: tuple[str, ...]
@@ -30,21 +53,48 @@ class MemoryPlan:
     smallest_bytes: int
     stored_bytes: int
     recomputed: float
+    layers: tuple[tuple[KeptLayer, ...], ...] = ()
+
+    @property
+    def layer_names(self) -> Layers:
+        """The names of those layers."""
+        return tuple(tuple(layer.name for layer in kept) for kept in self.layers)
 
     def __str__(self) -> str:
-        """One line of totals, one line of runs of equal modes."""
-        runs: list[list[Any]] = []
-        for i, mode in enumerate(self.modes):
-            if runs and runs[-1][0] == mode:
-                runs[-1][2] = i
-            else:
-                runs.append([mode, i, i])
-        parts = ", ".join(f"{mode} {a}" + (f"-{b}" if b > a else "") for mode, a, b in runs)
-        return (
+        """One line of totals, one of runs of equal modes, one for layers of equal cost in equal units."""
+        parts = ", ".join(f"{mode} {_places(places)}" for mode, places in _runs(self.modes))
+        lines = [
             f"{self.predicted_bytes:,} of {self.budget_bytes:,} bytes predicted (reverse "
             f"{self.smallest_bytes:,}, store {self.stored_bytes:,}); {self.recomputed:.0%} of the forward "
-            f"work recomputed\nunits: {parts}"
-        )
+            "work recomputed",
+            f"units: {parts}",
+        ]
+        for kept, places in _runs(self.layers):
+            alike: dict[tuple[str, int, int], list[str]] = {}
+            for layer in kept:
+                alike.setdefault((layer.kind, layer.bytes, layer.operations), []).append(layer.name)
+            for (kind, size, operations), names in sorted(alike.items(), key=itemgetter(1)):
+                lines.append(
+                    f"layers of {_places(places)}: {', '.join(sorted(names))} ({kind}); {size:,} bytes each, "
+                    f"and {operations / size:,.0f} operations saved for each byte"
+                )
+        return "\n".join(lines)
+
+
+def _runs(values: Sequence[Any]) -> list[tuple[Any, tuple[int, int]]]:
+    """Neighbours that are equal, with the first and the last position of each run."""
+    runs: list[tuple[Any, tuple[int, int]]] = []
+    for i, value in enumerate(values):
+        if runs and runs[-1][0] == value:
+            runs[-1] = value, (runs[-1][1][0], i)
+        else:
+            runs.append((value, (i, i)))
+    return runs
+
+
+def _places(places: tuple[int, int]) -> str:
+    first, last = places
+    return f"{first}-{last}" if last > first else f"{first}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +125,25 @@ class Plans:
         current: the plan in force; None before the first.
         known: all plans, each with what it was made for, the last one first.
         tried: modes that a planner is trying out in place of a plan.
+        tried_layers: layers that it is trying out with them.
     """
 
     current: MemoryPlan | None = None
     known: list[tuple[Situation, MemoryPlan]] = field(default_factory=list)
     tried: tuple[str, ...] | None = None
+    tried_layers: Layers = ()
 
     @property
     def modes(self) -> tuple[str, ...] | None:
         """The modes in force; None before the first plan."""
         return self.tried or (None if self.current is None else self.current.modes)
+
+    @property
+    def layers(self) -> Layers:
+        """The layers that units keep by what is in force."""
+        if self.tried:
+            return self.tried_layers
+        return () if self.current is None else self.current.layer_names
 
     def find(self, situation: Situation) -> MemoryPlan | None:
         """The last plan that fits a call in `situation`, which becomes the one in force."""

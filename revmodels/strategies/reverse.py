@@ -36,7 +36,13 @@ class Reverse(Strategy):
         return rebuilt(forward, range(len(forward.units)), forward.keeps_input, *streams)
 
 
-def rebuilt(forward: ForwardPass, indices: range, keeps: Sequence[bool], *streams: Tensor) -> Streams:
+def rebuilt(
+    forward: ForwardPass,
+    indices: range,
+    keeps: Sequence[bool],
+    *streams: Tensor,
+    layers: Sequence[Sequence[str]] = (),
+) -> Streams:
     """Apply neighbouring units so that the backward pass rebuilds what it reads.
 
     Args:
@@ -44,6 +50,8 @@ def rebuilt(forward: ForwardPass, indices: range, keeps: Sequence[bool], *stream
         indices: positions of those to apply.
         keeps: of each of those, whether it keeps its input.
         streams: the two streams that enter the first of them, of equal dtype.
+        layers: of each of those, the layers whose outputs it keeps; empty if none keeps any. A compiled
+            graph keeps none of them, and computes them again.
 
     Returns:
         The two streams behind the last of them.
@@ -71,4 +79,5 @@ def rebuilt(forward: ForwardPass, indices: range, keeps: Sequence[bool], *stream
         extent=forward.extent,
         origin=None if first else forward.origin,
         context=forward.context or NO_CONTEXT,
+        layers=layers,
     )

@@ -35,6 +35,8 @@ class ForwardPass:
         keeps_input: of each unit, whether its input is kept although other units are rebuilt: stage entries,
             which have no inverse, and anchors.
         modes: of each unit, what ``budget`` has decided; None before it has, and with any other strategy.
+        layers: of each unit, the names of layers whose outputs ``budget`` keeps beside that; empty if it
+            keeps none.
         observer: is told of every input pair in the backward pass.
         extent: is shown every output pair of an exact coupling; None for any other.
         origin: makes the streams that enter the first unit again; None where they are to be stored.
@@ -45,6 +47,7 @@ class ForwardPass:
     apply: Callable[..., Streams]
     keeps_input: tuple[bool, ...] = ()
     modes: tuple[str, ...] | None = None
+    layers: tuple[tuple[str, ...], ...] = ()
     observer: Observer | None = None
     extent: Extent | None = None
     origin: Origin | None = None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from revmodels import ReversibleBlock, ReversibleSequence, RevModelsError, StageEntry
+from revmodels.engine.kept_layers import keepable_layers_of
 
 WIDTH = 4
 """Channels of a stream."""
@@ -41,11 +42,12 @@ def put(net: nn.Module, strategy: str) -> nn.Module:
 
 
 def decide(net: ReversibleSequence) -> None:
-    """In place of a planner: units are rebuilt, stored and kept in turn."""
+    """In place of a planner: units are rebuilt, stored and kept in turn, with all layers that can be kept."""
     entries = [isinstance(unit, StageEntry) for unit in net.units()]
     in_turn = itertools.cycle(("reverse", "store", "checkpoint"))
     modes = tuple("checkpoint" if entry else next(in_turn) for entry in entries)
     net.plans.tried = modes
+    net.plans.tried_layers = tuple(tuple(keepable_layers_of(unit)) for unit in net.units())
 
 
 def sequence(make: Callable[[], nn.Module], depth: int = 3, dim: int = 1) -> ReversibleSequence:
