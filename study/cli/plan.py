@@ -11,8 +11,10 @@ from study.cli.options import LIMIT, STORE, JsonOption, LimitOption, ScaleOption
 from study.cli.output import duration, megabytes, print_json, print_rows, say
 
 if TYPE_CHECKING:
+    from study.cluster.survey import Node
     from study.plan.expand import Plan
     from study.plan.forecast import Forecast
+    from study.plan.machine import Machine
     from study.settings.train import TrainSettings
 
 
@@ -48,6 +50,14 @@ def plan(
             help="Plan for a GPU (or, without GPUs, a machine) of this memory instead of what is here.",
         ),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="ADDRESS",
+            help="Plan for a running Ray cluster, auto or host:port, and say what it cannot run.",
+        ),
+    ] = None,
 ) -> None:
     """Show what a run would train: trials, parameters, memory, time, and what will not fit.
 
@@ -62,14 +72,24 @@ def plan(
     from study.spec.load import load_study
 
     loaded = load_study(study, scale)
-    planned = plan_run(loaded, store, predict=predict, limit=limit)
+    planned = plan_run(loaded, store, predict=predict, limit=limit, here=address is None)
+    nodes = _nodes(address, store)
     if predict:
         from study.plan.predict import forecast_plan
 
         memory = None if memory_gb is None else round(memory_gb * 1e9)
-        planned = forecast_plan(planned, loaded, store, calibrate_now=calibrate, memory_bytes=memory)
+        planned = forecast_plan(
+            planned,
+            loaded,
+            store,
+            calibrate_now=calibrate,
+            memory_bytes=memory,
+            machine=_together(nodes) if nodes and memory is None else None,
+        )
+    unable = _unable(planned, nodes) if nodes else []
     if as_json:
-        print_json(planned.to_json())
+        cluster = {"nodes": [node.to_json() for node in nodes], "cannot_run": unable}
+        print_json({**planned.to_json(), **({"cluster": cluster} if nodes else {})})
         return
     say_plan(planned, say)
     if planned.ladder is not None:
@@ -85,8 +105,54 @@ def plan(
         print_rows(rows)
     if planned.forecast is not None and planned.total:
         say()
-        _say_forecast(planned.forecast)
+        _say_forecast(planned.forecast, "on the cluster" if nodes else "on this machine")
         _say_company(planned)
+    if nodes:
+        say()
+        _say_cluster(nodes, unable)
+
+
+def _nodes(address: str | None, store: str) -> list[Node]:
+    """The machines of a running cluster, if one is named."""
+    if address is None:
+        return []
+    from study.cluster.session import ray_session
+    from study.cluster.survey import survey
+    from study.store.files import located
+
+    with ray_session(address):
+        return survey(located(store), measured=False)
+
+
+def _together(nodes: list[Node]) -> Machine:
+    from study.cluster.survey import as_machine
+
+    return as_machine(nodes)
+
+
+def _unable(planned: Plan, nodes: list[Node]) -> list[dict[str, Any]]:
+    """Trials of the plan that the machines of a cluster cannot run, by the reason."""
+    from study.cluster.survey import lacking
+
+    found: dict[str, list[str]] = {}
+    for trial in planned.trials:
+        cost = planned.costs.get(trial.trial_id)
+        why = lacking(nodes, trial.settings.scaling, cost.memory_bytes if cost else None)
+        if why:
+            found.setdefault(why, []).append(trial.trial_id)
+    return [{"reason": why, "trial_ids": trials} for why, trials in found.items()]
+
+
+def _say_cluster(nodes: list[Node], unable: list[dict[str, Any]]) -> None:
+    from analysis.wording import count_text
+
+    fit = [node for node in nodes if not node.problems]
+    cpus, gpus = sum(node.cpus for node in fit), sum(node.gpus for node in fit)
+    say(f"The cluster: {len(fit)} of {len(nodes)} machines can run trials, with {cpus:g} CPUs, {gpus:g} GPUs")
+    for problem in (problem for node in nodes for problem in node.problems):
+        say(f"Problem: {problem}")
+    for group in unable:
+        say(f"Cannot run there: {count_text(len(group['trial_ids']), 'trial')}: {group['reason']}")
 
 
 def say_plan(planned: Plan, write: Any) -> None:
@@ -133,7 +199,7 @@ def _say_match(found: list[dict[str, Any]]) -> None:
     )
 
 
-def _say_forecast(found: Forecast) -> None:
+def _say_forecast(found: Forecast, where: str) -> None:
     from study.plan.durations import CALIBRATED, UNKNOWN
 
     for search in found.searches:
@@ -144,7 +210,7 @@ def _say_forecast(found: Forecast) -> None:
         )
     known = len(found.times) - found.unknown + sum(s.trials for s in found.searches if s.time_s is not None)
     if found.total_s is not None:
-        line = f"Time on this machine: about {duration(found.total_s)}"
+        line = f"Time {where}: about {duration(found.total_s)}"
     elif known:
         line = f"Time: unknown for {found.unknown} of {len(found.times)} grid trials"
     else:

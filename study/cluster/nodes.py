@@ -34,12 +34,37 @@ def check_nodes(store: str) -> None:
         StoreError: All have it, and the store cannot be written, or is not the same folder, on those that are
             named.
     """
+    judge(answers_of(store), store)
+
+
+def answers_of(store: str, *, facts: bool = False) -> dict[str, dict[str, Any]]:
+    """Ask every machine of the cluster for its versions, and whether it shares the store.
+
+    Args:
+        store: The store that they are to share. A file is written there by each, and removed again.
+        facts: Whether each is also to tell what it has, see `study.cluster.facts`.
+
+    Returns:
+        By the name of the machine, what `problems_of` judges; with the ``id`` that Ray gives it.
+
+    Raises:
+        StoreError: The store cannot be written here.
+    """
     mark = f".probe-{uuid.uuid4().hex[:12]}"
     write_file(store, mark, mark.encode())
     try:
-        judge(_ask(store, mark), store)
+        answers = _ask(store, mark, facts=facts)
+        for answer in answers.values():
+            if "wrote" in answer:
+                answer["unseen"] = not _seen(store, answer["wrote"])
     finally:
         _tidy(store, mark)
+    return answers
+
+
+def problems_of(name: str, answer: Mapping[str, Any], store: str) -> list[Problem]:
+    """Return what keeps a machine from running trials, by what it answered."""
+    return [*_machine_problems(name, answer), *_store_problems(name, answer, store)]
 
 
 def judge(answers: Mapping[str, Mapping[str, Any]], store: str) -> None:
@@ -59,7 +84,7 @@ def judge(answers: Mapping[str, Mapping[str, Any]], store: str) -> None:
         raise StoreError(problems=store_problems)
 
 
-def _ask(store: str, mark: str) -> dict[str, dict[str, Any]]:
+def _ask(store: str, mark: str, *, facts: bool) -> dict[str, dict[str, Any]]:
     """What every machine answers, under its name."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -71,14 +96,14 @@ def _ask(store: str, mark: str) -> dict[str, dict[str, Any]]:
             num_cpus=0,
             max_retries=1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        ).remote(store, mark, node_id): node_id
+        ).remote(store, mark, node_id, facts): node_id
         for node_id in nodes
     }
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=TIMEOUT_S)
     answers: dict[str, dict[str, Any]] = {nodes[asked[task]]: {"late": True} for task in late}
     for task in ready:
         try:
-            answers[nodes[asked[task]]] = ray.get(task)
+            answers[nodes[asked[task]]] = {**ray.get(task), "id": asked[task]}
         except Exception as error:  # of Ray: the machine died, or could not start a process
             answers[nodes[asked[task]]] = {"error": str(error).strip().splitlines()[-1]}
     for task in late:
@@ -94,10 +119,10 @@ def _name(node: dict[str, Any]) -> str:
     return f"node {address} ({name or 'unnamed'}, id {node['NodeID'][:8]})"
 
 
-def _make_probe() -> Callable[[str, str, str], dict[str, Any]]:
+def _make_probe() -> Callable[..., dict[str, Any]]:
     """The function that a machine runs. Made here, Ray sends its code, which needs no package to load."""
 
-    def probe(store: str, mark: str, node_id: str) -> dict[str, Any]:
+    def probe(store: str, mark: str, node_id: str, facts: bool) -> dict[str, Any]:
         import platform
 
         answer: dict[str, Any] = {}
@@ -106,6 +131,10 @@ def _make_probe() -> Callable[[str, str, str], dict[str, Any]]:
             from study.store.files import open_filesystem, write_file
 
             answer["versions"] = versions()
+            if facts:
+                from study.cluster.facts import facts as told
+
+                answer["facts"] = told()
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}", "python": platform.python_version()}
         try:
@@ -154,7 +183,7 @@ def _store_problems(name: str, answer: Mapping[str, Any], store: str) -> Iterabl
             rule=answer["store_error"],
             remedy="make the store writable there for the user that Ray runs as",
         )
-    elif answer.get("unseen") or ("wrote" in answer and not _seen(store, answer["wrote"])):
+    elif answer.get("unseen"):
         yield Problem(
             path=name,
             value=store,

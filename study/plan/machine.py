@@ -90,7 +90,7 @@ def this_machine(*, memory_bytes: int | None = None) -> Machine:
     return Machine(
         cpus=cores,
         gpus=gpus,
-        memory_bytes=memory_bytes or _memory_bytes(),
+        memory_bytes=memory_bytes or memory_of_machine(),
         gpu_memory_bytes=memory_bytes or smallest,
     )
 
@@ -166,7 +166,7 @@ def _frugal(model: str) -> list[str]:
     return [name] if find_strategy(name).saves_memory else []
 
 
-def _memory_bytes() -> int | None:
+def memory_of_machine() -> int | None:
     """Memory of the machine, or of the container this process is in, whichever is less."""
     found = []
     with contextlib.suppress(ValueError, OSError, AttributeError):

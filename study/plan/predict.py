@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from study.plan.expand import Plan
-from study.plan.machine import this_machine
+from study.plan.machine import Machine, this_machine
 from study.plan.searches import ends
 from study.spec.study import Study
 from study.store.reader import History
@@ -19,9 +19,12 @@ def forecast_plan(
     *,
     calibrate_now: bool = False,
     memory_bytes: int | None = None,
+    machine: Machine | None = None,
 ) -> Plan:
     """Return the plan with the forecast of its trials, from the store's past and, if asked for, a
     calibration.
+
+    It is a forecast for `machine`, or for the one that this process runs on, with `memory_bytes` if given.
 
     A plan with nothing left to train has nothing to forecast, and needs no PyTorch to say so.
 
@@ -42,6 +45,6 @@ def forecast_plan(
 
     rows = History(store).timed(ids)
     calibration = calibrate(asked) if calibrate_now else None
-    machine, clock = this_machine(memory_bytes=memory_bytes), Clock(rows, calibrated=calibration)
+    machine, clock = machine or this_machine(memory_bytes=memory_bytes), Clock(rows, calibrated=calibration)
     costs = {trial.trial_id: plan.costs.get(trial.trial_id) or trial_cost(trial.settings) for trial in asked}
     return replace(plan, forecast=forecast(plan.trials, costs, clock, machine, calibration, searches))

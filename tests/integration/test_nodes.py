@@ -20,6 +20,7 @@ import study as study_package
 from study.cluster.nodes import check_nodes, judge
 from study.cluster.reach import ClusterError
 from study.cluster.session import LOOPBACK
+from study.cluster.survey import survey
 from study.errors import StoreError
 from study.provenance import versions
 from tests.cli.conftest import finish, start, write_study
@@ -32,6 +33,14 @@ def test_a_cluster_that_is_fit_is_left_as_it_was(ray_cluster, store):
     (store / ".mine").touch()
     check_nodes(str(store))
     assert [file.name for file in store.iterdir()] == [".mine"]
+
+
+def test_a_doctor_sees_what_each_machine_of_a_cluster_has(ray_cluster, store):
+    store.mkdir()
+    (node,) = survey(str(store))
+    assert node.problems == () and node.cpus >= 1 and node.memory_bytes and node.versions
+    assert abs(node.clock_s) <= node.clock_error_s + 0.5
+    assert node.bytes_per_s is None and not list(store.iterdir())
 
 
 def test_a_store_that_one_machine_lacks_is_a_fault_of_the_store(store):
