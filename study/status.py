@@ -102,7 +102,16 @@ def store_status(store: str, study: str | None = None, *, check_files: bool = Tr
         StoreError: The store cannot be read.
         UnknownStudyError: There is no such study.
     """
-    opened = open_store(store, study)
+    return status_of(open_store(store, study), check_files=check_files)
+
+
+def status_of(opened: Store, *, check_files: bool = True) -> StoreStatus:
+    """Return `store_status` of a store that is open; leases are read as they are now.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    store, study = opened.path, opened.study
     leases = read_leases(store)
     studies = []
     for name in (study,) if study is not None else opened.studies:

@@ -90,7 +90,7 @@ ROOMS: dict[str, Room] = {
     ),
     "analysis.report": Room(
         own="answers claims cohort errors faithful figures formats named_queries queries schema score "
-        "stats store wording",
+        "stats store strategies theme wording",
         others="aiohttp jinja2 markupsafe plotly",
         lazily="kaleido",
     ),

@@ -23,6 +23,7 @@ from analysis.figures import (
     precision_width,
     scaling,
     search_history,
+    strategies,
     time_memory,
     tradeoff,
 )
@@ -40,6 +41,7 @@ FIGURES = {
     "precision_width": precision_width,
     "error_block": error_block,
     "error_epoch": error_epoch,
+    "strategies": strategies,
     "time_memory": time_memory,
     "overhead": overhead,
     "curves": curves,

@@ -102,10 +102,16 @@ def figure(info: PrecisionMapInfo) -> go.Figure | None:
         top = 1 - number * (share + gap)
         suffix = "" if number == 0 else str(number + 1)
         style = {**axis_style(), "showgrid": False, "type": "category"}
-        layout[f"yaxis{suffix}"] = {**style, "domain": [max(0.0, top - share), top], "autorange": "reversed"}
+        # Ranges are given, as none can be found where a filter leaves no value.
+        layout[f"yaxis{suffix}"] = {
+            **style,
+            "domain": [max(0.0, top - share), top],
+            "range": [len(info.precisions) - 0.5, -0.5],
+        }
         layout[f"xaxis{suffix}"] = {
             **style,
             "anchor": f"y{suffix}",
+            "range": [-0.5, len(info.depths) - 0.5],
             "title": {
                 "text": "depth / layers" if number == count - 1 else "",
                 "standoff": 8,

@@ -141,6 +141,14 @@ _SECTIONS = (
         heading="Time",
         panels=(
             Panel(
+                figure="strategies",
+                heading="Total peak against step time",
+                lead="What each strategy costs on one network: down and to the left is better. Hollow marks "
+                "are dominated: another takes no more memory and no more time.",
+                if_empty="It takes trials of one network with two strategies or more, timed on one machine. "
+                "A study with several values in space.memory.strategy fills this.",
+            ),
+            Panel(
                 figure="time_memory",
                 heading="Time against memory saved",
                 lead="Every strategy on one chart, each trial measured against its stored twin.",

@@ -1,5 +1,7 @@
 """Serves the report of a store to this machine's browser, beside a read-only SQL console.
 
+An open report follows the store by itself, see `analysis.report.live`.
+
 It listens on the loopback address alone; `analysis.report.access` says whom it answers. It takes queries as
 JSON alone, which a page of another origin may not send without being asked first. Each query runs in a thread
 of its own and within limits of time, memory and size; it ends when the browser that asked has gone.
@@ -18,18 +20,20 @@ from typing import Any, TypeVar
 import jinja2
 from aiohttp import web
 from aiohttp.typedefs import Middleware
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
 from analysis.errors import AnalysisError, QueryError
 from analysis.formats import cells
 from analysis.named_queries import NAMED
 from analysis.queries import run_query
 from analysis.report.access import HEADERS, HOST, Handler, new_token, this_machine_only, token_only
-from analysis.report.page import render_report
-from analysis.report.payload import hashed, inline
-from analysis.report.watch import Signature, signature
+from analysis.report.live import Follower
+from analysis.report.payload import hashed, inline, json_for_html
+from analysis.report.progress import Ask
 from analysis.schema import TABLES
 from analysis.store.statement import Stop
-from analysis.store.store import Store, open_store
+from analysis.store.store import open_store
 
 T = TypeVar("T")
 
@@ -42,6 +46,11 @@ _GRACE_S = 1.0
 """Seconds that a query has to end once it is told to; an answer is sent then, whatever the query does."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST_QUERY = 100_000
+_SQL = (
+    "select from where group order by having limit join on using as and or not in is null between like ilike "
+    "distinct case when then else end with union all asc desc count avg min max sum median quantile_cont "
+    "stddev corr round any_value list describe summarize"
+)
 
 
 class BadRequestError(Exception):
@@ -61,6 +70,7 @@ class Site:
         token: what a request must know; None lets in every user of this machine.
         time_limit_s: the most seconds that a query may take.
         memory_bytes: the most memory that all queries may take together, as in `open_store`.
+        progress: answers how far the run is.
 
     """
 
@@ -72,19 +82,21 @@ class Site:
         token: str | None,
         time_limit_s: float = TIME_LIMIT_S,
         memory_bytes: int | None = None,
+        progress: Ask | None = None,
     ):
-        self._path = store
-        self._study = study
         self._token = token
         self._time_limit = time_limit_s
-        self._memory = memory_bytes
         self._slots = asyncio.Semaphore(MOST_QUERIES)
         self._running: set[Stop] = set()
-        self._opening = threading.Lock()
-        self._seen: Signature | None = None
-        self._store: Store | None = None
-        self._report: tuple[Store, str] | None = None
         self._building: asyncio.Task[str] | None = None
+        self._follower = Follower(
+            store,
+            study,
+            progress=progress,
+            memory_bytes=memory_bytes,
+            console="/sql",
+            in_thread=_in_thread,
+        )
 
     def runner(self) -> web.AppRunner:
         """What serves the site; a handler is cancelled when the browser that asked has gone."""
@@ -93,7 +105,9 @@ class Site:
             middlewares.append(token_only(self._token))
         app = web.Application(middlewares=middlewares, client_max_size=2 * _LARGEST_QUERY)
         app.router.add_get("/", self.report)
+        app.router.add_get("/changes", self.changes)
         app.router.add_get("/sql", self.console)
+        app.router.add_get("/plotly.js", self.library)
         app.router.add_post("/query", self.query)
         app.on_shutdown.append(self._end_queries)
         return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_S)
@@ -101,13 +115,33 @@ class Site:
     async def report(self, request: web.Request) -> web.Response:
         """The report, built anew where the store changed; who asks while it is built waits for the same."""
         if self._building is None or self._building.done():
-            self._building = asyncio.create_task(_in_thread(self._built))
+            self._building = asyncio.create_task(_in_thread(self._follower.page))
         page = await asyncio.shield(self._building)
         return web.Response(text=page, content_type="text/html", headers=HEADERS)
+
+    async def changes(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: what an open page lacks, for as long as it is open."""
+        version = request.headers.get("Last-Event-ID") or request.query.get("version", "")
+        if not version.isdecimal():
+            raise BadRequestError(400, "ask for changes with ?generation=…&version=N, as the page does")
+        stream = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        changes = self._follower.changes(request.query.get("generation", ""), int(version))
+        with contextlib.suppress(ConnectionError):
+            async with contextlib.aclosing(changes):
+                async for number, told in changes:
+                    sent = f"id: {number}\ndata: {told}\n\n" if told else ": nothing new\n\n"
+                    await stream.write(sent.encode())
+        return stream
 
     async def console(self, request: web.Request) -> web.Response:
         """The page that asks for SQL."""
         return web.Response(text=console_page(), content_type="text/html", headers=HEADERS)
+
+    async def library(self, request: web.Request) -> web.Response:
+        """The library that the console draws charts with; the report holds it itself."""
+        headers = {**HEADERS, "Cache-Control": "private, max-age=86400"}
+        return web.Response(text=get_plotlyjs(), content_type="text/javascript", headers=headers)
 
     async def query(self, request: web.Request) -> web.Response:
         """Answers ``{"sql": ...}`` with columns and rows as text, or with an error and its reason."""
@@ -147,7 +181,9 @@ class Site:
                 over(None)
 
     def _answer(self, text: str, stop: Stop) -> dict[str, Any]:
-        answer = run_query(self._opened(), text, limit=MOST_ROWS + 1, most_bytes=MOST_ANSWER_BYTES, stop=stop)
+        answer = run_query(
+            self._follower.store(), text, limit=MOST_ROWS + 1, most_bytes=MOST_ANSWER_BYTES, stop=stop
+        )
         shown = answer.slice(0, MOST_ROWS)
         try:
             rows = cells(shown)
@@ -160,20 +196,6 @@ class Site:
     async def _end_queries(self, app: web.Application) -> None:
         for stop in tuple(self._running):
             stop.end("the server was stopped")
-
-    def _opened(self) -> Store:
-        with self._opening:
-            now = signature(self._path)
-            if self._store is None or now != self._seen:
-                self._store = open_store(self._path, self._study, memory_bytes=self._memory)
-                self._seen = now
-            return self._store
-
-    def _built(self) -> str:
-        store = self._opened()
-        if self._report is None or self._report[0] is not store:
-            self._report = store, render_report(store, refresh_s=5.0, console="/sql")
-        return self._report[1]
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
@@ -248,6 +270,17 @@ async def _in_one_line(request: web.Request, handler: Handler) -> web.StreamResp
     return web.json_response({"error": reason}, status=status, headers=HEADERS)
 
 
+def _words() -> list[dict[str, str]]:
+    """What the console completes: tables, columns, named queries, and words of SQL."""
+    found = {table.name: "table" for table in TABLES.values()} | dict.fromkeys(NAMED, "named query")
+    for table in TABLES.values():
+        for column in table.columns:
+            found.setdefault(column.name, f"{table.name}{f', {column.unit}' if column.unit else ''}")
+    for word in _SQL.split():
+        found.setdefault(word, "SQL")
+    return [{"name": name, "what": what} for name, what in found.items()]
+
+
 def console_page() -> str:
     """The SQL console as HTML."""
     script, style = inline("console.js"), inline("report.css")
@@ -259,6 +292,7 @@ def console_page() -> str:
         script=script,
         hash=hashed(script),
         named=list(NAMED.values()),
+        known=Markup(json_for_html(_words())),
         tables=list(TABLES.values()),
         most_rows=MOST_ROWS,
     )
@@ -272,6 +306,7 @@ def serve(
     with_token: bool = True,
     time_limit_s: float = TIME_LIMIT_S,
     memory_bytes: int | None = None,
+    progress: Ask | None = None,
     on_ready: Callable[[str], Any] = lambda url: None,
 ) -> None:
     """Serves until interrupted.
@@ -283,6 +318,7 @@ def serve(
         with_token: answer those alone who know the token, which is drawn anew each time.
         time_limit_s: the most seconds that a query may take.
         memory_bytes: the most memory that all queries may take together, as in `open_store`.
+        progress: answers how far the run is.
         on_ready: told the address, with the token as its query, once the server answers.
 
     Raises:
@@ -291,7 +327,9 @@ def serve(
     """
     open_store(store, study)
     token = new_token() if with_token else None
-    site = Site(store, study, token=token, time_limit_s=time_limit_s, memory_bytes=memory_bytes)
+    site = Site(
+        store, study, token=token, time_limit_s=time_limit_s, memory_bytes=memory_bytes, progress=progress
+    )
     asyncio.run(_serve(site, port, lambda url: on_ready(url if token is None else f"{url}?token={token}")))
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from analysis.errors import QueryError, StoreError, UnknownStudyError
 from analysis.schema import TABLES
 from analysis.store.bulk import connect, table_reader
+from analysis.store.growing import Held, files_held, same_members, without
 from analysis.store.listing import Listing, SkippedFile, VanishedError, list_files
 from analysis.store.notes import Note, read_notes
 from analysis.store.reading import Read
@@ -66,6 +67,7 @@ class Store:
         self._derived: dict[Hashable, Any] = {}
         self._ahead: dict[str, Future[Read]] = {}
         self._skipped: list[SkippedFile] = []
+        self._held: dict[str, Held] = {}
         self._reading = threading.RLock()
         self._database, self.memory_bytes = new_database(memory_bytes)
 
@@ -96,6 +98,8 @@ class Store:
             ahead = self._ahead.pop(name, None)
             read, skipped = self._read(name) if ahead is None else ahead.result()
             self._skipped += skipped
+            if (held := self._held.pop(name, None)) is not None:
+                read = pa.concat_tables([held.rows, read])
             if name == "trials":
                 result = _in_order(one_per_trial(read))
             else:
@@ -118,8 +122,38 @@ class Store:
                 self._ahead[name] = pool.submit(self._read, name)
         pool.shutdown(wait=False)
 
+    def grown(self, listing: Listing) -> Store:
+        """This store as a later listing has it, for one who follows a run: files are never changed, so those
+        that were read are not read again.
+
+        Args:
+            listing: The files of the same store, listed later.
+
+        Returns:
+            Another store; this one stays as it is. Where files were merged or are gone, it reads all anew.
+
+        """
+        later = Store(self.path, listing, study=self.study, memory_bytes=self.memory_bytes)
+        with self._reading:
+            held = {
+                name: Held(rows=self._tables[name], files=files_held(self._listing, name))
+                for name in self._tables
+            } | self._held
+            if same_members(self._listing, listing, self._members, later._members):
+                later._held = {
+                    name: part for name, part in held.items() if part.files <= set(listing.files[name])
+                }
+            folders = tuple(f"/{name}/" for name in later._held)
+            odd = {file.path for files in listing.odd.values() for file in files}  # they are told anew
+            old = [file for file in self._skipped if file.path not in odd]
+            later._skipped = [file for file in old if any(folder in file.path for folder in folders)]
+        return later
+
     def _reader(self, name: str) -> Callable[[], Read]:
-        return table_reader(self._listing, TABLES[name], study=self.study, members=self._members)
+        listing = self._listing
+        if (held := self._held.get(name)) is not None:
+            listing = without(listing, name, held.files)
+        return table_reader(listing, TABLES[name], study=self.study, members=self._members)
 
     def _read(self, name: str, read: Callable[[], Read] | None = None) -> Read:
         """Reads the files of a table; lists them anew where some were merged since they were listed."""
@@ -128,6 +162,7 @@ class Store:
                 return (read or self._reader(name))()
             except VanishedError as error:
                 vanished, read = error, None
+                self._held.pop(name, None)
                 self._listing = list_files(self.path)
         raise StoreError(f"files of the store {self.path!r} keep vanishing while they are read: {vanished}")
 

@@ -57,6 +57,7 @@ def report(
         _advise(store)
         return
     from analysis.report.watch import watch_report
+    from study.cli.page_progress import progress_of
 
     def written(path: Path, seconds: float) -> None:
         announce(path)
@@ -65,7 +66,7 @@ def report(
 
     try:
         with interrupts.own_time():
-            watch_report(store, name, target, every=every, on_write=written)
+            watch_report(store, name, target, every=every, on_write=written, progress=progress_of)
     except KeyboardInterrupt:
         tell("stopped; the report stays")
 
@@ -89,8 +90,12 @@ def serve(
     memory_gb: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the report and a read-only SQL console to this machine's browser, until interrupted."""
+    """Serve the report and a read-only SQL console to this machine's browser, until interrupted.
+
+    An open report follows a running study by itself.
+    """
     from analysis.report.serve import serve as serve_store
+    from study.cli.page_progress import progress_of
 
     def ready(url: str) -> None:
         console = url.replace("/?", "/sql?") if token else f"{url}sql"
@@ -109,6 +114,7 @@ def serve(
                 with_token=token,
                 time_limit_s=timeout,
                 memory_bytes=bytes_of(memory_gb),
+                progress=progress_of,
                 on_ready=ready,
             )
     except KeyboardInterrupt:

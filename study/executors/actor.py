@@ -16,7 +16,7 @@ from ray import tune
 
 from study import outcomes
 from study.executors.job import Job, Watch, numbers_of, report_of, telling
-from study.executors.progress import ELSEWHERE, FOUND
+from study.executors.progress import ELSEWHERE, FOUND, in_words
 from study.outcomes import AbandonedError
 from study.store import checkpoints
 from study.store.lease import Lease
@@ -93,7 +93,8 @@ class TrialActor(tune.Trainable):
         """Take the trial's lease and begin; or what to report if it is not ours to train."""
         job, trial = self._job, self._job.trial
         epochs = job.evaluations
-        hold = acquire(job.store, trial.trial_id, study=trial.study, epochs=epochs, run=job.run)
+        told = in_words(trial)
+        hold = acquire(job.store, trial.trial_id, study=trial.study, epochs=epochs, run=job.run, what=told)
         if isinstance(hold, Lease):
             return {"outcome": ELSEWHERE}
         try:
@@ -151,7 +152,7 @@ class _Training:
         """Report an epoch and wait for leave to go on; see `study.executors.job.Watch`."""
         if self._hold.lost:
             raise AbandonedError("another run took this trial over")
-        self._hold.progress(row["epoch"])
+        self._hold.progress(row["epoch"], row)
         if row["epoch"] == self._job.evaluations:
             return False  # told with the trial's outcome: nobody is to stop what has come to its end
         self._reports.put(numbers_of(row, self._job.objective))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Protocol
 
 FOLDER = "claims"
 """Where leases stand below a store. The name is that of the first versions, whose runs look there."""
+
+MOST_POINTS = 64
+"""Points of the curve that a lease carries, at most: it is written every few seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,9 @@ class Lease:
         run: The run that handed the trial out.
         owner: A name for this lease alone.
         beats: How often it was refreshed, so that no two contents are equal.
+        what: The trial in a few words.
+        memory_bytes: The peak of memory of one of its training steps; 0 while that is not known.
+        curve: Its training loss so far as JSON, pairs of a step and a loss, thinned to `MOST_POINTS`.
     """
 
     trial_id: str
@@ -42,10 +49,20 @@ class Lease:
     run: str = ""
     owner: str = ""
     beats: int = 0
+    what: str = ""
+    memory_bytes: int = 0
+    curve: str = ""
 
     def to_bytes(self) -> bytes:
         """The content of the lease's file."""
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def longer(curve: str, step: int, loss: float) -> str:
+    """Return a lease's curve with one more point; every other point goes once there are `MOST_POINTS`."""
+    points = json.loads(curve) if curve else []
+    points.append([step, loss if math.isfinite(loss) else None])
+    return json.dumps(points[::2] if len(points) > MOST_POINTS else points)
 
 
 def parse_lease(content: bytes) -> Lease | None:

@@ -17,14 +17,15 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from analysis.store.objects import objects_at
 from study.store.files import local_folder, located, store_errors
-from study.store.lease import FoundLease, Lease, LeaseStorage
+from study.store.lease import FoundLease, Lease, LeaseStorage, longer
 from study.store.lease_files import LeaseFiles
 from study.store.lease_objects import LeaseObjects
 from study.store.process import is_gone, process_name
@@ -49,10 +50,22 @@ class Hold:
         self.lost = False
         threading.Thread(target=self._beat, name="lease", daemon=True).start()
 
-    def progress(self, epoch: int) -> None:
-        """Say how many epochs are done; the file follows with the next heartbeat."""
+    def progress(self, epoch: int, known: Mapping[str, Any] | None = None) -> None:
+        """Say how many epochs are done, and what is known of the trial; the file follows with the next
+        heartbeat.
+
+        Args:
+            epoch: How many are done.
+            known: Columns of the trial and of this epoch: its step, its training loss, its peak of memory.
+        """
+        told = known or {}
         with self._lock:
-            self._lease = replace(self._lease, epoch=epoch)
+            lease = replace(self._lease, epoch=epoch)
+            if (loss := told.get("loss_train")) is not None:
+                lease = replace(lease, curve=longer(lease.curve, int(told.get("step") or epoch), float(loss)))
+            if (peak := told.get("memory_peak_bytes")) is not None:
+                lease = replace(lease, memory_bytes=int(peak))
+            self._lease = lease
 
     def is_ours(self) -> bool:
         """Return whether the lease is ours at this moment. To be asked before a row is written.
@@ -91,7 +104,13 @@ class Hold:
 
 
 def acquire(
-    store: str | Path, trial_id: str, *, study: str = "", epochs: int = 0, run: str = ""
+    store: str | Path,
+    trial_id: str,
+    *,
+    study: str = "",
+    epochs: int = 0,
+    run: str = "",
+    what: str = "",
 ) -> Hold | Lease:
     """Take the lease of a trial.
 
@@ -102,6 +121,7 @@ def acquire(
         epochs: How many epochs it takes.
         run: The run that hands it out. A lease that a process of the same run has left is taken over: a run
             hands a trial out again only once it has lost the process that had it.
+        what: The trial in a few words, for those who watch the run.
 
     Returns:
         The `Hold` on the trial, or the lease of whoever trains it.
@@ -120,6 +140,7 @@ def acquire(
         epochs=epochs,
         process=process_name(os.getpid()),
         run=run,
+        what=what,
         owner=uuid.uuid4().hex,
     )
     with store_errors(store, "written"):

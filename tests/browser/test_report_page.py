@@ -20,10 +20,10 @@ ROWS = "#table tbody tr"
 
 
 def show(page, name: str):
-    """Scrolls to a figure and waits until it is drawn."""
+    """Scrolls to a figure and waits until it is drawn, as the filters are now."""
     holder = page.locator(f"#figure-{name}")
     holder.evaluate("e => e.scrollIntoView({block: 'center'})")
-    page.wait_for_selector(f"#figure-{name} .plot-container")
+    page.wait_for_selector(f"#figure-{name}:not([data-stale]) .plot-container")
     return holder
 
 
@@ -357,7 +357,7 @@ def test_paper_is_white_and_holds_every_figure(report, visit):
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     figures = page.locator("[data-figure]").count()
-    assert page.locator("[data-figure] .plot-container").count() == figures == 15
+    assert page.locator("[data-figure] .plot-container").count() == figures == 16
     assert page.locator(".bar").is_hidden()
     widths = page.eval_on_selector_all(
         "[data-figure] .main-svg:first-of-type", "all => all.map(e => e.getBoundingClientRect().width)"

@@ -248,7 +248,8 @@ def test_the_report_needs_neither_torch_nor_ray():
 
 def test_the_precision_section_opens_with_its_answer(page, tmp_path, new_trial, write):
     assert re.search(
-        r'<h2 id="precision-heading">Precision</h2>\s*<p class="statement">A reversible network of depth',
+        r'<h2 id="precision-heading">Precision</h2>\s*<div data-part="precision"><p class="statement">'
+        "A reversible network of depth",
         page,
     )
     write(tmp_path, [new_trial(strategy="store")])
