@@ -12,6 +12,7 @@ class Server:
     """``revstudy serve`` of a store, on a free port."""
 
     def __init__(self, store: Path):
+        self.store = store
         command = [sys.executable, "-m", "study.cli", "serve", "--store", str(store), "--port", "0", "--json"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None

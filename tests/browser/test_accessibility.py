@@ -7,6 +7,7 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 
+from analysis.report.page import write_report
 from tests.browser.serving import Server
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
@@ -26,20 +27,20 @@ def serious(page) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, stores):
-    """A server of a small sweep."""
-    store = stores.write_trials(tmp_path_factory.mktemp("live"), stores.demo_trials(seeds=1))
-    server = Server(store)
+    """A server of a small study."""
+    server = Server(stores.write_trials(tmp_path_factory.mktemp("live"), stores.demo_trials(seeds=1)))
     yield server
     server.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_with_everything_open(report, visit, scheme):
-    page = visit(report, scheme=scheme)
+def test_the_report_with_everything_open(server, stores, visit):
+    page = visit(write_report(server.store, out=server.store / "r.html"), "#theme=light")
     page.wait_for_selector("html[data-drawn=true]")
     page.click("#open-filters")
     page.locator("details.data summary").first.click()
     assert page.locator("details.data table tbody tr").count() > 5
+    assert serious(page) == []
+    page.click("#theme")
     assert serious(page) == []
     page.locator("#table tbody td button").first.click()
     assert serious(page) == []

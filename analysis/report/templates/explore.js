@@ -111,8 +111,7 @@ function drawExplore() {
   if (facet) layout.legend.y = 1.1, layout.margin.t = 60;
   const drawnBefore = Boolean(holder.data);
   holder.setAttribute("aria-label", `${title(y)} against ${title(x)}`);
-  Plotly.react(holder, traces.map(colored), { ...themed(layout, "explore"), margin: layout.margin }, config);
-  oneTabStop(holder);
+  Plotly.react(holder, traces.map(colored), { ...themed(layout, "explore"), margin: layout.margin }, config).then(() => oneTabStop(holder));
   if (!drawnBefore) holder.on("plotly_click", (event) => { const found = [...rowsOf(event)]; if (found.length) showCard(found); });
   $("explore-note").textContent = `${rows.length.toLocaleString("en")} of ${rowCount.toLocaleString("en")} trials have both values and pass the filters.`
     + (facet && kinds(facet).length > MOST_FACETS ? ` The first ${MOST_FACETS} values of ${title(facet)} are shown.` : "");

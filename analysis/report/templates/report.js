@@ -279,7 +279,7 @@ function plain(figure) {
 
 let holders = [...document.querySelectorAll("[data-figure]")];
 const PAPER_WIDTH = 690; // pixels between the margins of A4
-const PAPER_HEIGHT = 340; // so that two figures with their words stand on a page
+const PAPER_HEIGHT = 280; // so that two figures with their words stand on a page
 let printing = false;
 const boxes = new Map();
 const forgetBoxes = (except) => {
@@ -300,25 +300,25 @@ function drawFigure(holder) {
   holder.nextElementSibling.hidden = !empty;
   if (empty) return;
   drawing.add(name); // while it draws, plotly reports selections that no reader made
-  Plotly.react(holder, traces.map(colored), themed(source.layout, name), config).then(() => setTimeout(() => drawing.delete(name)));
+  Plotly.react(holder, traces.map(colored), themed(source.layout, name), config).then(() => { oneTabStop(holder); setTimeout(() => drawing.delete(name)); });
   if (!drawn.has(holder)) listen(holder, name);
   drawn.add(holder);
-  oneTabStop(holder);
   const data = holder.parentElement.querySelector("details.data");
   if (data.open) listValues(data, holder);
 }
 
 /** The tools of a figure are one stop of the Tab key; arrows lead from one to the next. */
 function oneTabStop(holder) {
-  const tools = [...holder.querySelectorAll(".modebar-btn")];
-  if (!tools.length || tools[0].parentElement.parentElement.getAttribute("role") === "toolbar") return;
-  const bar = tools[0].parentElement.parentElement;
+  const toolsOf = () => [...holder.querySelectorAll(".modebar-btn")];
+  const bar = holder.querySelector(".modebar");
+  if (!bar || toolsOf().some((tool) => tool.tabIndex < 0)) return;
+  toolsOf().forEach((tool, i) => { tool.tabIndex = i ? -1 : 0; });
+  if (bar.getAttribute("role") === "toolbar") return;
   bar.setAttribute("role", "toolbar");
   bar.setAttribute("aria-label", "Tools of the figure");
-  tools.forEach((tool, i) => { tool.tabIndex = i ? -1 : 0; });
   bar.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const at = tools.indexOf(document.activeElement);
+    const tools = toolsOf(), at = tools.indexOf(document.activeElement);
     if (!step || at < 0) return;
     event.preventDefault();
     const next = tools[(at + step + tools.length) % tools.length];

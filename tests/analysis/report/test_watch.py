@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from analysis.errors import StoreError
+from analysis.report.progress import Progress, RunningTrial
 from analysis.report.watch import signature, watch_report
 from analysis.store.compact import compact
 
@@ -25,6 +26,30 @@ def test_the_report_is_written_again_when_a_trial_appears_and_only_then(tmp_path
     assert "1 trial, 1 ended ok" in written[0]
     assert "2 trials, 2 ended ok" in written[1]
     assert '"refresh_s":3.0' in written[1]
+
+
+def test_a_page_stops_asking_once_the_study_has_ended(tmp_path, new_trial, write):
+    store, out = tmp_path / "store", tmp_path / "r.html"
+    write(store, [new_trial()])
+    running = (RunningTrial(what="one", host="here", share=0.5),)
+    told = iter([running, running, (), (), ()])  # the last row comes before the last lease goes
+    pages, looks = [], []
+
+    def stop():
+        looks.append(len(pages))
+        return len(looks) > 4
+
+    watch_report(
+        store,
+        out=out,
+        every=0.01,
+        stop=stop,
+        on_write=lambda path, seconds: pages.append(path.read_text()),
+        progress=lambda opened: Progress(planned=1, done=1, left=0, running=next(told)),
+    )
+    assert looks == [0, 1, 1, 2, 2]
+    assert '"refresh_s":3.0' in pages[0] and "1 of 1 done · 1 running" in pages[0]
+    assert '"refresh_s":null' in pages[1] and 'class="progress"' not in pages[1]
 
 
 def test_a_reader_finds_a_whole_page_at_every_moment(tmp_path, new_trial, write):
