@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from analysis.answers.compare import compare
     from analysis.answers.findings import findings
     from analysis.claims.judge import judge
+    from analysis.figures.named import figure
     from analysis.queries import describe, run_query
     from analysis.report.page import write_report
     from analysis.store.compact import compact
@@ -39,6 +40,7 @@ _HOMES = {
     "compact": "store.compact",
     "compare": "answers.compare",
     "describe": "queries",
+    "figure": "figures.named",
     "findings": "answers.findings",
     "judge": "claims.judge",
     "open_store": "store.store",
@@ -50,6 +52,7 @@ __all__ = [
     "compact",
     "compare",
     "describe",
+    "figure",
     "findings",
     "judge",
     "open_store",

@@ -159,20 +159,21 @@ class Follower:
             seen = signature_of(listing)
             if self._store is not None and seen == self._seen:
                 return
-            if self._store is None or self._listing is None:
-                store = open_store(self._path, self._study, memory_bytes=self._memory)
+            before = self._store
+            if before is None or self._listing is None:
+                store, came = open_store(self._path, self._study, memory_bytes=self._memory), None
                 store.read_ahead("trials", "blocks", "epochs")
-                came = None
             else:
-                store = self._store.grown(listing)
-                came = new_trials(self._listing, listing)
-            rows = store.rows("trials")
-            ids = {row["trial_id"] for row in rows}
-            if not set(self._numbers) <= ids:  # trials were deleted: their numbers are of no use any more
+                store, came = before.grown(listing), new_trials(self._listing, listing)
+            rows = {row["trial_id"]: row for row in store.rows("trials")}
+            if came is None:  # files were merged, which changes few rows or none
+                old = {} if before is None else {row["trial_id"]: row for row in before.rows("trials")}
+                came = {trial for trial, row in rows.items() if old.get(trial) != row}
+            if not self._numbers.keys() <= rows.keys():  # trials were deleted: their numbers serve no more
                 self._generation, self._numbers, self._rows = secrets.token_hex(4), {}, {}
             self._store, self._listing, self._seen = store, listing, seen
-            new = [i for i in (row["trial_id"] for row in rows) if i not in self._numbers]
-            changed = set(new) | ((ids if came is None else came & ids) if self._rows else set())
+            new = [trial for trial in rows if trial not in self._numbers]
+            changed = {*new, *(came & rows.keys())}
             if not changed:
                 return
             for trial in new:
