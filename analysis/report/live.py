@@ -12,7 +12,8 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Follower:
                 self._page = self._version, render_content(self._content, follows=follows)
             return self._page[1]
 
-    async def changes(self, generation: str, version: int) -> AsyncIterator[tuple[int, str]]:
+    async def changes(self, generation: str, version: int) -> AsyncGenerator[tuple[int, str], None]:
         """Yields what a page lacks, each time something changed.
 
         Args:
@@ -121,7 +122,7 @@ class Follower:
             while generation == self._generation:
                 changed = self._changed
                 if self._version > version:
-                    now, told = await self._in_thread(lambda since=version: self._since(since))
+                    now, told = await self._in_thread(partial(self._since, version))
                     version = now
                     yield now, told
                     continue

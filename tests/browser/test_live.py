@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +76,7 @@ def test_rows_appear_in_place_and_nothing_of_the_reader_is_taken(live, sweep, st
     live.focus('.chip[data-key="strategy"][data-value="reverse"]')
     top = "() => document.getElementById('figure-tradeoff').getBoundingClientRect().top"
     at = live.evaluate(top)
-    delays = []
+    delays: list[float] = []
     for row in coming[:3]:
         wanted = len(delays) + 5
         stores.write_trials(store, [row])
@@ -104,7 +103,7 @@ def test_rows_appear_in_place_and_nothing_of_the_reader_is_taken(live, sweep, st
     assert live.locator("#wait").count() == 0
 
 
-def test_filters_a_brush_an_open_card_and_the_table_stay(live, sweep, stores):
+def test_filters_and_an_open_card_stay_and_attempts_and_pauses_are_followed(live, sweep, stores):
     store, coming = sweep
     live.click("#open-filters")
     live.click('.chip[data-key="strategy"][data-value="reverse"]')
@@ -122,27 +121,19 @@ def test_filters_a_brush_an_open_card_and_the_table_stay(live, sweep, stores):
     ids = live.eval_on_selector_all(f"{ROWS} td:first-child", "all => all.map(e => e.textContent)")
     assert len(ids) == len(set(ids)) == 4
     assert live.locator('.chip[data-key="strategy"][data-value="store"] small').inner_text() == "4"
-
-
-def test_a_second_attempt_takes_the_place_of_the_first(live, sweep, stores):
-    store, coming = sweep
-    failed = {**coming[0], "outcome": "failed", "error_class": "X", "accuracy_val": None}
+    # a second attempt takes the place of the first
+    live.click("#clear")
+    failed = {**coming[4], "outcome": "failed", "error_class": "X", "accuracy_val": None}
     stores.write_trials(store, [failed])
     line = f"{ROWS}:has-text('{failed['trial_id']}')"
-    live.wait_for_function("document.getElementById('count').textContent === '5 trials'")
+    live.wait_for_function("document.getElementById('count').textContent === '9 trials'")
     assert "failed" in live.inner_text(line)
     live.wait_for_function("document.querySelector('.progress').textContent.includes('1 failed')")
-    stores.write_trials(store, [{**coming[0], "attempt": 1}])
+    stores.write_trials(store, [{**coming[4], "attempt": 1}])
     live.wait_for_function("document.querySelector('.progress').textContent.includes('1 retried')")
     assert live.locator(line).count() == 1 and "failed" not in live.inner_text(line)
-    assert live.inner_text("#count") == "5 trials"
-
-
-def test_a_page_that_was_away_catches_up(live, sweep, stores):
-    store, coming = sweep
+    # a page that was away catches up
     live.context.set_offline(True)
-    thread = threading.Thread(target=stores.write_trials, args=(store, coming[:3]))
-    thread.start()
-    thread.join()
+    stores.write_trials(store, coming[5:7])
     live.context.set_offline(False)
-    live.wait_for_function("document.getElementById('count').textContent === '7 trials'")
+    live.wait_for_function("document.getElementById('count').textContent === '11 trials'")

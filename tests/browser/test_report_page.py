@@ -363,6 +363,10 @@ def test_paper_is_white_and_holds_every_figure(report, visit):
         "[data-figure] .main-svg:first-of-type", "all => all.map(e => e.getBoundingClientRect().width)"
     )
     assert max(widths) <= 690
+    assert (
+        page.eval_on_selector("#table", "e => e.scrollWidth") <= (297 - 24) / 25.4 * 96
+    )  # a page on its side
+    page.eval_on_selector("#trials", "e => { e.style.display = 'none' }")
     assert page.evaluate("document.documentElement.scrollWidth") <= 720
     ink = page.evaluate("() => getComputedStyle(document.querySelector('.statement')).color")
     assert _luminance(ink) < 0.05

@@ -313,7 +313,8 @@ function oneTabStop(holder) {
   const bar = holder.querySelector(".modebar");
   if (!bar || toolsOf().some((tool) => tool.tabIndex < 0)) return;
   toolsOf().forEach((tool, i) => { tool.tabIndex = i ? -1 : 0; });
-  if (bar.getAttribute("role") === "toolbar") return;
+  if (bar.dataset.arrows) return;
+  bar.dataset.arrows = "true";
   bar.setAttribute("role", "toolbar");
   bar.setAttribute("aria-label", "Tools of the figure");
   bar.addEventListener("keydown", (event) => {
