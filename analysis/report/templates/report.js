@@ -639,6 +639,7 @@ function showCard(rows) {
       }
       if (list.childElementCount) body.append(node("h3", heading), list);
     };
+    for (const remark of payload.remarks?.[rows[0]] || []) body.append(node("p", remark, { class: "statement" }));
     body.append(node("h3", "Train it again"), node("pre", `revstudy rerun ${id}`));
     listOf("Result", (name) => isResult(name) && !isOrigin(name));
     listOf("Configuration", (name) => !isResult(name) && !isOrigin(name));
