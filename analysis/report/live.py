@@ -80,6 +80,7 @@ class Follower:
         self._drawn: tuple[Store, Progress | None] | None = None
         self._content: Content | None = None
         self._page: tuple[int, str] | None = None
+        self._about: dict[str, Any] = {}
         self._ask_at = 0.0
         self._looking = threading.RLock()
         self._changed = asyncio.Event()
@@ -137,7 +138,7 @@ class Follower:
 
     async def _follow(self) -> None:
         """Looks at the store for as long as a page is open; rows do not wait for figures."""
-        await asyncio.gather(self._repeat(self._look, rest=1.0), self._repeat(self._draw, rest=REST))
+        await asyncio.gather(self._repeat(self._look, rest=0.5), self._repeat(self._draw, rest=REST))
 
     async def _repeat(self, work: Callable[[], object], rest: float) -> None:
         while self._open_pages:
@@ -166,15 +167,15 @@ class Follower:
                 store.read_ahead("trials", "blocks", "epochs")
             else:
                 store, came = before.grown(listing), new_trials(self._listing, listing)
-            rows = {row["trial_id"]: row for row in store.rows("trials")}
+            trials = dict.fromkeys(store.table("trials")["trial_id"].to_pylist())
             if came is None:  # files were merged, which changes few rows or none
                 old = {} if before is None else {row["trial_id"]: row for row in before.rows("trials")}
-                came = {trial for trial, row in rows.items() if old.get(trial) != row}
-            if not self._numbers.keys() <= rows.keys():  # trials were deleted: their numbers serve no more
+                came = {row["trial_id"] for row in store.rows("trials") if old.get(row["trial_id"]) != row}
+            if not self._numbers.keys() <= trials.keys():  # trials were deleted: their numbers serve no more
                 self._generation, self._numbers, self._rows = secrets.token_hex(4), {}, {}
             self._store, self._listing, self._seen = store, listing, seen
-            new = [trial for trial in rows if trial not in self._numbers]
-            changed = {*new, *(came & rows.keys())}
+            new = [trial for trial in trials if trial not in self._numbers]
+            changed = {*new, *(came & trials.keys())}
             if not changed:
                 return
             for trial in new:
@@ -197,6 +198,7 @@ class Follower:
         parts = content.parts()
         with self._looking:
             self._content, self._drawn = content, (store, progress)
+            self._about = about(content.rows)
             for known, now in ((self._figures, figures), (self._parts, parts)):
                 different = {name: text for name, text in now.items() if known.get(name, (0, ""))[1] != text}
                 gone = {name: "null" for name in known if name not in now and known[name][1] != "null"}
@@ -219,8 +221,8 @@ class Follower:
         """What changed since a version, as JSON."""
         with self._looking:
             assert self._store is not None
-            numbers = {number for number, at in self._rows.items() if at > version}
-            rows = [r for r in self._store.rows("trials") if self._numbers[r["trial_id"]] in numbers]
+            changed = [trial for trial, number in self._numbers.items() if self._rows[number] > version]
+            rows = self._store.rows_of("trials", changed) if changed else []
             rows.sort(key=lambda row: self._numbers[row["trial_id"]])
             figures = {name: text for name, (at, text) in self._figures.items() if at > version}
             parts = {name: text for name, (at, text) in self._parts.items() if at > version}
@@ -228,7 +230,8 @@ class Follower:
             if rows:
                 told["rows"] = [self._numbers[row["trial_id"]] for row in rows]
                 told["columns"] = _plain_columns(columns(rows))
-                told["about"] = about(self._store.rows("trials"))
+            if self._about:
+                told["about"] = self._about
             if parts:
                 told["parts"] = parts
             text = json_for_html(told)

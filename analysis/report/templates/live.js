@@ -31,6 +31,7 @@ function take(message) {
   if (message.reload) { location.reload(); return; } // of another server, whose rows have other numbers
   const begun = performance.now();
   const mark = placeOf();
+  takeAbout(message.about);
   if (message.rows) takeRows(message);
   for (const [name, html] of Object.entries(message.parts || {})) takePart(name, html);
   takeFigures(message.figures || {});
@@ -44,7 +45,18 @@ function take(message) {
   window.revstudyUpdate = { count: (window.revstudyUpdate?.count || 0) + 1, ms: performance.now() - begun, delay_s: Date.now() / 1000 - message.at };
 }
 
-function takeRows({ rows, columns: values, n, about }) {
+function takeAbout(about) {
+  if (!about) return;
+  const same = JSON.stringify(about.table) === JSON.stringify(payload.table);
+  Object.assign(payload, about);
+  if (same) return;
+  lines.clear(); // trials are judged by another metric than before
+  table.tBodies[0].replaceChildren();
+  drawHead();
+  drawTable();
+}
+
+function takeRows({ rows, columns: values, n }) {
   for (const [name, column] of columns) rows.forEach((row, i) => { column.values[row] = values[name][i]; });
   const ids = columns.get("trial_id").values;
   for (const row of rows) {
@@ -54,12 +66,6 @@ function takeRows({ rows, columns: values, n, about }) {
     lines.delete(row);
   }
   rowCount = n;
-  if (JSON.stringify(about.table) !== JSON.stringify(payload.table)) {
-    lines.clear();
-    table.tBodies[0].replaceChildren();
-    Object.assign(payload, about);
-    drawHead();
-  } else Object.assign(payload, about);
 }
 
 /** Puts a part of the page in place of the one before; what has the focus in it keeps it. */
