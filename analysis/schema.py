@@ -174,6 +174,11 @@ TRIALS = Table(
         _int("memory_optimizer_bytes", "optimizer state", "bytes"),
         _int("memory_buffer_bytes", "buffers, such as running statistics", "bytes"),
         _int("memory_saved_bytes", "activations held when the forward pass ends; null on CUDA", "bytes"),
+        _int(
+            "memory_side_bytes",
+            "of the saved activations, side information with which an exact coupling is inverted",
+            "bytes",
+        ),
         _int("memory_predicted_bytes", "peak predicted on fake tensors before the trial", "bytes"),
         _text(
             "memory_source",

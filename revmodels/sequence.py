@@ -164,6 +164,14 @@ class ReversibleSequence(nn.Module):
         return None if self._extent is None else self._extent.read()
 
     @property
+    def side_information_bytes(self) -> int:
+        """Bytes that the last forward pass kept so that an exact coupling can be inverted bit for bit.
+
+        0 without an exact coupling, where alpha is 1 or -1, and where nothing is to be rebuilt.
+        """
+        return 0 if self._extent is None else self._extent.side_bytes
+
+    @property
     def modes(self) -> tuple[str, ...]:
         """What happens to each unit's activations: ``store``, ``reverse``, ``checkpoint`` or ``recursive``.
 
@@ -277,7 +285,7 @@ class ReversibleSequence(nn.Module):
         return self._run_on_grid(x1, x2, bits, origin, given)
 
     def _run_on_grid(self, x1: Tensor, x2: Tensor, bits: int, origin: Origin | None, given: Context) -> Pair:
-        reach = max((1 + abs(unit.rule.beta) for unit in self.units()), default=1.0)
+        reach = max((unit.reach for unit in self.units()), default=1.0)
         extent = Extent(bits, x1.dtype, reach=reach)
         # A stage entry's input is stored and not rebuilt, and its shortcuts lead to the grid.
         if next(self.units()).has_inverse:

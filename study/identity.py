@@ -101,12 +101,12 @@ def _with_coupling(
         rule = find_coupling(name, **numbers)
     except CouplingError as error:
         raise StudyError("model.coupling_numbers", value=dict(numbers), rule=str(error)) from None
-    if precision.coupling == "exact" and not rule.keeps_grid:
+    if precision.coupling == "exact" and rule.ratio is None:
         raise StudyError(
             "model.coupling",
             value=model.coupling_text,
             rule=f"cannot be exact, as precision.coupling says: {rule.why_not_exact}",
-            remedy="use precision.coupling: additive, or additive, midpoint or leapfrog here",
+            remedy="use precision.coupling: additive, or other numbers, such as 0.9",
         )
     return replace(model, coupling_numbers=numbers)
 

@@ -29,12 +29,14 @@ from revmodels.coupling.linear import (
     Coupling,
     Numbers,
     RandomCoupling,
+    check_shape,
     combine,
     find_coupling,
     separate,
 )
 from revmodels.coupling.linear import COUPLINGS as LINEAR
 from revmodels.coupling.range import Extent
+from revmodels.coupling.remainders import Ratio, combine_kept, dropped, separate_kept
 from revmodels.errors import CouplingError, ResidualError, SplitError, one_of
 from revmodels.grid_bits import check_bits
 from revmodels.precision import Precision
@@ -177,7 +179,7 @@ class ReversibleBlock(nn.Module):
         bits = self.grid(x1.dtype)
         if bits is None:
             return self.couple(x1, x2, *context, **options)
-        extent = Extent(bits, x1.dtype, reach=1 + abs(self.rule.beta))
+        extent = Extent(bits, x1.dtype, reach=self.reach)
         x1, x2 = to_grid(x1, bits), to_grid(x2, bits)
         extent.see(-1, x1, x2)
         y1, y2 = self.couple(x1, x2, *context, **options)
@@ -189,9 +191,9 @@ class ReversibleBlock(nn.Module):
         """Both halves: two streams of equal shape and dtype to two of the same."""
         rule = self.rule
         numbers = self.numbers(x1, rule.seed(x1, self.training))
-        y1 = combine(numbers, self.shortcut1(x1), x2, self.residual(self.f, x2, *context, **options))
+        y1 = self.combined(numbers, self.shortcut1(x1), x2, self.residual(self.f, x2, *context, **options))
         numbers = self.numbers(x2, rule.seed(x2, self.training))
-        y2 = combine(numbers, self.shortcut2(x2), y1, self.residual(self.g, y1, *context, **options))
+        y2 = self.combined(numbers, self.shortcut2(x2), y1, self.residual(self.g, y1, *context, **options))
         # What is returned is a tensor of its own, so that a hook on it sees the gradient of what is done with
         # it outside, whatever the strategy; inside, G reads y1 as well.
         return y1.view_as(y1), y2
@@ -231,8 +233,8 @@ class ReversibleBlock(nn.Module):
             y1, y2 = to_grid(y1, bits), to_grid(y2, bits)
         with frozen_statistics(batch_norms((self.f, self.g))):
             numbers = self.numbers(y1)
-            x2 = separate(numbers, y2, y1, self.residual(self.g, y1, *context, **options))
-            return separate(numbers, y1, x2, self.residual(self.f, x2, *context, **options)), x2
+            x2 = self.separated(numbers, y2, y1, self.residual(self.g, y1, *context, **options))
+            return self.separated(numbers, y1, x2, self.residual(self.f, x2, *context, **options)), x2
 
     def numbers(self, x: Tensor, seed: int | None = None) -> Numbers:
         """The three numbers of one half.
@@ -245,9 +247,84 @@ class ReversibleBlock(nn.Module):
             The numbers. In an exact coupling F and G are scaled before they are put on the grid, not here.
         """
         numbers = self.rule.drawn(x, seed)
-        if numbers is ADDITIVE:
+        if numbers is ADDITIVE or self.ratio is not None:
             return numbers
         return numbers._replace(scale=1.0) if self.is_exact and numbers.scale != 1 else numbers
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """The size of alpha of an exact coupling whose sums leave the grid by themselves; None of any other.
+
+        Then products are rounded to the grid, and what that drops is side information.
+        """
+        return self.rule.ratio if self.is_exact and not self.rule.keeps_grid else None
+
+    @property
+    def reach(self) -> float:
+        """How far sums within an exact coupling go beyond the streams, see `revmodels.coupling.range`."""
+        return max(1.0, abs(self.rule.alpha)) if self.ratio else 1 + abs(self.rule.beta)
+
+    def combined(self, numbers: Numbers, x: Tensor, z: Tensor, r: Tensor) -> Tensor:
+        """One half of the coupling.
+
+        Args:
+            numbers: the three of it.
+            x: the stream that is updated, or its shortcut.
+            z: the other, of the same shape and dtype.
+            r: the value of F or G.
+
+        Returns:
+            The updated stream.
+        """
+        if (ratio := self.ratio) is None:
+            return combine(numbers, x, z, r)
+        check_shape(x, r)
+        return combine_kept(numbers, ratio, self._bits(x.dtype), x, z, r)
+
+    def separated(
+        self, numbers: Numbers, y: Tensor, z: Tensor, r: Tensor, side: Tensor | None = None
+    ) -> Tensor:
+        """The inverse of `combined`: the stream before, in memory of its own.
+
+        Args:
+            numbers: the three of it.
+            y: the updated stream.
+            z: the other.
+            r: the value of F or G.
+            side: what `side_information` returned of the stream before.
+
+        Returns:
+            The stream before.
+
+        Raises:
+            CouplingError: side information is needed and not there.
+        """
+        if (ratio := self.ratio) is None:
+            return separate(numbers, y, z, r)
+        if ratio.bits and side is None:
+            raise CouplingError(
+                f"coupling={self.coupling!r} is exact with side information, which a training step alone "
+                "keeps. Use a coupling with alpha = 1 or -1 to invert blocks by hand, or exact=False."
+            )
+        return separate_kept(numbers, ratio, self._bits(y.dtype), y, z, r, side)
+
+    def side_information(self, x: Tensor) -> Tensor | None:
+        """Return what an exact inverse needs beside the output: the bits of `x` that its half drops.
+
+        Args:
+            x: a stream that enters the block.
+
+        Returns:
+            Bytes in one dimension, `Coupling.side_bits` bits for each number of `x`; None where none are
+            dropped.
+        """
+        ratio = self.ratio
+        return None if ratio is None else dropped(x, ratio, self._bits(x.dtype))
+
+    def _bits(self, dtype: torch.dtype) -> int:
+        bits = self.grid(dtype)
+        assert bits is not None
+        return bits
 
     def residual(self, fn: Callable[..., Tensor], x: Tensor, *context: Any, **options: Any) -> Tensor:
         """Evaluate F or G under the block's precision.
@@ -271,7 +348,7 @@ class ReversibleBlock(nn.Module):
                 f"F and G must return one tensor; {type(fn).__name__} returned {type(r).__name__}. "
                 "Wrap it in a module that returns the tensor to be added."
             )
-        if self.is_exact and self.rule.scale != 1 and fn in (self.f, self.g):
+        if self.is_exact and self.ratio is None and self.rule.scale != 1 and fn in (self.f, self.g):
             r = r.to(x.dtype) * self.rule.scale
         return self._on_grid(r, x.dtype)
 
@@ -311,11 +388,11 @@ def _rule(coupling: str | Coupling) -> Coupling:
 
 
 def _check_exact(rule: Coupling) -> None:
-    if not rule.keeps_grid:
+    if rule.ratio is None:
         raise CouplingError(
-            "coupling: an exact inverse needs alpha = 1 or -1 and a whole number as beta, so that sums stay "
-            f"on the grid; {rule.why_not_exact}. Use exact=False (in a precision policy "
-            "coupling='additive'), or additive, midpoint or leapfrog."
+            "coupling: an exact inverse needs an alpha whose division can be undone: a ratio of small whole "
+            f"numbers, of which the bits that it drops are kept; {rule.why_not_exact}. Use exact=False (in a "
+            "precision policy coupling='additive'), or an alpha such as 0.9."
         )
 
 

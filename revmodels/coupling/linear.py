@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from revmodels.coupling.remainders import LARGEST, Ratio, ratio_of
 from revmodels.errors import CouplingError, ResidualError, one_of
 from revmodels.torch_internals import FakeTensor, without_dispatch_modes
 
@@ -99,11 +100,19 @@ class Coupling:
         return self.beta != 0 and math.isclose(self.alpha + self.beta, 1)
 
     @property
+    def ratio(self) -> Ratio | None:
+        """The size of alpha as a ratio of small whole numbers, with which the coupling can be exact."""
+        return ratio_of(self.alpha)
+
+    @property
+    def side_bits(self) -> int:
+        """Bits of side information that an exact coupling keeps for each number of both streams."""
+        return 0 if self.keeps_grid or self.ratio is None else self.ratio.bits
+
+    @property
     def why_not_exact(self) -> str:
-        """The reason for which `keeps_grid` is False."""
-        if abs(self.alpha) != 1:
-            return f"dividing by alpha = {self.alpha:g} leaves the grid"
-        return f"multiples by beta = {self.beta:g} leave the grid"
+        """The reason for which `ratio` is None."""
+        return f"alpha = {self.alpha:g} is no ratio of whole numbers up to {LARGEST}"
 
     def has_inverse(self, training: bool) -> bool:
         """Whether the input of a block follows from its output, in training mode or in evaluation mode."""
@@ -360,11 +369,7 @@ def combine(numbers: Numbers, x: Tensor, z: Tensor, r: Tensor) -> Tensor:
     Raises:
         ResidualError: F or G has changed the shape of its input.
     """
-    if r.shape != x.shape:
-        raise ResidualError(
-            f"F and G must keep the shape of their input; received {tuple(x.shape)} and returned "
-            f"{tuple(r.shape)}. Change the shape between reversible sequences, or in a stage entry."
-        )
+    check_shape(x, r)
     if numbers is ADDITIVE:
         return x + r
     alpha, beta, scale = numbers
@@ -374,6 +379,19 @@ def combine(numbers: Numbers, x: Tensor, z: Tensor, r: Tensor) -> Tensor:
         y = times(x, alpha)
         y = y if _is(beta, 0) else y + times(z, beta)
     return y + times(r, scale)
+
+
+def check_shape(x: Tensor, r: Tensor) -> None:
+    """See that the value `r` of F or G can be added to the stream `x`.
+
+    Raises:
+        ResidualError: F or G has changed the shape of its input.
+    """
+    if r.shape != x.shape:
+        raise ResidualError(
+            f"F and G must keep the shape of their input; received {tuple(x.shape)} and returned "
+            f"{tuple(r.shape)}. Change the shape between reversible sequences, or in a stage entry."
+        )
 
 
 def separate(numbers: Numbers, y: Tensor, z: Tensor, r: Tensor) -> Tensor:

@@ -61,6 +61,8 @@ class Extent:
         self.dtype = dtype
         self.reach = reach
         self.limit = grid_limit(bits, dtype) / 2 ** math.ceil(math.log2(reach))
+        self.side_bytes = 0
+        """Of the side information that units keep to be inverted exactly."""
         self._blocks: list[int] = []
         self._ends: list[Tensor] = []
         self._summary: Tensor | None = None

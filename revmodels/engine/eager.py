@@ -23,7 +23,7 @@ from torch import Tensor
 
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.coupling.context import NO_CONTEXT, Context, Pair
-from revmodels.coupling.linear import separate, times
+from revmodels.coupling.linear import times
 from revmodels.coupling.range import Extent
 from revmodels.engine.evaluation import refuse_tangents
 from revmodels.engine.given import Given
@@ -50,6 +50,7 @@ class Tape:
         autocast: the autocast state of the forward pass.
         pair: the output pair of the unit whose backward comes next.
         passed: what the last unit returned in the forward pass, to see that the next one receives it.
+        side_bytes: of the side information that units keep.
         origin: makes the first unit's input again.
     """
 
@@ -58,6 +59,7 @@ class Tape:
         self.origin = origin
         self.observer = observer
         self.first = first
+        self.side_bytes = 0
         self.pair: Pair | None = None
         self.passed: tuple[_Identity, _Identity] | None = None
         self._given: Given | None = None
@@ -134,6 +136,8 @@ def run(
         x1, x2 = unit(x1, x2, *context.args, _step=step, **context.options)
         if extent is not None:
             extent.see(first + index, x1, x2)
+    if extent is not None:
+        extent.side_bytes += tape.side_bytes
     tape.close()
     return x1, x2
 
@@ -207,9 +211,12 @@ class _Unit(torch.autograd.Function):
     ) -> Pair:
         assert replay.outputs is not None
         (y1, y2), replay.outputs = replay.outputs, None
+        side, replay.side = replay.side, ()
+        tape.side_bytes += sum(bits.nbytes for bits in side)
         origin = tape.origin if index == 0 else None
         saved = (x1, x2) if replay.keeps_input and origin is None else ()
-        ctx.save_for_backward(*saved, *((y1, y2) if is_last else ()), *replay.take_kept())
+        ctx.save_for_backward(*saved, *side, *((y1, y2) if is_last else ()), *replay.take_kept())
+        ctx.has_side = bool(side)
         # A gradient that is not there is none inside either: no zeros, and no hook is called with them.
         ctx.set_materialize_grads(False)
         needs = replay.outputs_need
@@ -226,6 +233,7 @@ class _Unit(torch.autograd.Function):
         kept_f, kept_g = replay.split_kept(saved)
         if replay.keeps_input and ctx.origin is None:
             x1, x2 = saved.pop(0), saved.pop(0)
+        side1, side2 = (saved.pop(0), saved.pop(0)) if ctx.has_side else (None, None)
         y1, y2 = saved if ctx.is_last else tape.take()
         del saved
         replay.check_context()
@@ -237,8 +245,8 @@ class _Unit(torch.autograd.Function):
             leaf = leaf_of(y1, needs_gradient=replay.outputs_need[0])
             g, root = replay.g.replay(leaf, for_value=replay.needs_values, kept=kept_g)
             if not replay.keeps_input:
-                x2 = separate(numbers, y2, y1, g)
-            del y2, g
+                x2 = replay.separated(numbers, y2, y1, g, side2)
+            del y2, g, side2
             dy1 = _plus(gradients.through(replay.g, root, leaf, _times(dy2, numbers.scale)), dy1)
             dy1 = _plus(dy1, _times(dy2, numbers.beta))
             dy2 = _times(dy2, numbers.alpha)
@@ -252,8 +260,8 @@ class _Unit(torch.autograd.Function):
             leaf = leaf_of(x2, needs_gradient=needs2)
             f, root = replay.f.replay(leaf, for_value=replay.needs_values, kept=kept_f)
             if not replay.keeps_input:
-                x1 = separate(numbers, y1, x2, f)
-            del y1, f
+                x1 = replay.separated(numbers, y1, x2, f, side1)
+            del y1, f, side1
             tape.put(ctx.index, x1, x2)
             dx2 = gradients.through(replay.f, root, leaf, _times(dy1, numbers.scale))
             dx2 = _plus(dx2, _times(dy1, numbers.beta))

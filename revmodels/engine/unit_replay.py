@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from revmodels.coupling.block import ReversibleBlock
 from revmodels.coupling.context import Pair
-from revmodels.coupling.linear import ADDITIVE, Numbers, combine
+from revmodels.coupling.linear import ADDITIVE, Numbers
 from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.evaluation import Evaluation
 from revmodels.engine.given import Given
@@ -42,6 +42,7 @@ class UnitReplay:
         inputs_need: of each input stream, whether it needs a gradient.
         outputs_need: of each output stream, whether it needs one, as with stored activations.
         outputs: the output pair, until the autograd Function takes it.
+        side: side information of the two input streams, which an exact inverse needs; likewise.
 
     Raises:
         ReplayError: the unit's parameters are sharded within it.
@@ -49,7 +50,7 @@ class UnitReplay:
 
     __slots__ = (
         *("_given", "_seeds", "_unit", "f", "g", "inputs_need", "keeps_input", "name"),
-        *("needs_values", "outputs", "outputs_need", "p1", "p2"),
+        *("side", "needs_values", "outputs", "outputs_need", "p1", "p2"),
     )
 
     def __init__(
@@ -80,6 +81,7 @@ class UnitReplay:
         self.needs_values = not keeps_input or unit.is_exact
         self.inputs_need = self.outputs_need = (True, True)
         self.outputs: Pair | None = None
+        self.side: tuple[Tensor, ...] = ()
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -126,7 +128,7 @@ class UnitReplay:
             s1 = self.p1.record(x1, (x1,), needs_gradient=need1) if self.p1 else x1
             first = unit.rule.seed(x1, training)
             numbers = unit.numbers(x1, first)
-            y1 = combine(numbers, s1, x2, self.f.record(x2, (x2,), needs_gradient=need2))
+            y1 = unit.combined(numbers, s1, x2, self.f.record(x2, (x2,), needs_gradient=need2))
             del s1
             need1 = self.p1.needs_gradient if self.p1 else need1
             need_y1 = self.f.needs_gradient or _needs(numbers, need1, need2)
@@ -134,10 +136,17 @@ class UnitReplay:
             second = unit.rule.seed(x2, training)
             numbers = unit.numbers(x2, second)
             r = self.g.record(y1, (x1, x2, *self.parameters), needs_gradient=need_y1)
-            self.outputs = y1, combine(numbers, s2, y1, r)
+            self.outputs = y1, unit.combined(numbers, s2, y1, r)
+            if not self.keeps_input:
+                found = (unit.side_information(x1), unit.side_information(x2))
+                self.side = tuple(bits for bits in found if bits is not None)
         need2 = self.p2.needs_gradient if self.p2 else need2
         self.outputs_need = need_y1, self.g.needs_gradient or _needs(numbers, need2, need_y1)
         self._seeds = first, second
+
+    def separated(self, numbers: Numbers, y: Tensor, z: Tensor, r: Tensor, side: Tensor | None) -> Tensor:
+        """The stream before a half, see `ReversibleBlock.separated`."""
+        return self._unit.separated(numbers, y, z, r, side)
 
     def numbers(self, half: int, x: Tensor) -> Numbers:
         """The three numbers of a half in the forward pass.

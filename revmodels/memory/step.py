@@ -54,6 +54,7 @@ class MemoryUse:
         input_bytes: the batch.
         offloaded_bytes: peak of activations that were moved to host memory; on a CPU they are part of the
             total. None where they were not tracked.
+        side_bytes: of the saved activations, what exact couplings keep to be inverted bit for bit.
         source: ``tracker``, ``cpu_allocator`` (compiled models on a CPU) or ``cuda_allocator``.
     """
 
@@ -67,6 +68,7 @@ class MemoryUse:
     input_bytes: int
     source: str
     offloaded_bytes: int | None = 0
+    side_bytes: int = 0
 
     @property
     def temporary_bytes(self) -> int | None:
@@ -266,6 +268,7 @@ def _tracked_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Loss
         input_bytes=tracker.held.get("input", 0),
         source="tracker",
         offloaded_bytes=tracker.peak_offloaded,
+        side_bytes=_side_bytes(model),
     )
 
 
@@ -291,6 +294,7 @@ def _profiled_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Los
         buffer_bytes=_size(model.buffers()),
         input_bytes=_size(call.tensors),
         source="cpu_allocator",
+        side_bytes=_side_bytes(model),
     )
 
 
@@ -333,6 +337,7 @@ def _allocator_step(model: nn.Module, call: Call, optimizer: Optimizer, loss: Lo
         input_bytes=_size(call.tensors),
         source="cuda_allocator",
         offloaded_bytes=None,
+        side_bytes=_side_bytes(model),
     )
 
 
@@ -351,6 +356,11 @@ def _state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:
         for value in state.values():
             if isinstance(value, Tensor):
                 yield value
+
+
+def _side_bytes(model: nn.Module) -> int:
+    """What the sequences of a network kept in the last forward pass for their exact inverses."""
+    return sum(getattr(module, "side_information_bytes", 0) for module in model.modules())
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

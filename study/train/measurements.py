@@ -39,6 +39,7 @@ def measure_memory(session: Session) -> dict[str, Any]:
         "memory_optimizer_bytes": use.optimizer_bytes,
         "memory_buffer_bytes": use.buffer_bytes,
         "memory_saved_bytes": use.saved_bytes,
+        "memory_side_bytes": use.side_bytes,
         "memory_source": use.source,
     }
 

@@ -27,6 +27,7 @@ from revmodels.coupling.linear import (
     revdeq,
     scaled,
 )
+from revmodels.coupling.remainders import combine_kept, dropped, ratio_of, separate_kept
 from revmodels.errors import CouplingError, PrecisionError, RangeError
 from revmodels.measure import fidelity, peak_memory, predict_memory
 from revmodels.testing import check_reversible
@@ -334,14 +335,79 @@ def test_sums_within_a_coupling_count_for_the_range():
         ReversibleSequence([block])((torch.full((2, 2), 300.0), torch.full((2, 2), 301.0)))
 
 
-@pytest.mark.parametrize(
-    "coupling", ["momentum", "scaled", "bdia", "damped_midpoint", "revdeq", Coupling(1, 0.5)]
-)
-def test_exact_is_refused_with_the_reason_elsewhere(coupling):
-    reason = "multiples by beta = 0.5" if isinstance(coupling, Coupling) else "dividing by alpha = "
-    with pytest.raises(CouplingError, match=rf"an exact inverse needs alpha = 1 or -1.*{reason}"):
+@pytest.mark.parametrize("coupling", [scaled(0.5**0.5), Coupling(1 / 300), Coupling(-0.123456, 1.2)])
+def test_exact_is_refused_with_the_reason_where_alpha_is_no_ratio(coupling):
+    reason = "alpha = .* is no ratio of whole numbers up to 256"
+    with pytest.raises(CouplingError, match=rf"an exact inverse needs an alpha whose division.*{reason}"):
         ReversibleBlock(nn.Identity(), nn.Identity(), coupling, exact=True)
     net = ReversibleSequence([ReversibleBlock(nn.Identity(), nn.Identity(), coupling)])
     net.set_precision(Precision(coupling="exact"))
     with pytest.raises(CouplingError, match=reason):
         net(torch.randn(2, 4))
+
+
+def exact_sequence(coupling, strategy="reverse", depth=4, drop=0.2):
+    torch.manual_seed(0)
+    blocks = [
+        ReversibleBlock(Residual(drop, 0.1), Residual(drop, 0.1), coupling, exact=True) for _ in range(depth)
+    ]
+    return put(ReversibleSequence(blocks).double(), strategy)
+
+
+@pytest.mark.parametrize(
+    ("coupling", "strategy"),
+    [
+        *((name, "reverse") for name in ("momentum", "bdia", "damped_midpoint", "revdeq", scaled(0.1))),
+        *((rule, "budget") for rule in ("bdia", Coupling(1, 0.5), Coupling(1.5, -0.5, 0.3))),
+        ("momentum", "anchors"),
+    ],
+    ids=str,
+)
+def test_exact_to_the_last_bit_with_side_information(coupling, strategy):
+    """Rebuilt pairs are the stored ones, with dropout and context; gradients are those of the stored twin."""
+    net, twin = exact_sequence(coupling, strategy), exact_sequence(coupling, "store")
+    x, context = numbers(5, 2 * WIDTH), numbers(5, 8, seed=1)
+    agree(step(net, x, context), step(twin, x, context))
+    target = torch.zeros(5, 2 * WIDTH)
+    found = fidelity(net.float(), (x.detach().float(), target), loss=nn.functional.mse_loss)
+    assert found.reconstruction_rel_error == 0
+    assert 0 < net.range.value < net.range.limit
+
+
+@pytest.mark.parametrize("coupling", ["momentum", "bdia", scaled(0.1)], ids=str)
+def test_side_information_is_counted_and_is_what_is_saved_beyond_the_output(coupling):
+    batch = torch.randn(7, 2 * WIDTH, dtype=torch.float64), torch.zeros(7, 2 * WIDTH, dtype=torch.float64)
+
+    def use(coupling, depth, measure=peak_memory):
+        return measure(exact_sequence(coupling, depth=depth, drop=0.0), batch, loss=nn.functional.mse_loss)
+
+    bits = (coupling if isinstance(coupling, Coupling) else find_coupling(coupling)).side_bits
+    measured, none = use(coupling, 3), use("leapfrog", 3)
+    assert measured == use(coupling, 3, predict_memory)
+    assert measured.side_bytes == 3 * 2 * math.ceil(7 * WIDTH * bits / 8) and none.side_bytes == 0
+    assert measured.saved_bytes - none.saved_bytes == measured.side_bytes
+
+
+@pytest.mark.parametrize("alpha", [0.5, -0.9, 1 / 3, 0.99, 0.1, 1 / 200, 1.0, 1.5, -2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_are_undone_over_the_whole_range(alpha, dtype):
+    significand = 24 if dtype == torch.float32 else 53
+    largest = 2**significand / max(1, abs(alpha))
+    top = torch.arange(3000, dtype=torch.float64)
+    x = torch.cat([top - 1500, largest - 3001 + top, 3001 - largest - top]).floor().to(dtype)
+    ratio, z = ratio_of(alpha), torch.zeros_like(x)
+    three = (alpha, 0.5, 1.0)
+    y = combine_kept(three, ratio, 0, x, z, z)
+    if dtype == torch.float32:
+        assert (y.double() - alpha * x.double()).abs().max() <= 1, "rounded down by less than a step"
+    assert torch.equal(separate_kept(three, ratio, 0, y, z, z, dropped(x, ratio, 0)), x)
+
+
+def test_side_information_that_is_left_out_is_seen():
+    """The suite can fail: without the bits, another stream comes back."""
+    x, ratio = torch.arange(-9.0, 9.0), ratio_of(0.9)
+    y = combine_kept((0.9, 0.0, 1.0), ratio, 0, x, torch.zeros(18), torch.zeros(18))
+    assert not torch.equal(separate_kept((0.9, 0.0, 1.0), ratio, 0, y, x * 0, x * 0, None), x)
+    block = ReversibleBlock(nn.Identity(), nn.Identity(), "momentum", exact=True)
+    with pytest.raises(CouplingError, match="side information, which a training step alone keeps"):
+        block.inverse(block((x.view(2, 9), x.view(2, 9))))
