@@ -1,7 +1,7 @@
 """Measurements of a training step: its memory and operations, and how exactly it rebuilds what it needs."""
 
 from revmodels.measure.fidelity import BlockFidelity, Fidelity, GroupFidelity, fidelity
-from revmodels.measure.flops import Operations, flops
+from revmodels.measure.flops import Operations, flops, hardware_flops, model_flops
 from revmodels.measure.lipschitz import BlockLipschitz, lipschitz
 from revmodels.memory.step import MemoryUse, peak_memory, predict_memory
 
@@ -14,7 +14,9 @@ __all__ = [
     "Operations",
     "fidelity",
     "flops",
+    "hardware_flops",
     "lipschitz",
+    "model_flops",
     "peak_memory",
     "predict_memory",
 ]

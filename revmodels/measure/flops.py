@@ -73,23 +73,58 @@ def flops(
         >>> round(flops(build, tokens).ratio, 2)
         1.26
     """
-    with random_state_kept(torch.device("cpu")):
-        if not isinstance(model, nn.Module):
-            with torch.device("meta"):
-                model = model()
-        given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-        with FakeTensorMode():
-            fakes = tuple(described(x) for x in given)
-            once = shaped_copy(model, "cpu")
-            _compute_once(once)
-            of_model = _count(once, fakes, loss or _sum, attention_scores_once=True)
-            del once
-            if any(find_strategy(s).whole_network for s in _strategies(model)):
-                return Operations(model=of_model, hardware=None)
-            real = shaped_copy(model, "cpu")
-            if any(find_strategy(s).plans for s in _strategies(model)):
-                real(*fakes)  # What planning tries is no part of a step.
-            return Operations(model=of_model, hardware=_count(real, fakes, loss or _sum))
+    if not isinstance(model, nn.Module):
+        with torch.device("meta"):
+            model = model()
+    return Operations(
+        model=model_flops(model, inputs, loss=loss), hardware=hardware_flops(model, inputs, loss=loss)
+    )
+
+
+def model_flops(
+    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, loss: Callable[[Any], Tensor] | None = None
+) -> int:
+    """Count the operations of a step in which nothing is computed twice; see `flops`.
+
+    Args:
+        model: a module under any strategy.
+        inputs: what it is called with.
+        loss: maps what the model returns to a scalar.
+
+    Returns:
+        `Operations.model`.
+    """
+    with random_state_kept(torch.device("cpu")), FakeTensorMode():
+        once = shaped_copy(model, "cpu")
+        _compute_once(once)
+        return _count(once, _described(inputs), loss or _sum, attention_scores_once=True)
+
+
+def hardware_flops(
+    model: nn.Module, inputs: Tensor | tuple[Tensor, ...], *, loss: Callable[[Any], Tensor] | None = None
+) -> int | None:
+    """Count the operations of a step under the model's strategy; see `flops`.
+
+    Args:
+        model: a module with the strategy that is asked about.
+        inputs: what it is called with.
+        loss: maps what the model returns to a scalar.
+
+    Returns:
+        `Operations.hardware`.
+    """
+    strategies = [find_strategy(name) for name in _strategies(model)]
+    if any(strategy.whole_network for strategy in strategies):
+        return None
+    with random_state_kept(torch.device("cpu")), FakeTensorMode():
+        real, fakes = shaped_copy(model, "cpu"), _described(inputs)
+        if any(strategy.plans for strategy in strategies):
+            real(*fakes)  # What planning tries is no part of a step.
+        return _count(real, fakes, loss or _sum)
+
+
+def _described(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(described(x) for x in ((inputs,) if isinstance(inputs, Tensor) else inputs))
 
 
 def _count(

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from torch import nn
 
-from study.code import is_own
-from study.settings.model import MemorySettings
+from revmodels import measure
+from study.settings.model import MemorySettings, PrecisionSettings
 from study.settings.train import TrainSettings
 from study.settings.trial import TrialSettings
 from study.tasks.registry import task_of
@@ -45,23 +45,29 @@ def step_operations(settings: TrialSettings, examples: int) -> tuple[int, int | 
     """
     task, train = task_of(settings), settings.train
     parts = settings.scaling.workers * train.accumulate
-    alike = network_settings(settings, train=TrainSettings(channels_last=train.channels_last))
     part, shape = max(1, examples // parts), task.shape(settings)
-    model, hardware = _operations(alike, task, shape, part)
-    if is_own("model.name", settings.model.name) and settings.memory.strategy != "store":
-        # What a strategy repeats in a network of one's own is told apart by a twin that stores.
-        model, _ = _operations(replace(alike, memory=MemorySettings(strategy="store")), task, shape, part)
+    # Number formats change no count, but an exact coupling evaluates what an additive one leaves out.
+    precision = PrecisionSettings(coupling=settings.precision.coupling)
+    real = network_settings(
+        replace(settings, precision=precision), train=TrainSettings(channels_last=train.channels_last)
+    )
+    # What a strategy repeats is told apart by a twin that stores.
+    once = replace(real, memory=MemorySettings(strategy="store"), precision=PrecisionSettings())
+    model, hardware = _once(once, task, shape, part), _really(real, task, shape, part)
     scale = examples / part
     return round(model * scale), None if hardware is None else round(hardware * scale)
 
 
 @lru_cache(maxsize=1024)
-def _operations(settings: TrialSettings, task: Task, shape: Shape, count: int) -> tuple[int, int | None]:
-    from revmodels import measure
-
+def _once(settings: TrialSettings, task: Task, shape: Shape, count: int) -> int:
     network, batch = outline(settings, task, shape, count)
-    found = measure.flops(network, batch.inputs)
-    return found.model, found.hardware
+    return measure.model_flops(network, batch.inputs)
+
+
+@lru_cache(maxsize=1024)
+def _really(settings: TrialSettings, task: Task, shape: Shape, count: int) -> int | None:
+    network, batch = outline(settings, task, shape, count)
+    return measure.hardware_flops(network, batch.inputs)
 
 
 def peak_operations(device: str | None, settings: TrialSettings) -> float | None:
