@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: chaos slurm demo test check docs bench bench-conformance soak claims clean help
+.PHONY: chaos slurm demo test wide check docs bench bench-conformance soak claims clean help
 
 help:
 	@echo "make demo    run the quickstart study on real images and write results/quickstart.html"
 	@echo "make test    run every test"
+	@echo "make wide    run every test with every combination of its parameters"
 	@echo "make check   ruff and mypy"
 	@echo "make docs    build the documentation: docs/_build/html/index.html"
 	@echo "make chaos   random faults against small studies; FAULTS, SEED and PLACE (folder, s3) may be set"
@@ -44,6 +45,10 @@ test: $(READY)
 	if [ -n "$$browser" ]; then export BROWSER_PATH="$$browser"; fi; \
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder \
 		--durations 0 --durations-min 1 --junit-xml build/tests.xml $(ARGS)
+
+# Every combination of parameters, and tests too slow for every change.
+wide: ARGS += --wide
+wide: test
 
 FAULTS ?= 100
 SEED ?= 1

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.covering import left_to_wide_runs
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = {"ray_cluster": "ray", "smoke": "smoke", "chromium": "browser"}
@@ -16,6 +18,9 @@ SHARED = {"ray_cluster": "ray", "smoke": "smoke", "chromium": "browser"}
 
 SLOWEST = ("ray", "integration/test_cluster.py", "smoke", "revmodels/compiled/test_network.py")
 """The groups that take longest, and so begin first."""
+
+PATIENT = {"ray": 900, "smoke": 900, "integration/test_cluster.py": 1200}
+"""Seconds that a test of a group may take: its processes wait for one another on few cores."""
 
 
 def _group(item: pytest.Item) -> str:
@@ -25,11 +30,24 @@ def _group(item: pytest.Item) -> str:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Group tests for pytest-xdist: the tests of a group run in one process, one after the other."""
-    item.add_marker(pytest.mark.xdist_group(_group(item)))
+    group = _group(item)
+    item.add_marker(pytest.mark.xdist_group(group))
+    if group in PATIENT and item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(PATIENT[group]))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slowest groups first."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run ask for more than fits in minutes."""
+    parser.addoption("--wide", action="store_true", help="every combination of parameters, and slow tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a wide run has, and put the slowest groups first."""
+    if not config.getoption("--wide"):
+        left_out = left_to_wide_runs(items)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
     rank = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: rank.get(_group(item), len(rank)))
 

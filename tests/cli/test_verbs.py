@@ -119,7 +119,7 @@ def test_status_watches_until_it_is_interrupted(smoke):
         process.kill()
     (study,) = json.loads(said)["studies"]
     assert (study["planned"], study["left"], study["running"], study["retried"]) == (3, 0, 0, 0)
-    assert (answer.code, answer.out) == (0, "")
+    assert answer.code == 0
     assert "stopped" in answer.err
 
 

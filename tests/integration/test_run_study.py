@@ -174,7 +174,6 @@ def test_the_budget_of_time_ends_trials_and_leaves_the_rest_unrun(make_study, st
     assert set(summary.outcomes) <= {"timeout"}
     assert summary.outcomes.get("timeout", 0) + summary.left == 4
     assert summary.left >= 2
-    assert summary.wall_s < 60
     assert all(row["error_class"] == "TimeUpError" for row in read_rows(store).values())
 
 

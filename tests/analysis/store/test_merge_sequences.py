@@ -1,7 +1,7 @@
 """Any sequence of write, crash, merge, damage and read keeps every row exactly once.
 
 A crash stops a process before one of its file operations: `CrashingStorage` counts them at the seam through
-which all of them go. The suite tries a few hundred sequences; ``REVSTUDY_SEQUENCES=2000`` tries so many.
+which all of them go. The suite tries a few sequences; ``REVSTUDY_SEQUENCES=2000`` tries so many.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from analysis.store.listing import is_merged, list_files
 from analysis.store.storage import Storage
 from analysis.store.trials import TrialTable, attempts_of
 
-SEQUENCES = int(os.environ.get("REVSTUDY_SEQUENCES", "150"))
+SEQUENCES = int(os.environ.get("REVSTUDY_SEQUENCES", "60"))
 IDS = tuple(f"{number:016x}" for number in (1, 2, 3 << 60, 4 << 60, 15 << 60))
 NAMES = tuple(TABLES)
 

@@ -14,6 +14,7 @@ from revmodels.errors import PrecisionError, RangeError
 from revmodels.grid_bits import DEFAULT_BITS, grid_limit
 from revmodels.measure import peak_memory, predict_memory
 from revmodels.models.layers import UnitOptions, residual_function
+from tests.covering import wide
 from tests.revmodels.blocks import gradients
 
 WIDTH = 8
@@ -87,7 +88,7 @@ def test_convolutions_are_rebuilt_bit_for_bit(compute, stream, depth):
     assert 1 < net.range.value < net.range.limit
 
 
-@pytest.mark.parametrize(("compute", "stream"), COMPUTE[:3])
+@pytest.mark.parametrize(("compute", "stream"), [COMPUTE[1], *wide(COMPUTE[0], COMPUTE[2])])
 def test_1024_blocks_are_rebuilt_bit_for_bit_before_and_after_training(compute, stream):
     precision = Precision(compute=compute, stream=stream, coupling="exact")
     net = network(mlp, 1024, precision)

@@ -32,6 +32,7 @@ from revmodels.errors import CouplingError, PrecisionError, RangeError
 from revmodels.measure import fidelity, peak_memory, predict_memory
 from revmodels.testing import check_reversible
 from revmodels.testing.instruments import memory as bytes_of_a_step
+from tests.covering import wide
 from tests.revmodels.truth.judge import put
 
 WIDTH, EXACT = 6, 1e-12
@@ -180,8 +181,9 @@ def test_gradients_equal_the_stored_twins(coupling, strategy, with_context):
         agree(step(sequence(coupling, depth, strategy), x, context), exact)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("with_context", [False, True])
-@pytest.mark.parametrize("strategy", ["store", "reverse", "checkpoint"])
+@pytest.mark.parametrize("strategy", ["reverse", "checkpoint", "store"])
 @pytest.mark.parametrize("coupling", FIXED)
 def test_gradients_of_compiled_networks(coupling, strategy, with_context):
     x, context = numbers(4, 2 * WIDTH), numbers(8, seed=2) if with_context else None
@@ -189,7 +191,7 @@ def test_gradients_of_compiled_networks(coupling, strategy, with_context):
     agree(step(compiled(sequence(coupling, strategy=strategy, drop=0.0)), x, context), exact)
 
 
-@pytest.mark.parametrize("strategy", ["store", "reverse", "checkpoint"])
+@pytest.mark.parametrize("strategy", ["reverse", *wide("store", "checkpoint")])
 def test_bdia_compiled_draws_the_same_signs_again(strategy):
     """It draws other numbers than the eager network, so the gradient is compared with differences."""
     net, x = compiled(sequence("bdia", strategy=strategy)), numbers(4, 2 * WIDTH)

@@ -24,6 +24,7 @@ from revmodels.errors import (
 from revmodels.measure import fidelity, lipschitz, peak_memory, predict_memory
 from revmodels.testing import check_reversible
 from revmodels.testing.instruments import memory as bytes_of_a_step
+from tests.covering import wide
 from tests.revmodels.truth.judge import put
 
 WIDTH, KEYS, TOKENS = 8, 6, 5
@@ -118,7 +119,9 @@ def test_a_decoder_gives_its_encoder_the_stored_gradient(strategy, depth):
     agree(step(put(decoder(depth), strategy), x, memory, leaves=[memory], **options), exact)
 
 
-@pytest.mark.parametrize("strategy", ["store", "reverse", "anchors", "checkpoint", "recursive", "budget"])
+@pytest.mark.parametrize(
+    "strategy", ["reverse", "checkpoint", *wide("store", "anchors", "recursive", "budget")]
+)
 def test_compiled_in_one_graph(strategy):
     x, memory = batch()
     options = {"padding": padding(), "scale": 0.5}
@@ -127,7 +130,8 @@ def test_compiled_in_one_graph(strategy):
     agree(step(compiled(net), x, memory, leaves=[memory], **options), exact)
 
 
-@pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.covering
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "eager"])
 @pytest.mark.parametrize("strategy", ["reverse", "checkpoint", "recursive"])
 def test_dropout_beside_a_context(strategy, is_compiled):
     x, memory = batch()
@@ -219,7 +223,11 @@ def test_context_of_every_kind(kind, strategy):
     agree(step(put(reading(read), strategy), x, *context, leaves=leaves, **options), exact)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+COMPILED = ("the same twice", "a computed tensor", "a bool mask", "nothing but None", "a number")
+"""Kinds that a compiler guards in ways of their own; a wide run has the others too."""
+
+
+@pytest.mark.parametrize("kind", [*COMPILED, *wide(*(kind for kind in KINDS if kind not in COMPILED))])
 def test_context_of_every_kind_compiled(kind, strategy="reverse"):
     read, context, options = KINDS[kind]()
     x, leaves = numbers(3, 2 * WIDTH), leaves_in(context, options)

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from revmodels import ReversibleBlock, ReversibleSequence, create_model
 from revmodels.measure import flops
+from tests.covering import wide
 
 ROWS, LENGTH = 2, 256
 TOKENS = torch.empty(ROWS, LENGTH, dtype=torch.long, device="meta")
@@ -32,6 +33,7 @@ def by_hand(model):
     return f, 4 * n * LENGTH * d * shape.depth, 2 * n * d * shape.vocabulary
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("family", ["gpt", "revgpt"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_model_s_operations_are_those_of_the_closed_form(shape, family):
@@ -101,7 +103,7 @@ def test_the_compiler_s_choice_is_not_known():
     assert operations.ratio is None
 
 
-@pytest.mark.parametrize("name", ["revnet38", "resnet32", "irevnet", "revvit_small"])
+@pytest.mark.parametrize("name", ["revnet38", "revvit_small", *wide("resnet32", "irevnet")])
 def test_networks_for_images_count_as_pytorch_does(name):
     options = {"num_classes": 10, "strategy": "store", "stem": "cifar"}
     options |= {"revvit_small": {"depth": 2}, "irevnet": {"depth": 20}}.get(name, {})

@@ -206,6 +206,7 @@ def test_activation_memory_is_flat_in_depth_to_the_byte_when_reversing():
     assert stored.activation_bytes > 5 * found[1].activation_bytes
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("length", [64, 512])
 @pytest.mark.parametrize("strategy", create_model("revgpt_100k").strategies)
 def test_prediction_equals_measurement_to_the_byte(strategy, length):
