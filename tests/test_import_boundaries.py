@@ -107,6 +107,7 @@ ROOMS: dict[str, Room] = {
         others="numpy torch",
         lazily="PIL datasets pyarrow sklearn tokenizers torchvision",
     ),
+    "study.coordinates": Room(own="errors", others="revmodels torch"),
     "study.catalog": Room(own="data errors settings", others="revmodels", lazily="torch"),
     "study.tasks": Room(own="code data errors settings", others="revmodels torch"),
     "study.network": Room(own="code errors settings tasks", others="revmodels torch"),
@@ -148,8 +149,8 @@ ROOMS: dict[str, Room] = {
         others="analysis.schema analysis.store",
     ),
     "study.cli": Room(
-        own="catalog cluster data doctor errors executors notes outcomes plan record rerun run settings "
-        "spec status store",
+        own="catalog cluster coordinates data doctor errors executors notes outcomes plan record rerun run "
+        "settings spec status store",
         others="analysis rich typer",
         lazily="pyarrow",
     ),

@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from study.cli import fit, frontier, init, judge, machine, plan, query, report, run, status, submit, upkeep
+from study.cli import (
+    coordinates,
+    fit,
+    frontier,
+    init,
+    judge,
+    machine,
+    plan,
+    query,
+    report,
+    run,
+    status,
+    submit,
+    upkeep,
+)
 from study.cli.output import say, tell
 
 app = typer.Typer(
@@ -43,7 +57,21 @@ def program(
     """Train deep networks without storing activations, and measure what that costs."""
 
 
-for family in (init, plan, run, submit, status, query, report, fit, frontier, judge, upkeep, machine):
+for family in (
+    init,
+    plan,
+    run,
+    submit,
+    status,
+    query,
+    report,
+    fit,
+    frontier,
+    judge,
+    coordinates,
+    upkeep,
+    machine,
+):
     family.register(app)
 
 
