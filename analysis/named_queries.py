@@ -40,7 +40,7 @@ _SCORED = f"""
 """The trials that ended ok, with a merit that is larger where the score is better, and with what seeds of
 one another have in common: every setting but the seed."""
 
-_VARIANT = """concat_ws(', ', strategy,
+VARIANT = """concat_ws(', ', strategy,
         CASE strategy WHEN 'quantized' THEN nullif(regexp_extract(
             config_json, '"saved_format": ?"([a-z0-9_]+)"', 1), '') END,
         'an input kept every ' || anchor_every || ' units', 'keeping ' || activation_budget,
@@ -48,9 +48,12 @@ _VARIANT = """concat_ws(', ', strategy,
         CASE WHEN accumulate > 1 THEN 'in ' || accumulate || ' parts' END)"""
 """A strategy with its settings, and what it is combined with."""
 
-_STEP = """family, model, data, depth, width, context_length, batch_size, compute_dtype, stream_dtype,
+STEP = """family, model, data, depth, width, context_length, batch_size, compute_dtype, stream_dtype,
     coupling, coupling_rule, optimizer, workers, device, memory_source"""
 """What two training steps have in common whose memory and time may be compared."""
+
+TIMED = "outcome = 'ok' AND memory_peak_bytes IS NOT NULL AND isfinite(step_time_s)"
+"""The trials whose memory and time are known."""
 
 
 def _of(table: str, names: str) -> str:
@@ -259,8 +262,8 @@ ORDER BY seeds DESC, score, accuracy_test DESC, loss_test, model, depth, width, 
         "machine; whether it is on the front of memory and time, and what on the front dominates it",
         sql=f"""
 WITH variants AS (
-    SELECT {_STEP},
-           {_VARIANT} AS strategy,
+    SELECT {STEP},
+           {VARIANT} AS strategy,
            count(*) AS trials,
            max(memory_peak_bytes) AS memory_peak_bytes,
            max(memory_activation_bytes) AS memory_activation_bytes,
@@ -268,10 +271,10 @@ WITH variants AS (
            {_averages("val")},
            max(concurrent_trials) AS concurrent_trials
     FROM trials
-    WHERE outcome = 'ok' AND memory_peak_bytes IS NOT NULL AND isfinite(step_time_s)
+    WHERE {TIMED}
     GROUP BY ALL
 ),
-placed AS (SELECT *, dense_rank() OVER (ORDER BY {_STEP}) AS place FROM variants),
+placed AS (SELECT *, dense_rank() OVER (ORDER BY {STEP}) AS place FROM variants),
 judged AS (
     SELECT v.place, v.strategy,
            arg_min(o.strategy, (o.memory_peak_bytes * o.step_time_s, o.strategy)) AS dominated_by

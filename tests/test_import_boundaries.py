@@ -85,7 +85,8 @@ ROOMS: dict[str, Room] = {
         lazily="optuna",
     ),
     "analysis.figures": Room(
-        own="answers cohort errors faithful laws pairs pareto score stats store strategies theme wording",
+        own="answers cohort errors faithful laws named_queries pairs pareto queries score stats store "
+        "strategies theme wording",
         others="numpy plotly",
     ),
     "analysis.report": Room(

@@ -7,20 +7,21 @@ that another beats in both is dominated: it is muted, and named below the figure
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.cohort import Cohort, cohort_of
 from analysis.figures.series import Point, Series, describe, draw, traces
-from analysis.pareto import pareto_mask
-from analysis.stats import Row, finite, group_by
+from analysis.named_queries import STEP, TIMED, VARIANT
+from analysis.queries import run_query
+from analysis.stats import Row, group_by
 from analysis.store.store import Store
 from analysis.strategies import strategy_color
 from analysis.theme import axis_style, base_layout, log_ticks, safe
 from analysis.wording import MB, bytes_text, joined, precision_label, seconds_text, shape_text
+
+_PLACE = [column.strip() for column in STEP.split(",")]
 
 MOST_FAMILIES = 4
 """Families that are drawn, those that most strategies were tried on first."""
@@ -35,7 +36,7 @@ class Tried:
         rows: its trials.
         step_s: median time of a step over the trials.
         peak_bytes: the largest peak of a step over the trials.
-        beaten_by: the label of the fastest that takes less of both, or as much of one; empty on the front.
+        beaten_by: the label of one on the front that takes no more of either; empty on the front.
     """
 
     label: str
@@ -54,24 +55,54 @@ class StrategiesInfo:
 
 
 def info(store: Store) -> StrategiesInfo:
-    """Finds the network of each family that most strategies were tried on, on one machine."""
-    trials = cohort_of(store).ended_ok()
-    trials = trials.where(trials.positive("memory_peak_bytes") & trials.positive("step_time_s"))
-    groups = trials.alike("strategy", "seed", same=("memory_source", "device"))
-    found, notes = [], []
-    for family, alike in sorted(group_by(groups, lambda g: g[0]["family"] or "other").items()):
-        best = max(alike, key=lambda g: (len({_label(row) for row in g}), g[0]["depth"] or 0, len(g)))
-        tried = _judged(best)
-        if len(tried) < 2:
+    """Finds the network of each family that most strategies were tried on, on one machine.
+
+    What is compared, and what dominates what, is the named query ``strategies``.
+
+    Returns:
+        The strategies of each family, those of the most strategies first.
+    """
+    networks: dict[tuple[object, ...], list[Tried]] = {}
+    rows = _rows_of_each(store)
+    for found in run_query(store, "strategies").to_pylist():
+        place = tuple(found[column] for column in _PLACE)
+        tried = Tried(
+            label=found["strategy"],
+            rows=tuple(rows[(*place, found["strategy"])]),
+            step_s=found["step_time_s"],
+            peak_bytes=found["memory_peak_bytes"],
+            beaten_by=found["dominated_by"] or "",
+        )
+        networks.setdefault(place, []).append(tried)
+    by_family = group_by(
+        (sorted(tried, key=lambda one: (one.step_s, one.peak_bytes)) for tried in networks.values()),
+        lambda tried: tried[0].rows[0]["family"] or "other",
+    )
+    shown = []
+    for family, several in by_family.items():
+        best = max(several, key=lambda t: (len(t), t[0].rows[0]["depth"] or 0, sum(len(o.rows) for o in t)))
+        if len(best) < 2:
             continue
-        first = best[0]
+        first = best[0].rows[0]
         words = joined(first["model"] or "", shape_text(first), precision_label(first))
-        found.append((family, words, tried))
-        beaten = [f"{one.label} (by {one.beaten_by})" for one in tried if one.beaten_by]
+        beaten = [f"{one.label} (by {one.beaten_by})" for one in best if one.beaten_by]
         rest = f" Dominated: {', '.join(beaten)}." if beaten else " None is dominated."
-        notes.append(f"{family}, {words}: {_ends(tried)}{rest}")
-    found.sort(key=lambda one: -len(one[2]))
-    return StrategiesInfo(families=tuple(found[:MOST_FAMILIES]), notes=tuple(notes[:MOST_FAMILIES]))
+        shown.append((family, words, tuple(best), f"{family}, {words}: {_ends(best)}{rest}"))
+    shown.sort(key=lambda one: (-len(one[2]), one[0]))
+    shown = shown[:MOST_FAMILIES]
+    return StrategiesInfo(families=tuple(one[:3] for one in shown), notes=tuple(one[3] for one in shown))
+
+
+def _rows_of_each(store: Store) -> dict[tuple[object, ...], list[Row]]:
+    """The trials behind each row of the query, by the network and the strategy."""
+    by_id = {row["trial_id"]: row for row in store.rows("trials")}
+    found = store.sql(f"SELECT trial_id, {STEP}, {VARIANT} AS strategy FROM trials WHERE {TIMED}").to_pylist()
+    return {
+        key: [by_id[one["trial_id"]] for one in group]
+        for key, group in group_by(
+            found, lambda one: (*(one[column] for column in _PLACE), one["strategy"])
+        ).items()
+    }
 
 
 def figure(info: StrategiesInfo) -> go.Figure | None:
@@ -144,48 +175,6 @@ def _series(one: Tried, panel: int) -> Series:
         panel=panel,
         keys=(("strategy", strategy),),
     )
-
-
-def _judged(group: Cohort) -> tuple[Tried, ...]:
-    """What was tried on a network, the fastest first, each with what beats it."""
-    by_label = group_by(group, _label)
-    tried = [
-        Tried(
-            label=label,
-            rows=tuple(rows),
-            step_s=statistics.median(row["step_time_s"] for row in rows),
-            peak_bytes=max(row["memory_peak_bytes"] for row in rows),
-        )
-        for label, rows in by_label.items()
-    ]
-    tried.sort(key=lambda one: (one.step_s, one.peak_bytes))
-    front = pareto_mask([(one.step_s, one.peak_bytes) for one in tried], ("min", "min"))
-    return tuple(
-        one
-        if on
-        else Tried(
-            label=one.label,
-            rows=one.rows,
-            step_s=one.step_s,
-            peak_bytes=one.peak_bytes,
-            beaten_by=next(
-                o.label for o in tried if o.step_s <= one.step_s and o.peak_bytes <= one.peak_bytes
-            ),
-        )
-        for one, on in zip(tried, front, strict=True)
-    )
-
-
-def _label(row: Row) -> str:
-    """The strategy, with the settings that make it another one."""
-    parts = [row["strategy"] or "unknown"]
-    if finite(row["anchor_every"]):
-        parts.append(f"anchor every {row['anchor_every']}")
-    if finite(row["activation_budget"]):
-        parts.append(f"keeping {100 * row['activation_budget']:.3g} %")
-    if finite(row["memory_budget_bytes"]):
-        parts.append(f"within {bytes_text(row['memory_budget_bytes'])}")
-    return ", ".join(parts)
 
 
 def _ends(tried: Sequence[Tried]) -> str:

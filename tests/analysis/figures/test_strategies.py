@@ -33,8 +33,8 @@ def test_each_family_shows_the_network_that_most_strategies_were_tried_on(tmp_pa
         "reverse": "",
     }
     assert tried["reverse"].step_s == 1.41 and tried["reverse"].peak_bytes == 20_000_000
-    assert "store is the fastest (1.01 s a step, 100 MB), reverse the smallest" in found.notes[1]
-    assert "Dominated: segments (by checkpoint)." in found.notes[1]
+    assert "store is the fastest (1.01 s a step, 100 MB), reverse the smallest" in found.notes[0]
+    assert "Dominated: segments (by checkpoint)." in found.notes[0]
     drawn = figure(found)
     assert {trace.name: trace.marker.symbol for trace in drawn.data if trace.xaxis == "x"} == {
         "store": "circle",
