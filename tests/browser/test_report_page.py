@@ -125,6 +125,7 @@ def test_the_front_is_found_anew_among_what_is_left(page):
 
 def test_brushing_one_figure_filters_the_others_and_the_table(report, visit):
     page = visit(report)
+    page.wait_for_selector("html[data-drawn=true]")
     show(page, "tradeoff")
     box = page.locator("#figure-tradeoff .nsewdrag").first.bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 5)

@@ -131,6 +131,8 @@ function filteredCells(trace, figure) {
   const lowest = Math.min(...trace.z.flat().filter((v) => v !== null));
   return {
     ...structuredClone(trace), customdata: rows,
+    // a scale of fewer than two values tells nothing, and plotly cannot place one
+    ...(new Set(medians.flat().filter((v) => v !== null)).size > 1 ? {} : { showscale: false }),
     z: medians.map((line) => line.map((v) => (v === null ? null : log ? (v > 0 ? Math.log10(v) : lowest) : v))),
     text: medians.map((line) => line.map(shown)),
     hovertext: rows.map((line) => line.map((left) => `${left.length} ${left.length === 1 ? "trial" : "trials"}`)),
