@@ -101,7 +101,7 @@ class UnitCost:
             mode, kept = frugal, taken
             if is_rebuilt and last_names and last_names <= {layer.name for layer in taken}:
                 spared = sum(layer.bytes for layer in self.lasts)
-                if layers == list(self.lasts) or spared >= self.input_bytes:
+                if size == self.input_bytes or spared >= self.input_bytes:
                     # As many bytes and as much work as the values themselves, and no inverse.
                     mode, kept = "checkpoint", [layer for layer in taken if layer.name not in last_names]
             yield Holding(

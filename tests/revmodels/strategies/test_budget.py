@@ -8,6 +8,8 @@ from revmodels import Precision, ReversibleBlock, ReversibleSequence, create_mod
 from revmodels.errors import BudgetError
 from revmodels.measure import peak_memory, predict_memory
 from revmodels.strategies.budget_plan import plan_memory
+from revmodels.strategies.memory_plan import KeptLayer
+from revmodels.strategies.unit_cost import UnitCost
 from tests.revmodels.blocks import assert_equal_gradients, gradients
 
 FP64 = Precision(compute="fp64", stream="fp64")
@@ -228,3 +230,21 @@ def test_what_is_predicted_of_a_budget_is_what_is_measured():
     model = network("budget")
     predicted = predict_memory(model, batch())
     assert predicted.activation_bytes == peak_memory(model, batch()).activation_bytes
+
+
+def test_a_unit_holds_its_input_only_where_that_takes_no_more_than_the_values():
+    """Where F is a module of its own, keeping the input saves the last product of G alone, for two streams."""
+    last = KeptLayer(name="g.3", kind="Linear", operations=800, bytes=10)
+    first = KeptLayer(name="f.out", kind="Linear", operations=200, bytes=10)
+    cost = UnitCost(work=2000, graph_bytes=200, input_bytes=20, layers=(first, last), lasts=(last,))
+    ways = list(cost.holdings("reverse"))
+    assert [(way.mode, way.layers, way.bytes) for way in ways] == [
+        ("reverse", (), 0),
+        ("reverse", (last,), 10),
+        ("reverse", (last, first), 20),
+        ("store", (), 200),
+    ]
+    assert [way.repeated for way in ways] == [2000, 1200, 1000, 0]
+    both = UnitCost(work=2000, graph_bytes=200, input_bytes=20, layers=(first, last), lasts=(first, last))
+    assert [(way.mode, way.layers) for way in both.holdings("reverse")][2] == ("checkpoint", ())
+    assert [way.mode for way in both.holdings("checkpoint")] == ["checkpoint", "store"]
