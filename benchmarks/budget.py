@@ -75,9 +75,9 @@ def contenders(name: str) -> tuple[dict[str, tuple[nn.Module, int]], tuple[Tenso
         models[f"budget {share:.0%} of {strategy}"] = model
     found = {}
     for key, model in models.items():
-        peak, budget = peak_memory(model, batch).activation_bytes, body_of(model).memory_budget_bytes
-        if budget is not None and peak > budget:
-            raise SystemExit(f"{name}, {key}: {peak:,} bytes measured within a budget of {budget:,}")
+        peak, limit = peak_memory(model, batch).activation_bytes, body_of(model).memory_budget_bytes
+        if limit is not None and peak > limit:
+            raise SystemExit(f"{name}, {key}: {peak:,} bytes measured within a budget of {limit:,}")
         found[key] = model, peak
     return found, batch
 

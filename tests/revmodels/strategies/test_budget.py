@@ -233,7 +233,7 @@ def test_what_is_predicted_of_a_budget_is_what_is_measured():
 
 
 def test_a_unit_holds_its_input_only_where_that_takes_no_more_than_the_values():
-    """Where F is a module of its own, keeping the input saves the last product of G alone, for two streams."""
+    """Where F is a module of its own, keeping the input saves the last product of G alone."""
     last = KeptLayer(name="g.3", kind="Linear", operations=800, bytes=10)
     first = KeptLayer(name="f.out", kind="Linear", operations=200, bytes=10)
     cost = UnitCost(work=2000, graph_bytes=200, input_bytes=20, layers=(first, last), lasts=(last,))
