@@ -18,6 +18,7 @@ from revmodels.models.cross_entropy import mean_loss
 from revmodels.strategies.quantized import GROUP, LARGEST, _In8Bits
 from revmodels.strategies.registry import find_strategy
 from revmodels.strategies.segments import segments_of
+from tests.covering import wide
 from tests.revmodels.blocks import KINDS, gradients, make_input, make_sequence
 
 RIVALS = ("checkpoint", "segments", "recursive", "selective", "offload", "quantized")
@@ -144,7 +145,10 @@ def test_exact_coupling_is_exact_under_every_strategy(strategy):
     assert error(found, stored) <= find_strategy(strategy).tolerance
 
 
-@pytest.mark.parametrize("strategy", [s for s in RIVALS if find_strategy(s).compiles])
+COMPILED = [s for s in RIVALS if find_strategy(s).compiles]
+
+
+@pytest.mark.parametrize("strategy", ["selective", *wide(*(s for s in COMPILED if s != "selective"))])
 def test_is_traced_as_one_graph(strategy):
     model = network("gpt", strategy, FP64)
     exact = step(model, "gpt")
