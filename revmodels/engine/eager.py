@@ -237,7 +237,7 @@ class _Unit(torch.autograd.Function):
         y1, y2 = saved if ctx.is_last else tape.take()
         del saved
         replay.check_context()
-        gradients = ParameterGradients(replay.parameters)
+        gradients = ParameterGradients(replay.parameters, Autocast.current(y1.device.type))
 
         with tape.autocast.restored():
             # G: its value rebuilds x2, its graph gives dL/dy1.

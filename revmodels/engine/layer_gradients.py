@@ -6,7 +6,6 @@ nobody needs it, the product is left out, and the gradients are the same.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -101,12 +100,6 @@ def _convolved(
     return (*x.shape[: first - 1], weight.shape[0], *sizes)
 
 
-def _as_recorded(dy: Tensor) -> AbstractContextManager:
-    """A context in which products are those of their operands' dtype, whatever autocast says meanwhile."""
-    device = dy.device.type
-    return torch.autocast(device, enabled=False) if is_autocast_enabled(device) else nullcontext()
-
-
 def _save(ctx: Any, x: Tensor, weight: Tensor) -> None:
     # As PyTorch does: the input for the gradient of the weight, and the weight for that of the input.
     _, needs_x, needs_weight, *_ = ctx.needs_input_grad
@@ -125,9 +118,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = dy.flatten(0, -2)
-        with _as_recorded(dy):
-            dx = None if weight is None else dy @ weight
-            dw = None if x is None else rows.T @ x.flatten(0, -2)
+        dx = None if weight is None else dy @ weight
+        dw = None if x is None else rows.T @ x.flatten(0, -2)
         return None, dx, dw, rows.sum(0) if ctx.needs_input_grad[3] else None
 
 
@@ -147,18 +139,17 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.settings
         is_one = x.dim() == weight.dim() - 1  # without a batch
-        with _as_recorded(dy):
-            dx, dw, db = torch.ops.aten.convolution_backward(
-                dy.unsqueeze(0) if is_one else dy,
-                x.unsqueeze(0) if is_one else x,
-                weight,
-                [weight.shape[0]] if ctx.has_bias else None,
-                stride,
-                padding,
-                dilation,
-                False,
-                [0] * len(stride),
-                groups,
-                list(ctx.needs_input_grad[1:4]),
-            )
+        dx, dw, db = torch.ops.aten.convolution_backward(
+            dy.unsqueeze(0) if is_one else dy,
+            x.unsqueeze(0) if is_one else x,
+            weight,
+            [weight.shape[0]] if ctx.has_bias else None,
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * len(stride),
+            groups,
+            list(ctx.needs_input_grad[1:4]),
+        )
         return None, dx.squeeze(0) if is_one and dx is not None else dx, dw, db, None

@@ -16,6 +16,7 @@ from revmodels.coupling.linear import ADDITIVE, Numbers
 from revmodels.coupling.stage_entry import StageEntry
 from revmodels.engine.evaluation import Evaluation
 from revmodels.engine.given import Given
+from revmodels.engine.replayed_state import Autocast
 from revmodels.errors import ReplayError
 from revmodels.torch_internals import run_backward
 
@@ -177,10 +178,17 @@ def _needs(numbers: Numbers, updated: bool, other: bool) -> bool:
 
 
 class ParameterGradients:
-    """Parameter gradients of one unit, summed where F, G and the shortcuts share a parameter."""
+    """Parameter gradients of one unit, summed where F, G and the shortcuts share a parameter.
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
+    Args:
+        parameters: of the unit.
+        autocast: the state in force where the caller differentiates. A stored graph is differentiated under
+            it, whatever was in force in the forward pass.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], autocast: Autocast) -> None:
         self._parameters = parameters
+        self._autocast = autocast
         self._sums: dict[int, Tensor] = {}
 
     def through(
@@ -191,7 +199,8 @@ class ParameterGradients:
         if root is None or d_out is None or not inputs:
             return None
         try:
-            found = run_backward((root,), (d_out,), inputs)
+            with self._autocast.restored():
+                found = run_backward((root,), (d_out,), inputs)
         except RuntimeError as error:
             if "use_reentrant" not in str(error):
                 raise
