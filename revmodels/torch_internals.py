@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -142,6 +142,21 @@ def has_gradient_hooks(t: Tensor) -> bool:
     Public: none; `Tensor.register_hook` and `Tensor.register_post_accumulate_grad_hook` only add one.
     """
     return bool(t._backward_hooks or getattr(t, "_post_accumulate_grad_hooks", None))
+
+
+@contextmanager
+def without_new_gradient_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """A context at whose end the tensors have no hook on their gradients that they had not at its start.
+
+    Public: none; `Tensor.register_hook` returns the handle to its caller, who is the user here.
+    """
+    before = [set(t._backward_hooks or ()) for t in tensors]
+    try:
+        yield
+    finally:
+        for t, known in zip(tensors, before, strict=True):
+            for key in [key for key in t._backward_hooks or () if key not in known]:
+                del t._backward_hooks[key]  # type: ignore[union-attr]
 
 
 def drop_hooks(module: nn.Module) -> None:

@@ -27,7 +27,7 @@ from revmodels.engine.replayed_state import RandomState
 from revmodels.engine.watched_call import Watch, put_back_to
 from revmodels.errors import ReplayError, TransformError
 from revmodels.running_statistics import frozen_statistics
-from revmodels.torch_internals import own_buffers, own_parameters, version
+from revmodels.torch_internals import own_buffers, own_parameters, version, without_new_gradient_hooks
 
 Function = Callable[[Tensor], Tensor]
 
@@ -193,6 +193,8 @@ class Evaluation:
             stack.enter_context(put_back_to(self._changes, picture, self.name))
             stack.enter_context(RandomState.kept(leaf))
             stack.enter_context(without_autocast_cache())
+            # A hook that F puts on a leaf is there since the forward pass, and would be called twice.
+            stack.enter_context(without_new_gradient_hooks(self.parameters))
             if self._random is not None:
                 stack.enter_context(self._random.restored())
             stack.enter_context(known)

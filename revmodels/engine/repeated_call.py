@@ -20,7 +20,7 @@ from revmodels.engine.known_layers import layers_within_reach, plain_layers
 from revmodels.engine.module_state import Picture
 from revmodels.engine.watched_call import Watch, put_back_to
 from revmodels.running_statistics import ScratchStatistics
-from revmodels.torch_internals import has_global_hook, has_hooks
+from revmodels.torch_internals import has_global_hook, has_hooks, without_new_gradient_hooks
 
 
 class RepeatedCall:
@@ -84,6 +84,7 @@ class RepeatedCall:
         with ExitStack() as stack:
             if now.watched:
                 stack.enter_context(put_back_to(self._changes, now, self._name))
+                stack.enter_context(without_new_gradient_hooks(now.parameters))
             stack.enter_context(ScratchStatistics(now.norms))
             yield
 

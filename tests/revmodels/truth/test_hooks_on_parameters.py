@@ -173,3 +173,27 @@ def test_some_gradients_alone_and_then_those_of_one_output(shared, strategy):
 
     torch.manual_seed(0)
     judge(sequence(lambda: nn.Linear(WIDTH, WIDTH)), batch(3, WIDTH), strategy, step)
+
+
+@strategies
+def test_a_hook_that_a_hook_of_f_puts_on_a_parameter_is_put_there_once(strategy):
+    """F returns its parameter as it is, and a forward hook takes it for an activation."""
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = nn.Parameter(torch.randn(3, WIDTH))
+
+        def forward(self, x):
+            return self.p
+
+    def step(net, x):
+        f = net.blocks[0].f
+        f.register_forward_hook(lambda m, args, out: out.register_hook(lambda d: d * 0.5) and None)
+        loss_of(net(x)).backward()
+        return gradients(net, x)
+
+    torch.manual_seed(0)
+    net = sequence(lambda: nn.Linear(WIDTH, WIDTH))
+    net.blocks[0].f = Constant().double()
+    judge(net, batch(3, 2 * WIDTH), strategy, step)
