@@ -90,6 +90,12 @@ def _fails_when_called_plainly(case: Case) -> bool:
     return Program(_called_plainly(case), stored=True).run().error is not None
 
 
+def _overwrites(case: Case) -> bool:
+    """Whether the twin itself computes with overwritten numbers, which hooks on what is saved hide."""
+    error = Program(_called_plainly(case), stored=True).run().error
+    return "modified by an inplace operation" in str(error)
+
+
 def _called_plainly(case: Case) -> Case:
     events = tuple(("call", "plain") if event[0] == "call" else event for event in case.events)
     return replace(case, events=events)
@@ -111,6 +117,8 @@ def _differs(case: Case, twin: Program, tried: Program, what: str, error: float)
     _, own = difference(case, disturbed.log, twin.log, whole=True)
     if error < MARGIN[case.dtype] * own and math.isfinite(error):
         return Verdict(outcome=SENSITIVE, what=what, error=error)
+    if case != _called_plainly(case) and _overwrites(case):
+        return Verdict(outcome=TWIN_FAILS, what="the twin overwrites what it needs", error=error)
     if case.compiled and _draws(case, twin):
         return Verdict(outcome=TWIN_FAILS, what="a compiled network draws other random numbers", error=error)
     if _is_rounding(case, tried, twin):
