@@ -65,6 +65,8 @@ def info(store: Store) -> StrategiesInfo:
     networks: dict[tuple[object, ...], list[Tried]] = {}
     rows = _rows_of_each(store)
     for found in run_query(store, "strategies").to_pylist():
+        if not all(0 < found[column] < math.inf for column in ("step_time_s", "memory_peak_bytes")):
+            continue  # No place on axes of logarithms.
         place = tuple(found[column] for column in _PLACE)
         tried = Tried(
             label=found["strategy"],
