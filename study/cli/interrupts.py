@@ -33,7 +33,6 @@ class _Guard:
 
     installed = False
     interrupted = False
-    own_time = False
 
 
 def guard() -> None:
@@ -62,14 +61,15 @@ def own_time() -> Iterator[None]:
     if not _Guard.installed:
         yield
         return
-    _Guard.own_time = True
+    # The thread is not told, as it might look only after the block has ended.
+    told = signal.set_wakeup_fd(-1)
     # The handler that asyncio and Ray know how to replace.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, _interrupt)
-        _Guard.own_time = False
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _watch(reader: int) -> None:
     while True:
-        if signal.SIGINT in os.read(reader, 64) and not _Guard.own_time:
+        if signal.SIGINT in os.read(reader, 64):
             _Guard.interrupted = True
             time.sleep(GRACE_S)
             os._exit(INTERRUPTED)
