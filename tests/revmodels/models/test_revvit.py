@@ -74,8 +74,9 @@ def test_strategies_equal_the_stored_twin(strategy):
     found = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     for a, b in zip(exact, found, strict=True):
         assert (a - b).norm() <= 1e-12 * a.norm()
-    # The last layer of the MLP halves need not be evaluated again where a unit keeps its input.
-    assert strategy != "budget" or set(model.memory_plan().modes) == {"store", "checkpoint"}
+    if strategy == "budget":
+        modes = set(model.memory_plan().modes)
+        assert "store" in modes and len(modes) > 1
 
 
 def test_activation_memory_does_not_grow_with_depth():
