@@ -27,7 +27,9 @@ _COUPLING = {
         {"type": "string", "enum": list(RULES)},
         {
             "type": "object",
-            "properties": {"name": {"type": "string", "enum": list(RULES)}},
+            "properties": {
+                "name": {"type": "string", "enum": list(RULES), "description": "The name of the coupling."}
+            },
             "required": ["name"],
             "additionalProperties": {"type": "number"},
         },

@@ -30,7 +30,7 @@ def memory(monkeypatch):
     """Sets what this machine has."""
 
     def has(size: int) -> None:
-        monkeypatch.setattr(machine, "_memory_bytes", lambda: size)
+        monkeypatch.setattr(machine, "memory_of_machine", lambda: size)
 
     return has
 
