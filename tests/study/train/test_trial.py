@@ -62,7 +62,7 @@ def test_unknown_values_are_null_and_everything_else_is_filled(make_trial):
     empty = {name for name, value in row.items() if value is None}
     assert empty <= {
         *("error_class", "error_message", "memory_predicted_bytes", "ray_version", "git_commit", "git_dirty"),
-        *("grid_bits", "anchor_every", "activation_budget", "memory_budget_bytes"),
+        *("grid_bits", "anchor_every", "activation_budget", "memory_budget_bytes", "coupling_rule"),
         *("steps_skipped", "steps_out_of_range", "stream_max", "stream_limit"),
         *("parallel", "workers_min", "steps"),
         # of other tasks, and of devices whose peak is known
