@@ -130,13 +130,13 @@ def _apply_strategy(network: nn.Module, name: str, memory: MemorySettings) -> No
             sequence.memory_budget_bytes = memory.memory_budget_bytes
     except RevModelsError as error:
         raise StudyError("memory.strategy", value=chosen, rule=str(error)) from None
-    if sequences or chosen == "store" or strategy.whole_network:
+    if sequences or not strategy.saves_memory or strategy.whole_network:
         return
     rows = list(_outermost(network, nn.Sequential))
     for row in rows:
         _specialize(row, _through(chosen))
     units: list[nn.Module] = []
-    if chosen == "checkpoint":
+    if strategy.unit_by_unit:
         units = [unit for row in _outermost(network, nn.ModuleList) for unit in row]
         for unit in units:
             _specialize(unit, _checkpointing)
@@ -145,7 +145,7 @@ def _apply_strategy(network: nn.Module, name: str, memory: MemorySettings) -> No
             "memory.strategy",
             value=chosen,
             rule=f"{name} has no row of units to act on: no ReversibleSequence and no nn.Sequential"
-            + (", and no nn.ModuleList" if chosen == "checkpoint" else ""),
+            + (", and no nn.ModuleList" if strategy.unit_by_unit else ""),
             remedy="use store, or put its blocks in one",
         )
 

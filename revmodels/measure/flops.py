@@ -113,12 +113,12 @@ def hardware_flops(
     Returns:
         `Operations.hardware`.
     """
-    strategies = [find_strategy(name) for name in _strategies(model)]
-    if any(strategy.whole_network for strategy in strategies):
+    found = [find_strategy(name) for name in _strategies(model)]
+    if any(one.whole_network for one in found):
         return None
     with random_state_kept(torch.device("cpu")), FakeTensorMode():
         real, fakes = shaped_copy(model, "cpu"), _described(inputs)
-        if any(strategy.plans for strategy in strategies):
+        if any(one.plans for one in found):
             real(*fakes)  # What planning tries is no part of a step.
         return _count(real, fakes, loss or _sum)
 

@@ -20,6 +20,7 @@ class Checkpoint(Strategy):
 
     name = "checkpoint"
     summary = "Keeps the input of every unit; one forward pass of the units is repeated."
+    unit_by_unit = True
 
     def run(self, forward: ForwardPass, *streams: Tensor) -> Streams:
         """Apply the units in turn, each under `torch.utils.checkpoint`; see `Strategy.run`."""

@@ -91,6 +91,7 @@ class Strategy(ABC):
         settings: names of the settings that count with it, and the value that None stands for.
         compiles: whether a network that uses it can be compiled by ``torch.compile(fullgraph=True)``.
         plans: whether it chooses for each unit by itself, and so allows no anchors beside it.
+        unit_by_unit: whether it can act on units that a network calls one by one, with anything in between.
         whole_network: whether it acts on the network from outside (see `prepare`), and so on one process.
         predicts_exactly: whether `revmodels.measure.predict_memory` gives its bytes exactly; if not, they are
             an upper bound.
@@ -107,6 +108,7 @@ class Strategy(ABC):
     settings: ClassVar[Mapping[str, object]] = {}
     compiles: ClassVar[bool] = True
     plans: ClassVar[bool] = False
+    unit_by_unit: ClassVar[bool] = False
     whole_network: ClassVar[bool] = False
     predicts_exactly: ClassVar[bool] = True
     tolerance: ClassVar[float] = 1e-12

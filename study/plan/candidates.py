@@ -108,8 +108,8 @@ def candidates(
         StudyError: No combination is possible.
     """
     study, found, problem = _unmatched(study), 0, None
-    for (depth, width), strategy in itertools.product(shapes, strategies):
-        point = {"model.depth": depth, "model.width": width, "memory.strategy": strategy}
+    for (depth, width), name in itertools.product(shapes, strategies):
+        point = {"model.depth": depth, "model.width": width, "memory.strategy": name}
         operations = None
         for count in parts:
             try:
