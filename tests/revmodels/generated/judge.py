@@ -216,7 +216,7 @@ def difference(
     for name, _, other in pairs:
         if isinstance(other, Tensor) and (other.is_floating_point() or other.is_complex()):
             kind = _kind(name)
-            size = other.norm().item()
+            size = _norm(other)
             scales[kind] = max(scales.get(kind, 0.0), size if math.isfinite(size) else 0.0)
     worst = ("", 0.0)
     for name, value, other in pairs:
@@ -262,9 +262,18 @@ def _error(found: Any, exact: Any, floor: float) -> float:
         return 0.0 if torch.equal(found, exact) else math.inf
     if torch.equal(found, exact) or not exact.isfinite().all():
         return 0.0
-    size = max(exact.norm().item(), floor)
-    error = (found - exact).norm().item() / size if size else math.inf
+    size = max(_norm(exact), floor)
+    error = _norm(_wide(found) - _wide(exact)) / size if size else math.inf
     return error if math.isfinite(error) else math.inf
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In the format of the widest range: squares of 1e30 overflow in others."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
+def _norm(x: Tensor) -> float:
+    return _wide(x).norm().item()
 
 
 def _name(error: Exception) -> str:
