@@ -14,7 +14,7 @@ from revmodels.testing.network_under_test import Figure
 from tests.revmodels import broken
 from tests.revmodels.blocks import CHANNELS, KINDS, make_input, split_dim
 
-HALVES = tuple(torch.randn(4, 5, CHANNELS) for _ in range(2))
+HALVES = tuple(torch.randn(2, 4, 5, CHANNELS, generator=torch.Generator().manual_seed(0)))
 
 
 def block(f=broken.Linear, g=broken.Linear, kind=ReversibleBlock):
@@ -206,9 +206,7 @@ def test_report_is_a_table():
     torch.manual_seed(0)
     lines = str(check_reversible(block(), HALVES)).splitlines()
     assert len(lines) == len(GUARANTEES)
-    assert lines[0].startswith(
-        "holds           gradients                with rounding errors in what F and G "
-    )
+    assert lines[0].startswith("holds           gradients                ")
     assert "relative error of the gradient of " in lines[0]
 
 
