@@ -12,6 +12,8 @@ import pytest
 from tests.covering import left_to_wide_runs
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray runs its workers at niceness 15, where the other processes of the suite leave them nearly no time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 SHARED = {"ray_cluster": "ray", "smoke": "smoke", "chromium": "browser"}
 """Fixtures that take seconds to make and live as long as the process, with the group of their tests."""
