@@ -51,7 +51,10 @@ class Sources:
 
 def sources(listing: Listing, folder: str, table: Table) -> Sources:
     """Return what there is to merge in a study's folder; files with columns this version does not know stay
-    out.
+    out, and so do the curves of an attempt whose row is still to come.
+
+    A writer writes the row last. One that is killed before leaves curves without a row, and the same attempt
+    is then made and written once more: in a merged file, its curves would be there twice.
 
     Raises:
         StoreError: The earlier merged file cannot be read, or a newer version wrote it.
@@ -65,7 +68,25 @@ def sources(listing: Listing, folder: str, table: Table) -> Sources:
             f"{merged} cannot be read, or a newer revstudy wrote it: nothing was changed. "
             "Update revstudy, or bring the file back"
         )
+    if table is not TABLES["trials"]:
+        rows = {*_attempts_with_row(listing, folder), None}
+        known = [path for path in known if _attempt_of(path) in rows]
     return Sources(table=table, sizes={path: listing.sizes[path] for path in known}, merged=merged)
+
+
+def _attempts_with_row(listing: Listing, folder: str) -> set[str | None]:
+    """The attempts that a study's folder has the row of, each as the name of its file."""
+    paths = [path for path in listing.files["trials"] if path.startswith(f"{folder}/trials/")]
+    merged = [path for path in paths if is_merged(path)]
+    rows, _ = files_reader(listing, TABLES["trials"], merged, columns=("trial_id", "attempt"))()
+    keys = zip(rows["trial_id"].to_pylist(), rows["attempt"].to_pylist(), strict=True)
+    return {_attempt_of(path) for path in paths} | {f"{trial}-a{attempt}.parquet" for trial, attempt in keys}
+
+
+def _attempt_of(path: str) -> str | None:
+    """The name of the file of an attempt; None for a file that is named otherwise."""
+    name = path.rpartition("/")[2]
+    return name if FILE.fullmatch(name) else None
 
 
 def merge_files(

@@ -67,6 +67,22 @@ def test_new_trials_are_read_beside_the_merged_file_and_merged_into_the_next(sto
     assert len(list((store / "study=demo" / "trials").iterdir())) == 1
 
 
+def test_curves_whose_row_is_still_to_come_are_not_merged(store, new_trial, write):
+    """A process that is killed before it writes the row leaves them, and the attempt is made once more."""
+    killed = new_trial(seed=30, epochs=3, number=30)
+    write(store, [killed])
+    (store / "study=demo" / "trials" / f"{killed['trial_id']}-a0.parquet").unlink()
+    compact(store)
+    write(store, [killed])
+    for _ in range(2):
+        opened = open_store(store)
+        of_it = [row["epoch"] for row in opened.rows("epochs") if row["trial_id"] == killed["trial_id"]]
+        assert of_it == [1, 2, 3]
+        blocks = [row for row in opened.rows("blocks") if row["trial_id"] == killed["trial_id"]]
+        assert len(blocks) == len({(row["epoch"], row["block"], row["name"]) for row in blocks}) > 0
+        compact(store)
+
+
 def test_a_large_table_is_merged_a_range_of_trials_at_a_time(store, new_trial, write, monkeypatch):
     before = contents(store)
     ids = sorted(row["trial_id"] for row in open_store(store).rows("trials"))
