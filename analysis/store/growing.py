@@ -18,16 +18,22 @@ class Held:
     files: frozenset[str]
 
 
-def files_held(listing: Listing, table: str) -> frozenset[str]:
+def files_held(listing: Listing, table: str, trials: pa.Table) -> frozenset[str]:
     """Return the files of a table whose rows a store of this listing holds.
 
     Curves of an attempt are written before its row. A store leaves them out until the row is there, so files
-    of curves without a row count as not read.
+    of curves without a row count as not read. The row may be in a merged file while the curves are not.
+
+    Args:
+        listing: The files of the store.
+        table: The table.
+        trials: The rows of trials that the store holds.
     """
     paths = listing.files[table]
     if table == "trials":
         return frozenset(paths)
-    rows = {_attempt(path) for path in listing.files["trials"]}
+    keys = (trials[name].to_pylist() for name in ("trial_id", "attempt", "study"))
+    rows = {f"{trial}-a{attempt}\nstudy={study}" for trial, attempt, study in zip(*keys, strict=True)}
     return frozenset(path for path in paths if is_merged(path) or _attempt(path) in rows)
 
 
@@ -58,4 +64,4 @@ def new_trials(before: Listing, now: Listing) -> set[str] | None:
 def _attempt(path: str) -> str:
     """The name of an attempt, with its study's folder."""
     folder, _, name = path.rpartition("/")
-    return name.removesuffix(".parquet") + "\n" + folder.rpartition("/")[0]
+    return name.removesuffix(".parquet") + "\n" + folder.rpartition("/")[0].rpartition("/")[2]

@@ -136,7 +136,9 @@ class Store:
         later = Store(self.path, listing, study=self.study, memory_bytes=self.memory_bytes)
         with self._reading:
             held = {
-                name: Held(rows=self._tables[name], files=files_held(self._listing, name))
+                name: Held(
+                    rows=self._tables[name], files=files_held(self._listing, name, self._tables["trials"])
+                )
                 for name in self._tables
             } | self._held
             if same_members(self._listing, listing, self._members, later._members):

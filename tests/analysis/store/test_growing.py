@@ -41,6 +41,20 @@ def test_new_trials_and_attempts_and_curves_that_came_before_their_row(
     assert len(store.rows("trials")) == 4
 
 
+def test_rows_that_are_merged_and_curves_that_are_not(tmp_path, new_trial, write):
+    """One trial has curves and two have rows, so a merge takes the rows alone."""
+    trials = [new_trial(), new_trial(seed=1)]
+    write(tmp_path, trials)
+    for table in ("epochs", "blocks"):
+        (tmp_path / f"study=demo/{table}/{trials[1]['trial_id']}-a0.parquet").unlink()
+    compact(tmp_path)
+    store = open_store(tmp_path)
+    for name in TABLES:
+        store.table(name)
+    write(tmp_path, [new_trial(seed=2)])
+    _same(store.grown(list_files(tmp_path)), tmp_path)
+
+
 def test_rows_that_were_read_are_not_read_again(tmp_path, new_trial, write):
     write(tmp_path, [new_trial()])
     store = open_store(tmp_path)
