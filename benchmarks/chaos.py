@@ -13,8 +13,9 @@ round begins on another empty store, until all faults were made:
 - duplicated: trials that were trained to an end in two attempts, and rows of a view beyond one for each key;
 - different: trials, epochs or blocks with another number, but for those of time, machine and attempt;
 - broken: runs that hung, ended in a traceback or with an exit code that is not documented, and rounds that
-never
-  ended.
+  never ended.
+
+The store of a round that failed is kept, where it is a folder.
 
     python benchmarks/chaos.py --faults 100 --seed 1
     python benchmarks/chaos.py --faults 40 --seed 1 --place s3
@@ -30,6 +31,7 @@ import argparse
 import contextlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -86,6 +88,8 @@ STEP_S = 90.0
 PAUSE = (0.01, 0.12)
 """Time between two faults, as a part of the time that the undisturbed run took."""
 HANG_S = 900.0
+A_ROUND = 20
+"""Faults of a round at most: a storm that never ends would strike the beginning of a study alone."""
 MOST_RUNS = 60
 """Runs of one round; undisturbed, two are enough."""
 
@@ -239,13 +243,16 @@ def main() -> int:
             where.mkdir()
             place = make(where)
             try:
-                left = arguments.faults - made
+                left = min(A_ROUND, arguments.faults - made)
+                failed = len(tally.failures)
                 round = Round(study, where, place, random.Random(seed), seed, tally, left, ends_at, lasts)
                 round.play()
                 tally.rounds += 1
                 tally.found.update(compare(str(calm), place.address, round.fail))
                 rows = History(place.address).rows().values()
                 tally.retried += sum(row["attempt"] > 0 for row in rows)
+                if len(tally.failures) > failed and isinstance(place, Folder):
+                    keep(Path(place.address), seed)
             finally:
                 place.close()
     report = {
@@ -313,6 +320,13 @@ def places(arguments: argparse.Namespace, scratch: Path) -> Iterator[type[Folder
     errors.write_text("0.0")
     with s3_server(errors=errors, seed=arguments.seed) as uri:
         yield lambda where: Bucket(uri, errors, where.name)
+
+
+def keep(store: Path, seed: str) -> None:
+    """Copy the store of a round that failed to where it outlives the program."""
+    kept = Path(tempfile.mkdtemp(prefix=f"revstudy-chaos-{seed.replace('/', '-')}-")) / "store"
+    shutil.copytree(store, kept, symlinks=True)
+    say(f"the store of round {seed} is kept: {kept}")
 
 
 def round_to_tenth(value: float) -> float:
