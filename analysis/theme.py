@@ -27,6 +27,15 @@ OUTCOME_COLORS = {
     "failed": "#0072B2",
 }
 FAMILY_SYMBOLS = {"revnet": "circle", "resnet": "square", "revgpt": "circle", "gpt": "square"}
+RULE_SYMBOLS = {
+    "midpoint": "cross",
+    "leapfrog": "x",
+    "momentum": "pentagon",
+    "bdia": "hexagon",
+    "scaled": "hourglass",
+}
+"""Symbols of the rules of coupling by name; the additive rule has none of its own."""
+OTHER_RULE_SYMBOL = "bowtie"
 INK = "#1f2328"
 GRID = "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -52,7 +61,9 @@ def precision_color(compute: str | None) -> str:
 def precision_look(row: Row) -> Look:
     """Return color, symbol and dash of a trial's arithmetic.
 
-    The color tells the compute dtype; symbol and dash tell streams, exact coupling and tf32 apart.
+    The color tells the compute dtype; symbol and dash tell streams, exact coupling and tf32 apart. A rule of
+    coupling other than the additive one has a symbol of its own,
+    and a dash where none else says something.
     """
     compute, stream = row["compute_dtype"], row["stream_dtype"]
     symbol, dash = "circle", "solid"
@@ -62,6 +73,9 @@ def precision_look(row: Row) -> Look:
         symbol, dash = ("star", "dot") if dash == "solid" else ("star-diamond", "dashdot")
     elif row["matmul"] == "tf32":
         symbol, dash = "triangle-up", "longdash"
+    if rule := row.get("coupling_rule"):
+        symbol = RULE_SYMBOLS.get(rule.partition("(")[0], OTHER_RULE_SYMBOL)
+        dash = "10px,3px,2px,3px,2px,3px" if dash == "solid" else dash
     return {"color": precision_color(compute), "symbol": symbol, "dash": dash}
 
 

@@ -74,7 +74,17 @@ def count_text(n: int, noun: str) -> str:
 
 
 def precision_label(row: Row) -> str:
-    """The arithmetic of a trial in a word or two: fp32, or ``bf16 on an fp32 stream, exact, tf32``."""
+    """The arithmetic of a trial, and the rule of its coupling unless that is additive.
+
+    Returns:
+        For example ``fp32``, ``bf16 on fp32 stream, exact`` or ``fp32, momentum(gamma=0.9)``.
+    """
+    rule = row.get("coupling_rule")
+    return ", ".join(filter(None, (arithmetic_label(row), rule)))
+
+
+def arithmetic_label(row: Row) -> str:
+    """The arithmetic of a trial in a word or two: fp32, or ``bf16 on fp32 stream, exact, tf32``."""
     compute = row["compute_dtype"] or "unknown"
     stream = row["stream_dtype"]
     label = compute if stream in (None, compute) else f"{compute} on {stream} stream"

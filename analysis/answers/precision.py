@@ -20,7 +20,7 @@ from analysis.laws.growth import Bend, Fit, fit_bend, fit_power, power_text
 from analysis.pairs import pairs, ratio
 from analysis.stats import Estimate, Row, finite, group_by
 from analysis.strategies import is_reversing
-from analysis.wording import count_text, error_text, precision_label, precision_rank, ratio_text, width_text
+from analysis.wording import arithmetic_label, count_text, error_text, precision_rank, ratio_text, width_text
 
 SCATTER = 100
 """Factor between seeds from which on their errors are of different orders."""
@@ -77,7 +77,7 @@ def precision_verdicts(rows: Iterable[Row]) -> list[PrecisionVerdict]:
 
 
 def _verdicts(usable: Cohort) -> list[PrecisionVerdict]:
-    groups = group_by(usable, precision_label)
+    groups = group_by(usable, arithmetic_label)
     return [_verdict(label, groups[label], usable) for label in sorted(groups, key=precision_rank)]
 
 
@@ -93,7 +93,7 @@ def _comparable(rows: Iterable[Row]) -> Cohort:
 
 
 def _span(rows: Sequence[Row]) -> tuple[int, int]:
-    return len({(precision_label(row), row["depth"]) for row in rows}), len(rows)
+    return len({(arithmetic_label(row), row["depth"]) for row in rows}), len(rows)
 
 
 def precision_answer(rows: Iterable[Row]) -> str:
@@ -119,8 +119,9 @@ def precision_answer(rows: Iterable[Row]) -> str:
         f"{LIMIT_TEXT} from the stored one."
     )
     first, seeds = usable[0], len({row["seed"] for row in usable})
+    rule = f", coupling {first['coupling_rule']}" if first.get("coupling_rule") else ""
     text += (
-        f" Measured on {first['data']} with {first['model']} at width {width_text(first)}, "
+        f" Measured on {first['data']} with {first['model']} at width {width_text(first)}{rule}, "
         f"{count_text(len(usable), 'trial')} of {count_text(seeds, 'seed')}."
     )
     if others:
@@ -128,7 +129,7 @@ def precision_answer(rows: Iterable[Row]) -> str:
     text += _narrow_on_wide(found)
     lost = [r for r in rows if r["outcome"] == "diverged" and is_reversing(r["strategy"])]
     if lost:
-        counts = {label: len(group) for label, group in group_by(lost, precision_label).items()}
+        counts = {label: len(group) for label, group in group_by(lost, arithmetic_label).items()}
         named = (
             f"{count_text(counts[label], 'trial')} in {label}" for label in sorted(counts, key=precision_rank)
         )
@@ -167,8 +168,8 @@ def _verdict(label: str, group: list[Row], usable: Cohort) -> PrecisionVerdict:
     twins = pairs(
         usable,
         "precision",
-        treatment=lambda row: precision_label(row) == label != REFERENCE,
-        control=lambda row: precision_label(row) == REFERENCE,
+        treatment=lambda row: arithmetic_label(row) == label != REFERENCE,
+        control=lambda row: arithmetic_label(row) == REFERENCE,
         same=_SAME,
     )
     return PrecisionVerdict(

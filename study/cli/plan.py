@@ -256,6 +256,8 @@ def _rows(planned: Plan) -> list[dict[str, Any]]:
     """One row per distinct model of the plan, with the trials that train it."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     coupled = any(trial.settings.model.coupling for trial in planned.trials)
+    streams = any(trial.settings.precision.stream != "fp32" for trial in planned.trials)
+    exact = any(trial.settings.precision.coupling == "exact" for trial in planned.trials)
     for trial in planned.trials:
         s, cost = trial.settings, planned.costs.get(trial.trial_id)
         time = planned.forecast.times.get(trial.trial_id) if planned.forecast else None
@@ -265,6 +267,8 @@ def _rows(planned: Plan) -> list[dict[str, Any]]:
             "width": s.model.width,
             "strategy": s.memory.strategy,
             "compute": s.precision.compute,
+            **({"stream": s.precision.stream} if streams else {}),
+            **({"inverse": s.precision.coupling} if exact else {}),
             "workers": s.scaling.workers,
             "batch": s.train.batch_size,
             "epochs": s.train.epochs if s.train.by_epoch else _length(s.train),

@@ -107,6 +107,7 @@ def test_a_picture_of_the_whole_page_has_every_figure(report, visit):
     assert page.evaluate(
         "[...document.querySelectorAll('[data-figure]')].every(e => e.querySelector('.main-svg'))"
     )
+    assert page.locator("#explore-plot .main-svg").count() > 0
 
 
 def test_two_figures_stand_on_a_page_of_paper(report, visit):

@@ -43,7 +43,8 @@ function drawEqualMemory() {
     box.querySelector("tbody").replaceChildren(...step.lines.map((line) => {
       const row = node("tr");
       row.append(node("th", line.kind, { scope: "row" }));
-      for (const text of [line.what, line.score, line.peak, line.time, line.difference]) row.append(node("td", text));
+      const cells = [line.what, line.score, line.peak, line.time, line.difference];
+      cells.forEach((text, k) => row.append(node("td", text, k === 2 || k === 3 ? { class: "whole" } : {}))); // peak and step
       const last = node("td");
       if (line.rows.length) last.append(node("button", "Show", { type: "button", class: "quiet", "data-rows": line.rows.join(","), "aria-label": `Show the trials of ${line.kind}` }));
       row.append(last);

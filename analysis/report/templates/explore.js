@@ -53,10 +53,10 @@ new IntersectionObserver((entries) => {
   if (exploreSeen) drawExplore();
 }, { rootMargin: "400px" }).observe($("explore"));
 
-function drawExplore() {
+function drawExplore({ unseen = false } = {}) {
   for (const part of ["x", "y", "color", "facet"]) if ($("explore-" + part)) $("explore-" + part).value = chosen(part);
   const holder = $("explore-plot");
-  if ($("explore").hidden || !(exploreSeen || printing)) return;
+  if ($("explore").hidden || !(exploreSeen || printing || unseen)) return;
   loadFigures();
   const [x, y, color, facet] = ["x", "y", "color", "facet"].map(chosen);
   const value = (name, row) => { const v = cell(name, row); return typeof v === "number" ? v * unitOf(name)[1] : null; };

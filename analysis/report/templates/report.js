@@ -436,8 +436,9 @@ function drawRest() {
       drawFigure(next);
       if (!drawn.has(next)) givenUp.add(next);
     }
-    if (holders.some((holder) => (!drawn.has(holder) || stale.has(holder)) && !givenUp.has(holder))) drawRest();
-    else document.documentElement.dataset.drawn = "true";
+    if (holders.some((holder) => (!drawn.has(holder) || stale.has(holder)) && !givenUp.has(holder))) { drawRest(); return; }
+    if (!$("explore-plot").data) drawExplore({ unseen: true });
+    document.documentElement.dataset.drawn = "true";
   });
 }
 const givenUp = new Set(); // figures that the filters leave nothing of

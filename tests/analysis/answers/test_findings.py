@@ -87,6 +87,7 @@ def test_an_exact_inverse_is_told_as_exact(tmp_path, new_trial, write):
         ({"compute": "bf16", "stream_dtype": "fp32"}, "bf16 on fp32 stream"),
         ({"coupling": "exact", "matmul": "tf32"}, "fp32, exact, tf32"),
         ({"compute_dtype": None, "stream_dtype": None}, "unknown"),
+        ({"coupling_rule": "momentum(gamma=0.9)"}, "fp32, momentum(gamma=0.9)"),
     ],
 )
 def test_a_precision_has_one_label(new_trial, row, label):

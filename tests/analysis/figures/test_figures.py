@@ -574,3 +574,27 @@ def test_errors_in_training_begin_at_initialization(tmp_path, new_trial, write, 
     (line,) = series.lines
     assert [p.x for p in line] == [0, 1, 2, 3, 4]
     assert line[0].y == pytest.approx(3e-9)
+
+
+@pytest.mark.parametrize("name", ["error_depth", "curves", "precision_width"])
+def test_trials_of_another_coupling_have_an_entry_and_a_look_of_their_own(
+    tmp_path, new_trial, write, write_file, name
+):
+    rows = [
+        {**new_trial(depth=depth, seed=seed, coupling_rule=rule), "trial_id": f"{place:016x}"}
+        for place, (depth, seed, rule) in enumerate(
+            itertools.product((26, 38), (0, 1), (None, "momentum(gamma=0.9)"))
+        )
+    ]
+    write(tmp_path, rows)
+    epochs = [
+        {"study": row["study"], "trial_id": row["trial_id"], "attempt": 0, "epoch": e, "loss_train": 1 / e}
+        for row in rows
+        for e in (1, 2)
+    ]
+    write_file(tmp_path, "epochs", epochs)
+    figure = FIGURES[name].figure(FIGURES[name].info(open_store(tmp_path)))
+    named = [t for t in figure.data if t.name and t.showlegend]
+    looks = {t.name.split(" · ")[0]: (t.marker.symbol, t.line.dash) for t in named}
+    assert set(looks) == {"fp32", "fp32, momentum(gamma=0.9)"}
+    assert len(set(looks.values())) == 2
