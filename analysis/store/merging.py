@@ -19,6 +19,7 @@ from analysis.errors import StoreError
 from analysis.schema import TABLES, Table
 from analysis.store.bulk import connect, files_reader, known_files
 from analysis.store.listing import FILE, Listing, is_merged
+from analysis.store.once import without_copies
 from analysis.store.reading import conform
 
 PART_BYTES = 40_000_000
@@ -92,7 +93,7 @@ def _attempt_of(path: str) -> str | None:
 def merge_files(
     listing: Listing, of: Sources, target: str, stream: Any, progress: Callable[[str], None]
 ) -> tuple[list[str], Callable[[], int]]:
-    """Writes the rows of all sources into a stream, a range at a time.
+    """Writes the rows of all sources into a stream, a range at a time; of a row that was copied, one.
 
     Returns:
         The files whose rows were written; torn ones are not among them. And a function that reads `target`
@@ -111,7 +112,8 @@ def merge_files(
             if of.merged is not None:
                 rows = pa.concat_tables([_rows_between(listing, of.table, of.merged, bounds), rows])
             if rows.num_rows:
-                rows = rows.sort_by([(name, "ascending") for name in ORDER[of.table.name]])
+                order = ORDER[of.table.name]
+                rows = without_copies(rows.sort_by([(name, "ascending") for name in order]), order)
                 writer.write_table(rows, row_group_size=ROW_GROUP)
                 digests.append(_digest(rows))
     if of.merged is not None:

@@ -19,6 +19,7 @@ from analysis.store.bulk import connect, table_reader
 from analysis.store.growing import Held, files_held, same_members, without
 from analysis.store.listing import Listing, SkippedFile, VanishedError, list_files
 from analysis.store.notes import Note, read_notes
+from analysis.store.once import one_per_key
 from analysis.store.reading import Read
 from analysis.store.statement import Stop, answer, check_statement, new_database
 from analysis.store.trials import one_per_trial
@@ -29,8 +30,13 @@ _ORDER = ("study", "started_at", "trial_id")
 _OF_THAT_ATTEMPT = """
     SELECT rows.* FROM rows JOIN trials
     ON rows.trial_id = trials.trial_id AND rows.attempt = trials.attempt AND rows.study = trials.study
-    ORDER BY rows.study, rows.trial_id, rows.epoch{block}
+    ORDER BY {keys}
 """
+_KEYS = {
+    "epochs": ("study", "trial_id", "epoch"),
+    "blocks": ("study", "trial_id", "epoch", "block", "name"),
+}
+"""What names a row of a view. Of each trial there is one attempt in it."""
 _DYNAMIC = ("query(", "query_table", "duckdb_", "information_schema", "pragma_")
 
 
@@ -38,7 +44,7 @@ class Store:
     """The rows of one results store, read once, when first asked for.
 
     ``trials`` holds one row per trial: of its attempts the last one that ended ``ok``, else the last one.
-    ``epochs`` and ``blocks`` hold the rows of that attempt. Open it with `open_store`.
+    ``epochs`` and ``blocks`` hold the rows of that attempt, each once. Open it with `open_store`.
 
     Attributes:
         path: the store's folder or URI, as given.
@@ -106,8 +112,9 @@ class Store:
                 workspace = connect()
                 workspace.register("rows", read)
                 workspace.register("trials", self.table("trials").select(["trial_id", "attempt", "study"]))
-                query = _OF_THAT_ATTEMPT.format(block=", rows.block, rows.name" if name == "blocks" else "")
-                result = workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow)
+                keys = _KEYS[name]
+                query = _OF_THAT_ATTEMPT.format(keys=", ".join(f"rows.{key}" for key in keys))
+                result = one_per_key(workspace.sql(query).to_arrow_table().cast(TABLES[name].arrow), keys)
             self._tables[name] = result
         return self._tables[name]
 

@@ -5,6 +5,7 @@ import pytest
 import analysis
 from analysis.errors import QueryError, StoreError, UnknownStudyError
 from analysis.schema import SCHEMA_VERSION, TABLES, TRIALS, VERSION_KEY
+from analysis.store.compact import compact
 from analysis.store.store import open_store
 
 
@@ -43,6 +44,35 @@ def test_the_last_good_attempt_is_the_row_and_brings_its_own_epochs(tmp_path, ne
     ]
     assert store.sql("select distinct attempt from epochs").to_pylist() == [{"attempt": 1}]
     assert store.sql("select distinct attempt from blocks").to_pylist() == [{"attempt": 1}]
+
+
+def test_a_file_that_was_copied_gives_each_row_once_also_in_a_merged_file(tmp_path, new_trial, write):
+    write(tmp_path, [new_trial(seed=seed, epochs=3, number=seed) for seed in range(3)])
+    before = {name: open_store(tmp_path).rows(name) for name in TABLES}
+    for name in TABLES:
+        file = sorted((tmp_path / "study=demo" / name).iterdir())[1]
+        for copy in ("copy-1-", "copy-2-"):
+            (file.parent / f"{copy}{file.name}").write_bytes(file.read_bytes())
+    assert {name: open_store(tmp_path).rows(name) for name in TABLES} == before
+    compact(tmp_path)
+    assert {name: open_store(tmp_path).rows(name) for name in TABLES} == before
+    for name, rows in before.items():
+        (file,) = (tmp_path / "study=demo" / name).glob("*.parquet")
+        assert pq.read_metadata(file).num_rows == len(rows)
+
+
+def test_of_rows_of_one_evaluation_that_differ_every_reader_takes_the_same(
+    tmp_path, new_trial, write, write_file
+):
+    trial = new_trial(seed=0, epochs=1)
+    write(tmp_path, [trial])
+    (row,) = open_store(tmp_path).rows("epochs")
+    for number in range(5):
+        write_file(tmp_path, "epochs", [{**row, "epoch_s": 100.0 - number}], stem=f"copy-{number}-a0")
+    found = open_store(tmp_path).rows("epochs")
+    compact(tmp_path)
+    assert found == open_store(tmp_path).rows("epochs")
+    assert len(found) == 1
 
 
 def test_of_attempts_that_all_failed_the_last_is_the_row(tmp_path, new_trial, write):
