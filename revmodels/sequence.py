@@ -307,7 +307,7 @@ class ReversibleSequence(nn.Module):
         if torch.compiler.is_dynamo_compiling():
             y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin, given), x1, x2)
             return y1, y2
-        how = self.strategy, self.anchor_every, self.plans.modes, self.plans.layers
+        how = self.strategy, self.anchor_every, self.plans.modes, self.plans.layers, tuple(self.blocks)
         check_repetition(self, how)
         y1, y2 = find_strategy(self.strategy).run(self._forward_pass(extent, origin, given), x1, x2)
         note_pass(self, how, y1, y2)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 
@@ -244,6 +245,25 @@ def storage_key(tensor: Tensor) -> int:
     Public: ``untyped_storage().data_ptr()``, which is 0 for every fake tensor and every empty one.
     """
     return tensor.untyped_storage()._cdata
+
+
+class MemoryMark:
+    """Tells later whether a tensor lies in the same memory, which was written to since.
+
+    Args:
+        tensor: of any shape and dtype. It is not kept alive; its memory may be used again once it is gone.
+
+    Public: none, see `version`. A weak reference keeps the key of the memory from being given to another.
+    """
+
+    __slots__ = ("_memory", "_version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._memory, self._version = StorageWeakRef(tensor.untyped_storage()), version(tensor)
+
+    def is_stale(self, tensor: Tensor) -> bool:
+        """Whether `tensor` shares that memory and was written to; False for a copy."""
+        return storage_key(tensor) == self._memory.cdata and version(tensor) != self._version
 
 
 def marks(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:

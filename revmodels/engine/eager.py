@@ -32,6 +32,8 @@ from revmodels.engine.replayed_state import Autocast
 from revmodels.engine.unit_replay import ParameterGradients, UnitReplay, leaf_of
 from revmodels.errors import DoubleBackwardError, ReplayError, TransformError
 from revmodels.torch_internals import (
+    MemoryMark,
+    are_saved_tensors_hooked,
     are_transforms_active,
     graph_is_kept,
     has_gradient_hooks,
@@ -215,7 +217,10 @@ class _Unit(torch.autograd.Function):
         tape.side_bytes += sum(bits.nbytes for bits in side)
         origin = tape.origin if index == 0 else None
         saved = (x1, x2) if replay.keeps_input and origin is None else ()
-        ctx.save_for_backward(*saved, *side, *((y1, y2) if is_last else ()), *replay.take_kept())
+        kept = (*saved, *side, *((y1, y2) if is_last else ()), *replay.take_kept())
+        ctx.save_for_backward(*kept)
+        # Hooks that pack what is saved may hand back the same memory, and autograd then looks at no version.
+        ctx.marks = [t if t is None else MemoryMark(t) for t in kept] if are_saved_tensors_hooked() else ()
         ctx.has_side = bool(side)
         # A gradient that is not there is none inside either: no zeros, and no hook is called with them.
         ctx.set_materialize_grads(False)
@@ -292,17 +297,24 @@ def _refuse_hooks_without_gradient(replay: UnitReplay, gradients: Sequence[Tenso
             )
 
 
+_WRITTEN_TO = (
+    "what a reversible sequence keeps for its backward pass (its output, the input of a stage entry or anchor, "
+    "or the output of a layer) was modified by an inplace operation. Change a copy of it, or use "
+    "strategy='store'."
+)
+
+
 def _saved(ctx: Any) -> list[Tensor]:
     try:
-        return list(ctx.saved_tensors)
+        saved = list(ctx.saved_tensors)
     except RuntimeError as error:
         if "inplace operation" not in str(error):
             raise
-        raise ReplayError(
-            "what a reversible sequence keeps for its backward pass (its output, the input of a stage entry "
-            "or anchor, or the output of a layer) was modified by an inplace operation. Change a copy of it, "
-            "or use strategy='store'."
-        ) from error
+        raise ReplayError(_WRITTEN_TO) from error
+    marked = zip(ctx.marks, saved, strict=True) if ctx.marks else ()
+    if any(mark is not None and mark.is_stale(t) for mark, t in marked):
+        raise ReplayError(_WRITTEN_TO)
+    return saved
 
 
 def _times(d: Tensor | None, factor: float | Tensor) -> Tensor | None:

@@ -30,7 +30,7 @@ def check_repetition(sequence: nn.Module, how: Any) -> None:
 
     Args:
         sequence: what is about to run.
-        how: its strategy, and whatever else decides which tensors are saved.
+        how: its units and strategy, and whatever else decides which tensors are saved.
 
     Raises:
         ReplayError: it was run in another way, and its graph is alive.
@@ -41,10 +41,10 @@ def check_repetition(sequence: nn.Module, how: Any) -> None:
         earlier = reference()
         if earlier is not None and earlier.how != how:
             raise ReplayError(
-                "the strategy, the anchors or the plan of a reversible sequence were changed between its "
-                "forward pass and its recomputation by a checkpoint around it, which would take other "
-                "tensors for those of the forward pass. Change them before the forward pass or after the "
-                "backward."
+                "the units, the strategy, the anchors or the plan of a reversible sequence were changed "
+                "between its forward pass and its recomputation by a checkpoint around it, which would take "
+                "other tensors for those of the forward pass. Change them before the forward pass or after "
+                "the backward."
             )
 
 

@@ -57,14 +57,15 @@ def checkpointed(
         What `function` returns.
 
     Raises:
-        ReplayError: the call wrote to one of its inputs, or changed what cannot be put back.
+        ReplayError: the call or somebody else wrote to one of its inputs, or it changed what cannot be put
+            back.
     """
     import torch
     from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
     from revmodels.engine.repeated_call import RepeatedCall
     from revmodels.errors import ReplayError
-    from revmodels.torch_internals import version
+    from revmodels.torch_internals import MemoryMark, are_saved_tensors_hooked, version
 
     if torch.compiler.is_dynamo_compiling():
         # A graph writes to running statistics once, whatever it recomputes.
@@ -87,6 +88,12 @@ def checkpointed(
             is_repeated = True
             with first:
                 return function(*inputs)
+        kept = [x for x in inputs if isinstance(x, torch.Tensor)]
+        if marks and any(mark.is_stale(x) for mark, x in zip(marks, kept, strict=True)):
+            raise ReplayError(
+                f"the input of {name}, which is kept for its backward pass, was modified by an inplace "
+                "operation. Change a copy of it, or use strategy='store'."
+            )
         inputs = tuple(_apart(x) if isinstance(x, torch.Tensor) else x for x in inputs)
         with again:
             return function(*inputs)
@@ -94,6 +101,8 @@ def checkpointed(
     # The user may have asked for an early stop of all checkpoints; of ours, not all bear it.
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     before = [version(x) for x in tensors]
+    # Hooks that pack what is saved may hand back the same memory, and autograd then looks at no version.
+    marks = [MemoryMark(x) for x in tensors] if are_saved_tensors_hooked() else []
     with nullcontext() if call.is_known else set_checkpoint_early_stop(False):
         outputs = checkpoint(evaluate, *inputs, use_reentrant=False, context_fn=contexts)
     if [version(x) for x in tensors] != before:

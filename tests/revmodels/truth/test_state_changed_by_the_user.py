@@ -11,7 +11,17 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from revmodels.errors import ReplayError
-from tests.revmodels.truth.judge import WIDTH, batch, gradients, judge, loss_of, refuse, sequence, strategies
+from tests.revmodels.truth.judge import (
+    WIDTH,
+    batch,
+    gradients,
+    judge,
+    loss_of,
+    put,
+    refuse,
+    sequence,
+    strategies,
+)
 
 REPLAYING = pytest.mark.parametrize("strategy", ("reverse", "anchors", "checkpoint"))
 
@@ -20,6 +30,10 @@ def plain():
     return nn.Sequential(
         nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Dropout(0.3), nn.Linear(WIDTH, WIDTH)
     )
+
+
+def linear():
+    return nn.Linear(WIDTH, WIDTH)
 
 
 class Masked(nn.Module):
@@ -248,6 +262,39 @@ def test_a_strategy_that_changes_under_a_checkpoint_around_is_right_or_refused(s
         judge(net, x, strategy, switched(after))
     else:
         refuse(net, x, strategy, switched(after), match="between its forward pass and its recomputation")
+
+
+@REPLAYING
+def test_units_that_are_added_under_a_checkpoint_around_are_refused(strategy):
+    net = put(sequence(nn.Tanh, 2), strategy)
+    loss = loss_of(checkpoint(net, batch(3, 2 * WIDTH), use_reentrant=False))
+    net.blocks.append(sequence(nn.Tanh, 1).blocks[0])
+    with pytest.raises(ReplayError, match="the units, the strategy"):
+        loss.backward()
+
+
+@REPLAYING
+def test_an_output_written_to_is_refused_where_hooks_hand_back_the_same_memory(strategy):
+    net = put(sequence(linear, 2), strategy)
+    x = batch(2, 3, WIDTH).unbind()
+    with torch.autograd.graph.save_on_cpu():
+        y1, y2 = net(*x)
+    # What checkpoint keeps is what each unit is given, the others their result.
+    for kept in x if strategy == "checkpoint" else (y1, y2):
+        kept.detach().mul_(2)
+    with pytest.raises(ReplayError, match="modified by an inplace operation"):
+        (y1.sum() + y2.sum()).backward()
+
+
+@REPLAYING
+def test_an_output_written_to_is_right_where_hooks_have_copied_it(strategy):
+    net, x = put(sequence(linear, 2), strategy), batch(3, 2 * WIDTH)
+    expected = torch.autograd.grad(net(x).sum(), list(net.parameters()))
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda t: t):
+        y = net(x)
+    y.detach().mul_(2)
+    found = torch.autograd.grad(y.sum(), list(net.parameters()))
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(found, expected, strict=True))
 
 
 @strategies
