@@ -298,8 +298,8 @@ def _refuse_hooks_without_gradient(replay: UnitReplay, gradients: Sequence[Tenso
 
 
 _WRITTEN_TO = (
-    "what a reversible sequence keeps for its backward pass (its output, the input of a stage entry or anchor, "
-    "or the output of a layer) was modified by an inplace operation. Change a copy of it, or use "
+    "what a reversible sequence keeps for its backward pass (its output, the input of a stage entry or "
+    "anchor, or the output of a layer) was modified by an inplace operation. Change a copy of it, or use "
     "strategy='store'."
 )
 
