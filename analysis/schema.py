@@ -108,6 +108,11 @@ TRIALS = Table(
             "numbers",
         ),
         _text(
+            "parametrization",
+            "how starts, factors and rates follow from width and depth: standard, mup or completep; null in "
+            "rows from before there was a choice",
+        ),
+        _text(
             "coupling_rule",
             "rule that joins the two streams, such as momentum(gamma=0.9); null for additive and without two "
             "streams",

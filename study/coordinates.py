@@ -34,7 +34,7 @@ class Check:
         widths: Features of a stream, multiples of 64; depth is then that of the base, 2.
         depths: Blocks; the width is then the smallest of the widths.
         rate: The learning rate of AdamW at the base.
-        steps: Of training.
+        steps: Of training, two or more.
         seeds: Of the weights.
         context: Tokens of a row.
         strategy: Of the networks that have an inverse; others store.

@@ -40,11 +40,35 @@ def resolve(settings: TrialSettings) -> TrialSettings:
         model, precision, memory = _resolved_own(settings)
     else:
         model, precision, memory = _resolved_parts(settings.model, settings.precision, settings.memory)
+    if model.parametrization != "standard":
+        _check_parametrization(settings)
     if model.coupling is not None or model.coupling_numbers:
         model = _with_coupling(settings, model, precision)
     if (model, precision, memory) == (settings.model, settings.precision, settings.memory):
         return settings
     return replace(settings, model=model, precision=precision, memory=memory)
+
+
+def _check_parametrization(settings: TrialSettings) -> None:
+    """See that the network has such parametrizations, and that the optimizer takes their rates."""
+    from revmodels.models.catalog import PRESETS
+    from revmodels.models.decoder import LanguageArchitecture
+
+    name, model = settings.model.parametrization, settings.model.name
+    if not isinstance(PRESETS.get(model), LanguageArchitecture):
+        raise StudyError(
+            "model.parametrization",
+            value=name,
+            rule=f"is for the presets gpt_* and revgpt_*, and the network is {model}",
+            remedy="leave it out",
+        )
+    if settings.train.optimizer != "adamw":
+        raise StudyError(
+            "model.parametrization",
+            value=name,
+            rule=f"says rates and decay for adamw, and train.optimizer is {settings.train.optimizer}",
+            remedy="use train.optimizer: adamw, or model.parametrization: standard",
+        )
 
 
 def _resolved_own(settings: TrialSettings) -> tuple[ModelSettings, PrecisionSettings, MemorySettings]:

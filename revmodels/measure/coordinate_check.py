@@ -59,15 +59,18 @@ def coordinate_check(
         sizes: at least two positive numbers, such as widths or depths.
         tokens: (B, T + 1) of int64; each token is learnt from those before it, in every step the same.
         lr: η of AdamW, for the groups of `parameter_groups`.
-        steps: how many.
+        steps: how many; two or more, since an output layer that starts at zero gives nothing else a gradient
+            in the first.
         seeds: of the weights; scales are averaged over them.
 
     Returns:
         Scales and slopes. The caller's random generator is left as it was.
 
     Raises:
-        ValueError: there are not two sizes, or no seed.
+        ValueError: there are not two sizes, or no seed, or fewer than two steps.
     """
+    if steps < 2:
+        raise ValueError(f"coordinate_check: steps must be 2 or more; received {steps}.")
     if len(set(sizes)) < 2 or not all(size > 0 for size in sizes) or not seeds:
         raise ValueError(
             f"coordinate_check: a slope needs at least two positive sizes and one seed; received sizes "

@@ -127,7 +127,7 @@ class Head(nn.Module):
         self.chunk = CHUNK
         self.logits_factor = shape.scales.logits_factor
         self.norm = norm(shape.filters[0])
-        self.output = linear(shape.filters[0], shape.vocabulary, STD)
+        self.output = linear(shape.filters[0], shape.vocabulary, shape.scales.output_std)
         if shape.tied:
             self.output.weight = embedding.weight
 

@@ -34,7 +34,7 @@ def coordinates(
         list[int] | None, typer.Option("--depth", metavar="BLOCKS", help="A depth; may be repeated.")
     ] = None,
     rate: Annotated[float, typer.Option(min=1e-8, help="Learning rate of AdamW at the base.")] = 0.001,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="Training steps.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
     """Check whether activations stay of one size over width and depth (a coordinate check).

@@ -22,6 +22,9 @@ MATMULS = ("ieee", "tf32")
 ON_OVERFLOW = ("raise", "record")
 
 
+PARAMETRIZATIONS = ("standard", "mup", "completep")
+
+
 _COUPLING = {
     "anyOf": [
         {"type": "string", "enum": list(RULES)},
@@ -68,6 +71,16 @@ class ModelSettings(Strict):
             column="depth",
         ),
     ] = None
+    parametrization: Annotated[
+        str,
+        Setting(
+            "How starts, factors and learning rates of a language model follow from its width and depth. "
+            "With mup the best rate holds over widths, with completep over depths too; adamw trains them.",
+            choices=PARAMETRIZATIONS,
+            identity=IF_CHANGED,
+            column="parametrization",
+        ),
+    ] = "standard"
     coupling: Annotated[
         str | None,
         Setting(

@@ -27,9 +27,14 @@ def build_model(settings: TrialSettings, shape: Shape) -> nn.Module:
     model, memory = settings.model, settings.memory
     if is_own("model.name", model.name):
         return own_network(settings, shape)
+    # Networks for images have no such option.
+    scheme: dict[str, Any] = (
+        {} if model.parametrization == "standard" else {"parametrization": model.parametrization}
+    )
     return revmodels.create_model(
         model.name,
         **shape.preset_options,
+        **scheme,
         width=model.width,
         depth=model.depth,
         coupling=coupling_of(model),

@@ -51,7 +51,7 @@ def train_steps(session: Session, first: int, last: int) -> Stretch:
     for step, batch in enumerate(training_batches(session, first, last), first):
         rate = learning_rate(train, step, session.length)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_multiplier", 1.0)
         began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         value, answers = _backward(session, batch)

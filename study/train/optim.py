@@ -53,7 +53,7 @@ def make_optimizer(
     Raises:
         StudyError: One of the study's own cannot be imported, takes other arguments, or is none.
     """
-    groups = parameter_groups(model, settings.weight_decay, parameters)
+    groups = _groups(model, settings, parameters)
     if is_path(name := settings.optimizer):
         options = dict(settings.optimizer_options)
         found = call(OPTIMIZER, name, find(OPTIMIZER, name), groups, settings.learning_rate, options=options)
@@ -73,6 +73,22 @@ def make_optimizer(
     # Without momentum there is nothing to look ahead along, and PyTorch refuses the two together.
     ahead = settings.nesterov and momentum > 0
     return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=ahead, fused=fused)
+
+
+def _groups(
+    model: nn.Module, settings: TrainSettings, parameters: Iterable[nn.Parameter] | None
+) -> list[dict[str, Any]]:
+    """`parameter_groups`, or in another parametrization than the standard one those that it asks for."""
+    parametrization = getattr(getattr(model, "architecture", None), "parametrization", "standard")
+    if parametrization == "standard":
+        return parameter_groups(model, settings.weight_decay, parameters)
+    from revmodels.models.parameter_groups import parameter_groups as parametrized
+
+    groups = parametrized(model, settings.learning_rate, weight_decay=settings.weight_decay)
+    if parameters is None:
+        return groups
+    copies = {id(p): q for p, q in zip(model.parameters(), parameters, strict=True)}
+    return [{**group, "params": [copies[id(p)] for p in group["params"]]} for group in groups]
 
 
 def learning_rate(settings: TrainSettings, step: int, length: Length) -> float:

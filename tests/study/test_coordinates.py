@@ -21,7 +21,7 @@ def test_streams_grow_with_the_depth_in_mup_and_hardly_in_completep():
 
 def test_the_verb_writes_the_slopes_of_the_sizes_that_it_is_given():
     arguments = ["--scheme", "mup", "--width", "64", "--width", "128", "--depth", "1", "--depth", "2"]
-    answer = json.loads(CliRunner().invoke(app, ["coordinates", *arguments, "--steps", "1", "--json"]).stdout)
+    answer = json.loads(CliRunner().invoke(app, ["coordinates", *arguments, "--steps", "2", "--json"]).stdout)
     assert [(s["over"], s["sizes"]) for s in answer["slopes"]] == [("width", [64, 128]), ("depth", [1, 2])]
 
 

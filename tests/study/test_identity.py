@@ -214,3 +214,15 @@ def test_precisions_that_cannot_be_are_refused_with_their_path(settings, path, w
 )
 def test_the_default_strategy_is_to_rebuild_whatever_can_be_rebuilt(model, strategy):
     assert resolve(TrialSettings(model=ModelSettings(name=model))).memory.strategy == strategy
+
+
+def test_a_parametrization_is_part_of_the_identity_where_it_is_not_the_standard_one():
+    text, adamw = DataSettings(name="stdlib"), TrainSettings(optimizer="adamw")
+    base = replace(BASE, data=text, model=ModelSettings(name="revgpt_100k"), train=adamw)
+    other = replace(base, model=replace(base.model, parametrization="mup"))
+    assert canonical(base)["model"] == {"depth": 2, "name": "revgpt_100k", "width": 1.0}
+    assert trial_id(other) != trial_id(base)
+    with pytest.raises(StudyError, match=r"gpt_\* and revgpt_\*, and the network is revnet38"):
+        resolve(replace(other, model=ModelSettings(parametrization="mup")))
+    with pytest.raises(StudyError, match=r"rates and decay for adamw, and train\.optimizer is sgd"):
+        resolve(replace(other, train=TrainSettings()))

@@ -11,6 +11,7 @@ from study.settings.model import (
     COUPLINGS,
     MATMULS,
     ON_OVERFLOW,
+    PARAMETRIZATIONS,
     RULES,
     STRATEGIES,
     STREAM_DTYPES,
@@ -38,8 +39,10 @@ def test_choices_are_those_of_revmodels():
     import revmodels
     from revmodels import precision
     from revmodels.coupling.linear import COUPLINGS as LINEAR
+    from revmodels.models import parametrization
 
     assert set(RULES) == set(LINEAR)
+    assert PARAMETRIZATIONS == parametrization.PARAMETRIZATIONS
     assert STRATEGIES == revmodels.STRATEGIES
     assert set(COMPUTE_DTYPES) == set(STREAM_DTYPES) == set(precision.DTYPES)
     assert set(COUPLINGS) == set(precision.COUPLINGS)
@@ -69,4 +72,4 @@ def test_settings_with_a_column_have_it_in_the_schema_with_their_type():
                 assert columns[setting.column].type == kinds[kind], setting.column
     found = columns_of(TrialSettings())
     assert (found["data"], found["compute_dtype"], found["gpus_per_worker"]) == ("digits", "fp32", 0.0)
-    assert len(found) == 29
+    assert len(found) == 30

@@ -26,6 +26,9 @@ def network(parametrization, family="revgpt", **options):
 def test_all_are_one_network_at_the_base(parametrization):
     standard, other = network("standard", precision=FP64), network(parametrization, precision=FP64)
     assert standard.architecture.at_width(0.25).filters == (256,)
+    if parametrization != "standard":  # the output layer starts at zero there
+        assert not other.head.output.weight.any()
+        other.head.output.weight.data.copy_(standard.head.output.weight)
     assert torch.equal(standard(TOKENS), other(TOKENS))
     groups = [parameter_groups(model, 0.1, weight_decay=0.2) for model in (standard, other)]
     numbers = [[(g["lr"], g["weight_decay"], g["eps"]) for g in found] for found in groups]
@@ -44,7 +47,9 @@ def test_starts_and_factors_are_those_of_the_table(family):
         assert unit.f.added_factor == unit.g.added_factor == 1 / n
         assert unit.f.factor == 8 / 64
     assert model.head.logits_factor == 1 / m
-    assert model.head.output.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not model.head.output.weight.any()
+    tied = network("completep", family, width=0.125, depth=1, tied=True)
+    assert tied.head.output.weight.std().item() == pytest.approx(0.02, rel=0.02)
     hidden, output, rest = parameter_groups(model, 0.1, weight_decay=0.2, eps=1e-8)
     assert (hidden["lr"], hidden["weight_decay"], hidden["eps"]) == (0.1 / m, 0.2 * m, 1e-8 / (m * n))
     assert (output["lr"], output["weight_decay"]) == (0.1, 0.2)

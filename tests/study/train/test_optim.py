@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import revmodels
+from revmodels import create_model
 from study.identity import trial_id
 from study.settings.train import TrainSettings
 from study.settings.trial import TrialSettings
@@ -139,3 +140,17 @@ def test_nesterov_is_part_of_the_identity_where_it_is_used():
 
     assert identity(nesterov=True) != identity() == identity(nesterov=False)
     assert identity(optimizer="adamw", nesterov=True) == identity(optimizer="adamw")
+
+
+def test_a_parametrization_gives_each_group_its_share_of_the_rate():
+    model = create_model("revgpt_410m", width=0.5, depth=2, vocab_size=8, tied=False, parametrization="mup")
+    copies = [torch.nn.Parameter(p.detach().clone()) for p in model.parameters()]
+    train = TrainSettings(optimizer="adamw", learning_rate=0.1, weight_decay=0.2)
+    own, copied = make_optimizer(model, train), make_optimizer(model, train, copies)
+    for optimizer, parameters in ((own, list(model.parameters())), (copied, copies)):
+        shares = {id(p): g["lr_multiplier"] for g in optimizer.param_groups for p in g["params"]}
+        decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        for (name, _), p in zip(model.named_parameters(), parameters, strict=True):
+            hidden = name.startswith("body.") and p.dim() == 2
+            assert shares[id(p)] == (0.5 if hidden else 1.0), name
+            assert decays[id(p)] == (0.4 if hidden else 0.2 if name == "head.output.weight" else 0.0), name
