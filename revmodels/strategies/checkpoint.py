@@ -65,7 +65,7 @@ def checkpointed(
 
     from revmodels.engine.repeated_call import RepeatedCall
     from revmodels.errors import ReplayError
-    from revmodels.torch_internals import MemoryMark, are_saved_tensors_hooked, version
+    from revmodels.torch_internals import version
 
     if torch.compiler.is_dynamo_compiling():
         # A graph writes to running statistics once, whatever it recomputes.
@@ -88,21 +88,14 @@ def checkpointed(
             is_repeated = True
             with first:
                 return function(*inputs)
-        kept = [x for x in inputs if isinstance(x, torch.Tensor)]
-        if marks and any(mark.is_stale(x) for mark, x in zip(marks, kept, strict=True)):
-            raise ReplayError(
-                f"the input of {name}, which is kept for its backward pass, was modified by an inplace "
-                "operation. Change a copy of it, or use strategy='store'."
-            )
-        inputs = tuple(_apart(x) if isinstance(x, torch.Tensor) else x for x in inputs)
+        inputs = kept.repeated(inputs)
         with again:
             return function(*inputs)
 
     # The user may have asked for an early stop of all checkpoints; of ours, not all bear it.
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     before = [version(x) for x in tensors]
-    # Hooks that pack what is saved may hand back the same memory, and autograd then looks at no version.
-    marks = [MemoryMark(x) for x in tensors] if are_saved_tensors_hooked() else []
+    kept = _KeptInputs(tensors, name)
     with nullcontext() if call.is_known else set_checkpoint_early_stop(False):
         outputs = checkpoint(evaluate, *inputs, use_reentrant=False, context_fn=contexts)
     if [version(x) for x in tensors] != before:
@@ -113,9 +106,48 @@ def checkpointed(
     return outputs
 
 
-def _apart(x: Tensor) -> Tensor:
-    """`x` in the same memory, a leaf if it is one, in a graph of its own."""
+class _KeptInputs:
+    """What is known of a call's inputs, to tell whether its repetition is given the same.
+
+    Hooks on saved tensors stand between: some hand back the same memory, and autograd then looks at no version;
+    others hand back a copy in another layout, of which PyTorch might save other tensors than of the first.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], name: str) -> None:
+        from revmodels.torch_internals import MemoryMark, are_saved_tensors_hooked
+
+        self._name = name
+        self._marks = [MemoryMark(x) for x in tensors] if are_saved_tensors_hooked() else []
+        self._strides = [_strides(x) for x in tensors]
+
+    def repeated(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """The inputs of the repetition, in a graph of their own and in the layout of the first call's."""
+        import torch
+
+        from revmodels.errors import ReplayError
+
+        tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+        if self._marks and any(mark.is_stale(x) for mark, x in zip(self._marks, tensors, strict=True)):
+            raise ReplayError(
+                f"the input of {self._name}, which is kept for the backward pass, was modified by an inplace "
+                "operation. Change a copy of it, or use strategy='store'."
+            )
+        strides = iter(self._strides)
+        return tuple(_apart(x, next(strides)) if isinstance(x, torch.Tensor) else x for x in inputs)
+
+
+def _strides(x: Tensor) -> tuple[int, ...] | None:
+    import torch
+
+    return x.stride() if x.layout is torch.strided and not x.is_nested else None
+
+
+def _apart(x: Tensor, strides: tuple[int, ...] | None) -> Tensor:
+    """`x`, a leaf if it is one, in a graph of its own; in the same memory, but for another layout."""
     from revmodels.engine.graph_of_call import passage
 
-    leaf = x.detach().requires_grad_(x.requires_grad)
+    leaf = x.detach()
+    if _strides(leaf) != strides and strides is not None:
+        leaf = leaf.new_empty_strided(leaf.shape, strides).copy_(leaf)
+    leaf.requires_grad_(x.requires_grad)
     return leaf if x.is_leaf else passage(leaf)

@@ -122,3 +122,15 @@ def test_known_layers_stop_early():
     # F and G of three blocks: forward, again, and two products in the backward pass.
     assert products(lambda: Watched(nn.Linear(WIDTH, WIDTH))) == 3 * 8
     assert products(lambda: nn.Linear(WIDTH, WIDTH)) == 3 * 7
+
+
+@strategies
+def test_hooks_on_saved_tensors_that_hand_back_another_layout(strategy):
+    def step(net, x):
+        with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+            y = net(x)
+        loss_of(y).backward()
+        return gradients(net, x)
+
+    net = sequence(lambda: nn.Linear(WIDTH, WIDTH), dim=-1)
+    judge(net, batch(2, 3, 2 * WIDTH), strategy, step)
