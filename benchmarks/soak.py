@@ -6,7 +6,8 @@ generator states and kept outputs; or it is refused with an error of this packag
 numbers in silence, or an error that is not this package's. A finding is printed as code that shows it again.
 The exit code is 1 if there is one.
 
-A row is added to ``benchmarks/results/soak.jsonl``: the tally, the circumstances, and each finding's code.
+A row is added to ``benchmarks/results/soak.jsonl``: the tally, the circumstances, and each finding's code. An
+interrupted run (Ctrl-C, SIGTERM) adds the row of what it has judged.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 import time
 from collections import Counter
@@ -139,11 +141,15 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("torch").setLevel(logging.CRITICAL)
     tally, start, processor = Tally(), time.monotonic(), time.process_time()
     around, rounds = circumstances(), 0
-    while time.monotonic() - start < options.minutes * 60:
-        one_round(tally, options.seed + rounds)
-        rounds += 1
-        counts = ", ".join(f"{name} {n}" for name, n in tally.outcomes.most_common())
-        print(f"{(time.monotonic() - start) / 60:.1f} min: {counts}", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while time.monotonic() - start < options.minutes * 60:
+            rounds += 1
+            one_round(tally, options.seed + rounds - 1)
+            counts = ", ".join(f"{name} {n}" for name, n in tally.outcomes.most_common())
+            print(f"{(time.monotonic() - start) / 60:.1f} min: {counts}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
     row = {"seeds": [options.seed, options.seed + rounds - 1], "cases_a_seed": ROUND, **tally.row()}
     row["minutes"] = (time.monotonic() - start) / 60
     row["processor_minutes"] = (time.process_time() - processor) / 60

@@ -109,8 +109,9 @@ def checkpointed(
 class _KeptInputs:
     """What is known of a call's inputs, to tell whether its repetition is given the same.
 
-    Hooks on saved tensors stand between: some hand back the same memory, and autograd then looks at no version;
-    others hand back a copy in another layout, of which PyTorch might save other tensors than of the first.
+    Hooks on saved tensors stand between. Some hand back the same memory, and autograd then looks at no
+    version. Others hand back a copy in another layout, of which PyTorch might save other tensors than of the
+    first.
     """
 
     def __init__(self, tensors: Sequence[Tensor], name: str) -> None:

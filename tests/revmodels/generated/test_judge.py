@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from revmodels.engine import eager
 from tests.revmodels.generated.case import HOOKS, Case, cases
+from tests.revmodels.generated.inverse_loss import inverse_loss
 from tests.revmodels.generated.judge import EQUAL, RAW, REFUSED, SENSITIVE, WRONG, judge
 from tests.revmodels.generated.shrink import shrink, text
 
@@ -89,6 +90,17 @@ def test_rounding_errors_that_grow_are_told_from_wrong_numbers(monkeypatch):
     assert judge(case).outcome == SENSITIVE
     _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * 1e3))
     assert judge(case).outcome == WRONG
+
+
+ILL_CONDITIONED = Case(kind="tokens", residuals=(("bilinear",), ("GRU",)), order=(0, 0), seed=118)
+
+
+def test_what_naive_inverses_lose_is_told_from_wrong_numbers(monkeypatch):
+    assert judge(ILL_CONDITIONED).outcome == SENSITIVE
+    assert 1e-10 < inverse_loss(ILL_CONDITIONED) < 1e-9
+    assert inverse_loss(DEEP) < 1e-14
+    _planted(monkeypatch, lambda found: (*found[:-1], found[-1] * (1 + 1e-7)))
+    assert judge(ILL_CONDITIONED).outcome == WRONG
 
 
 def test_a_named_error_is_no_finding():
