@@ -71,6 +71,11 @@ def _old_objects_frozen() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Give frozen objects back, so that libraries which look for leaks at the end find none."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """A Ray of two CPUs, started once; code that asks for a session of its own joins it."""
