@@ -91,6 +91,7 @@ bench: $(READY)
 	$(INSTALL) '.[bench]'
 	$(BIN)/python benchmarks/speed.py --rounds 15
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/strategies.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/largest.py
 	$(BIN)/python benchmarks/prediction.py
