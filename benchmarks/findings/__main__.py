@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.findings import cost, figures, quality, summary
+from benchmarks.findings import cost, figures, front, quality, summary
 from benchmarks.findings.rows import Rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +28,7 @@ PARTS: tuple[tuple[str, Callable[[Rows], list[str]]], ...] = (
     ("Can I trust the predicted memory?", cost.prediction),
     ("What does it cost in time?", lambda rows: [*cost.time(rows), *cost.peers(rows)]),
     ("Which precision is safe?", quality.precision),
+    ("Which ways of saving memory are worth using?", front.front),
     ("When is checkpointing the better choice?", cost.checkpointing),
     ("When is the compiler the better choice?", cost.compiling),
     ("How much deeper can I go in the same memory?", cost.deeper),
