@@ -38,6 +38,10 @@ SAME_MACHINE = ("device", "hostname_hash", "cpu_threads", "memory_source")
 _MEASURED_ALIKE = ("memory_source", "device")
 
 
+ALIKE = 1.05
+"""Peaks whose largest is at most this many times the smallest are called the same."""
+
+
 def findings(store: Store, study: str | None = None) -> list[str]:
     """Return three findings in plain sentences, each with its numbers and n; each says so where data is
     missing.
@@ -69,6 +73,8 @@ def memory_finding(ok: Cohort) -> str:
     """How much activation memory reversing saves at the largest depth, how it grows, and what it costs."""
     measured = ok.where(ok.positive("memory_activation_bytes") & ok.finite("depth"))
     twins = reverse_against_store(measured, same=_MEASURED_ALIKE)
+    if not twins and (alike := _equal_memory(measured)):
+        return alike + _nothing_to_rebuild(ok)
     if not twins:
         return (
             "Memory: no trial pair yet that reverses and stores under equal settings and seed; run a study "
@@ -102,6 +108,23 @@ def memory_finding(ok: Cohort) -> str:
         )
         text += f"; {crowded} of these pairs shared the machine with other trials." if crowded else "."
     return text + _nothing_to_rebuild(ok)
+
+
+def _equal_memory(measured: Cohort) -> str:
+    """What is to say of trials that were given the same memory, as `match` does; empty for others."""
+    with_peaks = measured.where(measured.positive("memory_peak_bytes"))
+    compared = [row for row in with_peaks if is_reversing(row["strategy"]) or is_stored(row["strategy"])]
+    peaks = [row["memory_peak_bytes"] for row in compared]
+    if len({is_stored(row["strategy"]) for row in compared}) < 2 or max(peaks) > ALIKE * min(peaks):
+        return ""
+    reversed_most = max(row["parameters"] for row in compared if is_reversing(row["strategy"]))
+    stored_most = max(row["parameters"] for row in compared if is_stored(row["strategy"]))
+    return (
+        f"Memory: reversing and storing were given the same memory here ({bytes_text(min(peaks))} to "
+        f"{bytes_text(max(peaks))} at the peak of a step, {count_text(len(compared), 'trial')}). The largest "
+        f"network has {reversed_most:,} parameters where it is reversed, and {stored_most:,} where it is "
+        "stored."
+    )
 
 
 def _nothing_to_rebuild(ok: Cohort) -> str:

@@ -21,13 +21,15 @@ def front(rows: Rows) -> list[str]:
     found = [r for of_one in subjects.values() for r in of_one]
     equal = sum(r["predicted_bytes"] == r["measured_bytes"] for r in found)
     lines = [
-        "Each network was trained for a step by each strategy and combination, on one thread: predicted "
-        f"and measured bytes are equal in {equal} of {len(found)} cases. Below is what nothing else beats in "
-        "both total peak and time, the smallest first. The total is everything of a step: weights, gradients, "
-        "optimizer state and activations. Times are processor time over that of storing the same network, "
-        "medians within rounds with a 95 % bootstrap interval. `twin_*` is the conventional network of equal "
-        "parameters, `checkpoint_torch` PyTorch's own checkpoint as users write it, `*_parts4` the batch in "
-        "four parts, `budget_*` this package within the bytes of the strategy named.",
+        "Each network was trained for a step by each strategy and combination, on one thread. Predicted "
+        f"and measured bytes are equal in {equal} of {len(found)} cases. Below is what nothing else beats "
+        "in both total peak and time, the smallest first.",
+        "",
+        "The total is everything of a step: weights, gradients, optimizer state and activations. Times "
+        "are processor time over that of storing the same network, medians within rounds with a 95 % "
+        "bootstrap interval. `twin_*` is the conventional network of equal parameters, `checkpoint_torch` "
+        "PyTorch's own checkpoint as users write it, `*_parts4` the batch in four parts, `budget_*` this "
+        "package within the bytes of the strategy named.",
     ]
     for name, of_one in subjects.items():
         lines += ["", f"### {_title(name, of_one)}", "", *_subject(of_one)]

@@ -38,6 +38,23 @@ def test_without_data_the_findings_say_so(tmp_path):
     assert precision.startswith("Precision: no finished trial")
 
 
+def test_equal_memory_is_told_where_no_pair_has_equal_settings(tmp_path, new_trial, write):
+    sizes = {"store": (0.5, 1000, 50_000_000), "reverse": (2.0, 16_000, 50_100_000)}
+    write(
+        tmp_path,
+        [
+            new_trial(strategy=s, seed=i, width=width, parameters=n, memory_peak_bytes=peak)
+            for s, (width, n, peak) in sizes.items()
+            for i in range(2)
+        ],
+    )
+    memory = findings(open_store(tmp_path))[0]
+    assert memory.startswith("Memory: reversing and storing were given the same memory here (50.0 MB to 50.1")
+    assert "4 trials). The largest network has 16,000 parameters where it is reversed, and 1,000" in memory
+    write(tmp_path, [new_trial(strategy="store", seed=9, width=0.5, memory_peak_bytes=70_000_000)])
+    assert findings(open_store(tmp_path))[0].startswith("Memory: no trial pair yet")
+
+
 def test_trials_that_failed_enter_no_finding(tmp_path, new_trial, write):
     write(tmp_path, [new_trial(strategy=s, outcome="failed") for s in ("store", "reverse")])
     assert findings(open_store(tmp_path)) == findings(open_store(tmp_path), study=None)
