@@ -17,6 +17,9 @@ from analysis.strategies import NEUTRAL, is_exact, strategy_color
 from analysis.theme import base_layout, log_ticks, precision_look
 from analysis.wording import MB, count_text, precision_label, precision_rank
 
+NEAR = 1e-3
+"""The share of the limit from which on errors are so near that the limit is drawn."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorTradeoffInfo:
@@ -26,6 +29,7 @@ class ErrorTradeoffInfo:
         series: the points by precision, those of trials that rebuild nothing, and the front.
         on_front: trial ids of every point on a front.
         floor: the place on the log axis of trials that are exact: nothing is rebuilt, or without error.
+        shows_limit: whether some error is near the limit of safe gradients, so that it is drawn.
         notes: how it is to be read.
 
     """
@@ -33,6 +37,7 @@ class ErrorTradeoffInfo:
     series: tuple[Series, ...]
     on_front: frozenset[str]
     floor: float
+    shows_limit: bool
     notes: tuple[str, ...]
 
 
@@ -53,7 +58,7 @@ def info(store: Store) -> ErrorTradeoffInfo:
     exact = ok.where(rebuilds_nothing)
     probed = ok.where(~rebuilds_nothing & (ok.numbers("gradient_rel_error") >= 0))
     if not probed:
-        return ErrorTradeoffInfo(series=(), on_front=frozenset(), floor=1e-17, notes=())
+        return ErrorTradeoffInfo(series=(), on_front=frozenset(), floor=1e-17, shows_limit=False, notes=())
     floor = zero_place([0.0, *(r["gradient_rel_error"] for r in probed)]) or 1e-17
     points = [_Mark(row=r, error=r["gradient_rel_error"] or floor, ids=(r["trial_id"],)) for r in probed]
     # seeds of a configuration that rebuilds nothing share their place
@@ -87,12 +92,23 @@ def info(store: Store) -> ErrorTradeoffInfo:
     notes = [
         f"Drawn: {count_text(len(probed), 'trial')} with rebuilt activations, and {len(exact):,} without. "
         "The gradients of those without are exact by definition. They lie below the dashed line, with errors "
-        f"of exactly zero. Above {GRADIENT_LIMIT:g} ({LIMIT_TEXT}, the dotted line) gradients are not safe."
+        "of exactly zero."
     ]
+    worst = max(p.error for p in points)
+    if shows_limit := worst > NEAR * GRADIENT_LIMIT:
+        notes.append(f"Above {GRADIENT_LIMIT:g} ({LIMIT_TEXT}, the dotted line) gradients are not safe.")
+    else:
+        notes.append(
+            f"All errors are far below {GRADIENT_LIMIT:g} ({LIMIT_TEXT}), above which gradients are not safe."
+        )
     if left_out:
         notes.append(f"{count_text(left_out, 'trial')} not drawn: reversed, but without a finite error.")
     return ErrorTradeoffInfo(
-        series=tuple(series), on_front=frozenset(on_front), floor=floor, notes=tuple(notes)
+        series=tuple(series),
+        on_front=frozenset(on_front),
+        floor=floor,
+        shows_limit=shows_limit,
+        notes=tuple(notes),
     )
 
 
@@ -121,11 +137,14 @@ def figure(info: ErrorTradeoffInfo) -> go.Figure | None:
             trace.meta = {**trace.meta, "better": "down"}
             trace.line.shape = "hv"
     result = draw([*legend_entries(info.series, role="trials"), *drawn], layout)
-    result.add_shape(
-        type="line", xref="paper", x0=0, x1=1, y0=GRADIENT_LIMIT, y1=GRADIENT_LIMIT,
-        line={"dash": "dot", "width": 1.2, "color": NEUTRAL}, layer="below",
-    )  # fmt: skip
-    set_error_axis(result, "yaxis", [p.y for one in info.series for p in one.points], info.floor)
+    errors = [p.y for one in info.series for p in one.points]
+    if info.shows_limit:
+        errors.append(GRADIENT_LIMIT)
+        result.add_shape(
+            type="line", xref="paper", x0=0, x1=1, y0=GRADIENT_LIMIT, y1=GRADIENT_LIMIT,
+            line={"dash": "dot", "width": 1.2, "color": NEUTRAL}, layer="below",
+        )  # fmt: skip
+    set_error_axis(result, "yaxis", errors, info.floor)
     return result
 
 

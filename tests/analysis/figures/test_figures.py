@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.answers.importance import importance as importance_of
+from analysis.faithful import GRADIENT_LIMIT
 from analysis.figures import (
     FIGURES,
     accuracy_depth,
@@ -275,6 +276,20 @@ def test_the_front_of_error_and_memory_is_that_of_the_definition(demo):
     assert sum(len(p.ids) for p in stored.points) == sum(r["strategy"] == "store" for r in ok)
     drawn = error_tradeoff.figure(info)
     assert {t.meta.get("better") for t in drawn.data if t.meta["role"] == "front"} == {"down"}
+
+
+@pytest.mark.parametrize(("error", "is_drawn"), [(1e-12, False), (0.09, True)])
+def test_the_limit_of_safe_gradients_is_named_as_a_line_where_it_is_drawn(
+    error, is_drawn, tmp_path, new_trial, write
+):
+    write(tmp_path, [new_trial(seed=i, gradient_rel_error=error * (i + 1)) for i in range(3)])
+    info = error_tradeoff.info(open_store(tmp_path))
+    assert any("the dotted line" in note for note in info.notes) == is_drawn
+    drawn = error_tradeoff.figure(info)
+    places = [s.y0 for s in drawn.layout.shapes if s.line.dash == "dot"]
+    assert places == ([GRADIENT_LIMIT] if is_drawn else [])
+    low, high = drawn.layout.yaxis.range
+    assert all(low < math.log10(y) < high for y in places)
 
 
 def test_a_reversed_trial_without_a_finite_error_is_counted_not_drawn(tmp_path, new_trial, write):
