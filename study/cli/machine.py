@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,7 +40,13 @@ def datasets(as_json: JsonOption = False) -> None:
     from study.catalog import dataset_rows
 
     rows = dataset_rows()
-    print_json(rows) if as_json else print_rows(rows)
+    if as_json:
+        print_json(rows)
+        return
+    print_rows([{"data": row["data"], "at hand": row["at_hand"], "what": row["what"]} for row in rows])
+    for row in rows:
+        if row["to_get"]:
+            say(fill(f"To get {row['data']}: {row['to_get']}.", 100, break_long_words=False))
 
 
 def doctor(

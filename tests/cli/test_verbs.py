@@ -205,6 +205,9 @@ def test_datasets_say_how_to_get_what_is_missing(revstudy, monkeypatch, tmp_path
     assert rows["digits"]["at_hand"] and not rows["digits"]["to_get"]
     assert not rows["cifar10"]["at_hand"]
     assert str(tmp_path) in rows["cifar10"]["to_get"]
+    told = revstudy("datasets").out
+    assert "To get cifar10: set data.download: true" in told
+    assert max(map(len, told.replace(str(tmp_path), "").splitlines())) <= 120
     (tmp_path / "cifar-10-batches-py").mkdir()
     rows = {row["data"]: row for row in json.loads(revstudy("datasets", "--json").out)}
     assert rows["cifar10"]["at_hand"] and not rows["cifar10"]["to_get"]
