@@ -8,7 +8,7 @@ function drawEqualMemory() {
   if (!groups.length) { place.replaceChildren(); return; }
   if (place.dataset.groups !== groups.map((g) => g.heading).join("\n")) {
     place.dataset.groups = groups.map((g) => g.heading).join("\n");
-    place.replaceChildren(node("h3", "At equal memory"), node("p", "Choose a budget of peak memory: the best that storing, recomputing and reversing reach within it. All are chosen by validation, among faithful gradients.", { class: "lead" }));
+    place.replaceChildren(node("h3", "At equal memory"), node("p", "Choose a budget of peak memory: the best that storing, recomputing and reversing reach within it. All are chosen by validation. Configurations with unfaithful gradients are left out, and those of one seed where others have several; so the largest budget may be smaller than the largest trial.", { class: "lead" }));
     groups.forEach((group, i) => {
       const box = node("div", null, { "data-group": i });
       const label = node("label", (group.heading ? group.heading + ": " : "") + "up to ");
