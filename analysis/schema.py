@@ -93,6 +93,7 @@ TRIALS = Table(
         _text("data", "data set name, or import path, as the study file gives it"),
         _int("examples_train", "training examples used", "examples"),
         _int("num_classes", "classes of the data set; of a text, tokens of the vocabulary"),
+        _real("label_noise", "share of training examples with a wrong label; null in rows from before"),
         _int("context_length", "tokens of a sequence; null for tasks without tokens", "tokens"),
         _text("model", "preset, such as revnet110, or import path"),
         _text("family", "revnet, irevnet, revvit, resnet, revgpt or gpt; null for a network of one's own"),

@@ -195,7 +195,7 @@ def _load(settings: DataSettings, seed: int) -> ImageData:
         "val": ("val" if own_val else "train", val),
         "test": ("test", test),
     }
-    splits, sample = _splits(settings, source, positions)
+    splits, sample = _splits(settings, source, positions, seed)
     std_C, mean_C = _statistics(sample)
     return ImageData(
         name=settings.name,
@@ -216,10 +216,13 @@ Positions = dict[str, tuple[str, Tensor]]
 
 
 def _splits(
-    settings: DataSettings, source: sources.Source, positions: Positions
+    settings: DataSettings, source: sources.Source, positions: Positions, seed: int
 ) -> tuple[dict[str, Split | LazyImages], Tensor]:
     """The three splits, in memory or not, and the training images that give mean and deviation."""
     labels = {split: source.labels(held)[index] for split, (held, index) in positions.items()}
+    labels["train"] = mislabeled(
+        labels["train"], settings.label_noise, source.num_classes, _generator(seed, 3)
+    )
     reader_of = getattr(source, "reader", None)
     if reader_of is None and settings.recipe != "crop":
         raise DataError(
@@ -300,6 +303,28 @@ def _train_and_val(
     order = _interleaved(labels_N, _generator(seed, 1))
     # Validation from the one end, training from the other: both are nested, and they never meet.
     return order.flip(0)[:wanted], order[:val_count]
+
+
+def mislabeled(labels_N: Tensor, share: float, classes: int, generator: torch.Generator) -> Tensor:
+    """Return the labels with a share of them wrong.
+
+    Args:
+        labels_N: (N,) of int64, each from 0 to `classes` - 1.
+        share: Of the labels that are changed, 0 to 1; which ones is drawn.
+        classes: How many there are. Each wrong label is as likely as another.
+        generator: What is drawn from.
+
+    Returns:
+        (N,) of int64; the labels themselves where there is nothing to change.
+    """
+    count = round(share * len(labels_N))
+    if not count or classes < 2:
+        return labels_N
+    chosen = torch.randperm(len(labels_N), generator=generator)[:count]
+    shift = torch.randint(1, classes, (count,), generator=generator)
+    noisy_N = labels_N.clone()
+    noisy_N[chosen] = (labels_N[chosen] + shift.to(labels_N.device)) % classes
+    return noisy_N
 
 
 def stratified(labels_N: Tensor, count: int, generator: torch.Generator, path: str) -> Tensor:

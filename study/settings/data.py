@@ -82,6 +82,17 @@ class DataSettings(Strict):
         bool | None,
         Setting("Whether training images are cropped and flipped at random; without it, the data set says."),
     ] = None
+    label_noise: Annotated[
+        float,
+        Setting(
+            "The share of training images that keep one wrong label throughout. Validation and test are as "
+            "they were.",
+            at_least=0,
+            at_most=1,
+            identity=IF_CHANGED,
+            column="label_noise",
+        ),
+    ] = 0.0
     image_size: Annotated[
         int | None,
         Setting(

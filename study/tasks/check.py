@@ -71,10 +71,18 @@ def check_task(settings: TrialSettings) -> None:
             rule=f"{data.name} is {'a text' if text else 'no text'}",
             remedy="leave the task out, or give data of its kind",
         )
+    if own_data and data.label_noise:
+        raise StudyError(
+            "data.label_noise",
+            value=data.label_noise,
+            rule="changes labels of images, and the data are a function of your own",
+            remedy="take it out, and return such labels",
+        )
     if name == "language":
         unused = {
             "train.label_smoothing": settings.train.label_smoothing,
             "data.augment": data.augment,
+            "data.label_noise": data.label_noise,
             "data.image_size": data.image_size,
         }
     else:

@@ -72,4 +72,4 @@ def test_settings_with_a_column_have_it_in_the_schema_with_their_type():
                 assert columns[setting.column].type == kinds[kind], setting.column
     found = columns_of(TrialSettings())
     assert (found["data"], found["compute_dtype"], found["gpus_per_worker"]) == ("digits", "fp32", 0.0)
-    assert len(found) == 30
+    assert len(found) == 31

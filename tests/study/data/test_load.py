@@ -81,6 +81,21 @@ def test_another_split_seed_gives_another_validation_set():
     assert images_of(load_data(DataSettings()).val) != images_of(load_data(DataSettings(), seed=1).val)
 
 
+def test_a_share_of_training_labels_is_wrong_and_no_other_label():
+    plain = load_data(DataSettings(train_examples=500))
+    noisy = load_data(DataSettings(train_examples=500, label_noise=0.2))
+    wrong = plain.train.labels_N != noisy.train.labels_N
+    assert wrong.sum() == 100
+    assert set(noisy.train.labels_N.tolist()) == set(range(10))
+    assert torch.equal(plain.train[torch.arange(500)], noisy.train[torch.arange(500)])
+    assert torch.equal(plain.val.labels_N, noisy.val.labels_N)
+    assert torch.equal(plain.test.labels_N, noisy.test.labels_N)
+    again = load_data(DataSettings(train_examples=500, label_noise=0.2, test_examples=50))
+    assert torch.equal(again.train.labels_N, noisy.train.labels_N)
+    all_wrong = load_data(DataSettings(train_examples=500, label_noise=1.0))
+    assert (plain.train.labels_N != all_wrong.train.labels_N).all()
+
+
 def test_normalized_training_images_have_mean_0_and_deviation_1():
     data = load_data(DataSettings())
     x = data.normalize(data.train.images_NCHW, torch.float64)
