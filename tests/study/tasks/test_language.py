@@ -112,6 +112,7 @@ def test_a_network_that_knows_no_targets_has_its_loss_behind_its_logits():
     [
         ({"train": {"label_smoothing": 0.1}}, "train.label_smoothing"),
         ({"data": {"image_size": 32}}, "data.image_size"),
+        ({"data": {"label_noise": 0.1}}, "data.label_noise"),
         ({"model": "revnet38"}, "model.name"),
         ({"model": "revnet38", "data": {"name": "digits"}}, "data.context_length"),
         (
