@@ -14,6 +14,7 @@ The naive twin is `revmodels.coupling.block`: the same units called as plain mod
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -222,6 +223,8 @@ class _Unit(torch.autograd.Function):
         # Hooks that pack what is saved may hand back the same memory, and autograd then looks at no version.
         ctx.marks = [t if t is None else MemoryMark(t) for t in kept] if are_saved_tensors_hooked() else ()
         ctx.has_side = bool(side)
+        # Hooks on a stream lie in its graph, whether or not the tensor that they were put on is still there.
+        ctx.streams = [(weakref.ref(x), has_gradient_hooks(x)) for x in (x1, x2)]
         # A gradient that is not there is none inside either: no zeros, and no hook is called with them.
         ctx.set_materialize_grads(False)
         needs = replay.outputs_need
@@ -278,6 +281,9 @@ class _Unit(torch.autograd.Function):
             dx1 = gradients.through_shortcut(replay.p1, x1, dy1, needs_gradient=needs1)
         found = gradients.in_order()
         _refuse_hooks_without_gradient(replay, found)
+        streams = zip(ctx.streams, (dx1, dx2), replay.inputs_need, strict=True)
+        if any(d is None and needs and _is_hooked(*stream) for stream, d, needs in streams):
+            raise ReplayError(_HOOK_WITHOUT_GRADIENT.format(name=replay.name))
         if replay.has_context and not graph_is_kept():
             ctx.replay = None  # It holds the context, and the graph may live on.
         return None, None, None, None, dx1, dx2, *found
@@ -290,12 +296,19 @@ def _refuse_hooks_without_gradient(replay: UnitReplay, gradients: Sequence[Tenso
     """
     for source, gradient in zip(replay.sources, gradients, strict=True):
         if gradient is None and has_gradient_hooks(source):
-            raise ReplayError(
-                f"the loss does not depend on some tensors that {replay.name} reads (it uses one stream of "
-                "two, say), and a hook on the gradient of one of them would be called without a gradient. "
-                "Let the loss use both streams, take the hook off, or use strategy='store'."
-            )
+            raise ReplayError(_HOOK_WITHOUT_GRADIENT.format(name=replay.name))
 
+
+def _is_hooked(reference: weakref.ref[Tensor], was_hooked: bool) -> bool:
+    stream = reference()
+    return was_hooked or (stream is not None and has_gradient_hooks(stream))
+
+
+_HOOK_WITHOUT_GRADIENT = (
+    "the loss does not depend on some tensors that {name} reads (it uses one stream of two, say), and a hook "
+    "on the gradient of one of them would be called without a gradient. Let the loss use both streams, take "
+    "the hook off, or use strategy='store'."
+)
 
 _WRITTEN_TO = (
     "what a reversible sequence keeps for its backward pass (its output, the input of a stage entry or "

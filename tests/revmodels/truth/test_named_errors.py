@@ -266,6 +266,40 @@ def test_a_loss_on_one_stream(stream, strategy):
     judge(sequence(mlp), batch(3, 2 * WIDTH), strategy, step)
 
 
+class Zeros(nn.Module):
+    """Does not depend on what it is called with."""
+
+    def forward(self, x):
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("strategy", ["reverse", "anchors"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_hook_on_a_stream_that_has_no_gradient_is_refused(moment, strategy):
+    def step(net, x):
+        pair = [part.detach().requires_grad_() for part in x.chunk(2, 1)]
+        if moment == "before":
+            pair[1].register_hook(lambda d: d * 0.5)
+        out = net(*pair)
+        if moment == "after":
+            pair[1].register_hook(lambda d: d * 0.5)
+        loss_of(out[0]).backward()
+
+    net = sequence(Zeros)
+    refuse(net, batch(3, 2 * WIDTH), strategy, step, match="would be called without a gradient")
+
+
+@strategies
+def test_a_hook_on_a_stream_that_has_a_gradient_stays(strategy):
+    def step(net, x):
+        pair = [part.detach().requires_grad_() for part in x.chunk(2, 1)]
+        pair[0].register_hook(lambda d: d * 0.5)
+        loss_of(net(*pair)[0]).backward()
+        return {"first": pair[0].grad, "second": pair[1].grad}
+
+    judge(sequence(Zeros), batch(3, 2 * WIDTH), strategy, step)
+
+
 @strategies
 @pytest.mark.parametrize("stream", [0, 1])
 @pytest.mark.parametrize("unit", [0, 1, 2])
