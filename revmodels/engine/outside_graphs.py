@@ -6,6 +6,7 @@ Import this file where something is being compiled, or where the compiler has be
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,3 +40,21 @@ def run_on_grid(
         The two streams that `run` returns, of the input's dtype and, but for stage entries, shape.
     """
     return run(x1, x2, bits, origin, given)
+
+
+@torch.compiler.disable(
+    reason="a unit has hooks, or the network an observer, and a compiled reversible network calls neither; "
+    "run it uncompiled, or take them off"
+)
+def run_watched(run: Callable[..., Pair], *arguments: Any, **options: Any) -> Pair:
+    """Run units that somebody watches outside any compiled graph.
+
+    Args:
+        run: applies the units.
+        arguments: what it is called with.
+        options: likewise, by name.
+
+    Returns:
+        The two streams that `run` returns.
+    """
+    return run(*arguments, **options)

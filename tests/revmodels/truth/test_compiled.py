@@ -157,13 +157,6 @@ def frozen():
     return net
 
 
-def hooked():
-    net = sequence(Added, 2)
-    for block in net.blocks:
-        block.register_forward_hook(lambda _, args, out: None)
-    return net
-
-
 RIGHT = {
     "a parameter of the input's shape": (lambda: sequence(Added, 2), 1),
     "complex numbers": (lambda: sequence(Complex, 2), 3),
@@ -174,7 +167,6 @@ RIGHT = {
     "one block three times": (shared, 3),
     "anchors": (anchored, 1),
     "frozen": (frozen, 1),
-    "hooks": (hooked, 1),
 }
 
 
@@ -208,6 +200,40 @@ def test_what_is_right(case):
         )
     for (name, b), c in zip(net.named_buffers(), stored.buffers(), strict=True):
         torch.testing.assert_close(b, c, msg=name)
+
+
+def put_hook(kind, block, seen):
+    """Make the hook do something that is seen in the gradients or in `seen`."""
+    if kind == "forward":
+        return block.register_forward_hook(lambda _, args, out: seen.append(out[0].square().sum()))
+    if kind == "forward pre":
+        return block.register_forward_pre_hook(lambda _, args: seen.append(args[0].square().sum()))
+    return block.register_full_backward_hook(lambda _, dx, dy: tuple(2 * d for d in dx))
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward pre", "backward"])
+def test_hooks_on_units_are_called_as_in_an_uncompiled_network(kind):
+    def gradients_of(strategy, compiled):
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        net, seen = sequence(nn.Tanh, 3), []
+        net.strategy = strategy
+        put_hook(kind, net.blocks[1], seen)
+        x = [batch(3, WIDTH), batch(3, WIDTH) * 2]
+        x = [part.detach().requires_grad_() for part in x]
+        y1, y2 = (torch.compile(net, backend="aot_eager") if compiled else net)(*x)
+        return torch.autograd.grad(y1.sum() + (y2 * y1).sum() + sum(seen), x)
+
+    expected = gradients_of("store", compiled=False)
+    for found, right in zip(gradients_of("reverse", compiled=True), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-10)
+
+
+def test_hooks_on_units_are_refused_in_a_full_graph():
+    net = sequence(Added, 2)
+    net.blocks[0].register_forward_hook(lambda _, args, out: None)
+    with pytest.raises(Exception, match="a unit has hooks, or the network an observer"):
+        step(net, batch(1, 2 * WIDTH))
 
 
 REFUSED = {
