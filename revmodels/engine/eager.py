@@ -30,7 +30,7 @@ from revmodels.engine.evaluation import refuse_tangents
 from revmodels.engine.given import Given
 from revmodels.engine.recomputed_input import Origin
 from revmodels.engine.replayed_state import Autocast
-from revmodels.engine.unit_replay import ParameterGradients, UnitReplay, leaf_of
+from revmodels.engine.unit_replay import ParameterGradients, UnitReplay, leaf_of, single_contiguous
 from revmodels.errors import DoubleBackwardError, ReplayError, TransformError
 from revmodels.torch_internals import (
     MemoryMark,
@@ -286,6 +286,7 @@ class _Unit(torch.autograd.Function):
             raise ReplayError(_HOOK_WITHOUT_GRADIENT.format(name=replay.name))
         if replay.has_context and not graph_is_kept():
             ctx.replay = None  # It holds the context, and the graph may live on.
+        dx1, dx2 = (None if d is None else single_contiguous(d) for d in (dx1, dx2))
         return None, None, None, None, dx1, dx2, *found
 
 

@@ -200,7 +200,7 @@ class ParameterGradients:
             return None
         try:
             with self._autocast.restored():
-                found = run_backward((root,), (d_out,), inputs)
+                found = run_backward((root,), (single_contiguous(d_out),), inputs)
         except RuntimeError as error:
             if "use_reentrant" not in str(error):
                 raise
@@ -240,6 +240,22 @@ def _refuse_sharded(unit: ReversibleBlock) -> None:
                 f"fully_shard was applied to {name} inside a reversible unit: its parameters would be "
                 "sharded when the unit is rebuilt. Apply it to whole units, or to the network."
             )
+
+
+def single_contiguous(d: Tensor) -> Tensor:
+    """The gradient of a single image as a contiguous tensor; any other stays as it is.
+
+    PyTorch 2.14's instance norm takes that of a single channels-last image for a contiguous one, and its
+    derivatives are wrong then. With stored activations none comes in that layout where streams are halves.
+
+    Args:
+        d: (N, C, H, W), (N, C, D, H, W) or any other shape.
+
+    Returns:
+        `d`, or a copy of its numbers where N is 1.
+    """
+    is_single = d.dim() in (4, 5) and d.shape[0] == 1
+    return d.contiguous() if is_single else d
 
 
 def leaf_of(x: Tensor, *, needs_gradient: bool) -> Tensor:

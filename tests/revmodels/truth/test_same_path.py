@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from revmodels import ReversibleBlock, ReversibleSequence
-from tests.revmodels.truth.judge import batch, judge, put, strategies
+from tests.revmodels.truth.judge import WIDTH, batch, gradients, judge, loss_of, put, sequence, strategies
 
 CHANNELS = 8
 
@@ -100,3 +100,17 @@ def test_differentiated_under_the_autocast_of_the_caller(make, forward, strategy
     for backward in (False, True):
         assert off(gradient(strategy, backward), gradient("store", backward)) < 5e-4
     assert off(gradient("store", True), gradient("store", False)) > 1e-3
+
+
+@strategies
+@pytest.mark.parametrize("count", [1, 2])
+def test_instance_norm_of_images_in_channels_last(count, strategy):
+    """With a single image, PyTorch's own derivative is wrong for a gradient in that layout."""
+
+    def step(net, x):
+        y = net(x.contiguous(memory_format=torch.channels_last))
+        loss_of(y.contiguous(memory_format=torch.channels_last)).backward()
+        return gradients(net, x)
+
+    net = sequence(lambda: nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1), nn.InstanceNorm2d(WIDTH, affine=True)))
+    judge(net, batch(count, 2 * WIDTH, 4, 4), strategy, step)
