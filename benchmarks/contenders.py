@@ -38,12 +38,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.subjects import SUBJECTS, Batch, Stack, Subject
+from benchmarks.subjects import Batch, Stack, Subject
 from revmodels import ReversibleBlock, ReversibleSequence, StageEntry
 from revmodels.measure import predict_memory
 from revmodels.strategies.registry import find_strategy
-
-__all__ = ["SUBJECTS", "Subject"]
 
 TORCH, PEERS = "torch", ("memcnn", "revtorch", "revlib")
 COMPILER = "inductor"

@@ -23,8 +23,9 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contenders import EAGER, SUBJECTS, Entry, Subject, backward, check, enter
+from benchmarks.contenders import EAGER, Entry, backward, check, enter
 from benchmarks.results_file import FOLDER, table, write
+from benchmarks.subjects import SUBJECTS, Subject
 from revmodels.memory.tracker import Tracker as StorageTracker
 
 DEFAULT_SUBJECTS = ("revnet110", "revnet164", "mlp64")

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contenders import SUBJECTS, Subject, contend
+from benchmarks.contenders import contend
 from benchmarks.results_file import FOLDER, table, write
+from benchmarks.subjects import SUBJECTS, Subject
 
 LIMIT = 1e-10
 

@@ -27,8 +27,10 @@ import torch
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.contenders import EAGER, NAMES, SUBJECTS, Entry, Subject, backward, check, enter
+from benchmarks import front
+from benchmarks.contenders import EAGER, NAMES, Entry, backward, check, enter, turns
 from benchmarks.results_file import FOLDER, table, write
+from benchmarks.subjects import SUBJECTS, Subject
 
 TARGETS = {"memcnn": 0.72, "revtorch": 0.90, "checkpoint": 0.95, "store": None}
 """What the step time of reversing should be at most, as a share of each other contender's."""
@@ -39,10 +41,11 @@ WARMUP_ROUNDS = 2
 def rounds_of(entries: Sequence[Entry], batch: Any, rounds: int) -> list[dict[str, float]]:
     """Seconds of each contender in each round, after warm-up."""
     found = []
-    for index in range(-WARMUP_ROUNDS, rounds):
+    by_name = {entry.name: entry for entry in entries}
+    for index, order in turns(list(by_name), rounds, WARMUP_ROUNDS):
         times = {}
-        for place in range(len(entries)):
-            entry = entries[(place + index) % len(entries)]
+        for name in order:
+            entry = by_name[name]
             gc.collect()
             gc.disable()
             began = time.perf_counter()
@@ -58,10 +61,7 @@ def rounds_of(entries: Sequence[Entry], batch: Any, rounds: int) -> list[dict[st
 
 def ratio(times: Sequence[dict[str, float]], over: str) -> tuple[float, float, float]:
     """Median over rounds of reversing's time over another's, with a 95 % bootstrap interval."""
-    shares = np.array([t["reverse"] / t[over] for t in times])
-    draws = np.random.default_rng(0).integers(len(shares), size=(2000, len(shares)))
-    low, high = np.quantile(np.median(shares[draws], axis=1), (0.025, 0.975))
-    return float(np.median(shares)), float(low), float(high)
+    return front.ratio([t["reverse"] for t in times], [t[over] for t in times])
 
 
 def measure(subject: Subject, names: Sequence[str], rounds: int, batch_size: int | None) -> dict[str, Any]:

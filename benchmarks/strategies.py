@@ -31,7 +31,6 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.contenders import (
-    SUBJECTS,
     WAYS,
     Entry,
     check,
@@ -43,7 +42,7 @@ from benchmarks.contenders import (
 )
 from benchmarks.front import covered, placed, ratio
 from benchmarks.results_file import FOLDER, circumstances, table
-from benchmarks.subjects import Subject
+from benchmarks.subjects import SUBJECTS, Subject
 from revmodels.errors import BudgetError
 from revmodels.measure import peak_memory, predict_memory
 

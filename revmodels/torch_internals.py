@@ -207,12 +207,6 @@ def without_global_hooks() -> Iterator[None]:
             table.update(own)
 
 
-def count_hooks(module: nn.Module) -> int:
-    """How many hooks of any kind there are on calls of `module` and on their gradients."""
-    backward = len(module._backward_hooks) + len(module._backward_pre_hooks)
-    return len(module._forward_hooks) + len(module._forward_pre_hooks) + backward
-
-
 def count_forward_hooks(module: nn.Module) -> int:
     """How many forward hooks and forward pre-hooks `module` has. Public: none, see `has_hooks`."""
     return len(module._forward_hooks) + len(module._forward_pre_hooks)

@@ -73,13 +73,12 @@ def memory_finding(ok: Cohort) -> str:
     """How much activation memory reversing saves at the largest depth, how it grows, and what it costs."""
     measured = ok.where(ok.positive("memory_activation_bytes") & ok.finite("depth"))
     twins = reverse_against_store(measured, same=_MEASURED_ALIKE)
-    if not twins and (alike := _equal_memory(measured)):
-        return alike + _nothing_to_rebuild(ok)
     if not twins:
-        return (
+        without_pair = _equal_memory(measured) or (
             "Memory: no trial pair yet that reverses and stores under equal settings and seed; run a study "
             "with `memory.strategy` over store and reverse to learn what reversing saves."
-        ) + _nothing_to_rebuild(ok)
+        )
+        return without_pair + _nothing_to_rebuild(ok)
     deepest = max(p.treatment["depth"] for p in twins)
     at_depth = [p for p in twins if p.treatment["depth"] == deepest]
     pair = max(at_depth, key=lambda p: p.control["memory_activation_bytes"])

@@ -60,12 +60,12 @@ def rebuilt(
 
     from revmodels.coupling.context import NO_CONTEXT
     from revmodels.engine import eager
-    from revmodels.torch_internals import count_hooks
+    from revmodels.torch_internals import has_hooks
 
     x1, x2 = streams
     if torch.compiler.is_dynamo_compiling():
         # A compiled graph calls F and G, and not the units: a hook on one of them would not be called.
-        if forward.observer is not None or any(count_hooks(forward.units[index]) for index in indices):
+        if forward.observer is not None or any(has_hooks(forward.units[index]) for index in indices):
             from revmodels.engine.outside_graphs import run_watched
 
             return run_watched(rebuilt, forward, indices, keeps, *streams, layers=layers)

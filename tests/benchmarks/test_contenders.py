@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from benchmarks import contenders, largest, memory, scaling, speed
+from benchmarks.subjects import SUBJECTS
 from revmodels import measure
 
 PEERS = [name for name in ("memcnn", "revtorch", "revlib") if importlib.util.find_spec(name)]
 NAMES = ["store", "reverse", "checkpoint", *PEERS]
-SMALL = contenders.SUBJECTS["small"]
+SMALL = SUBJECTS["small"]
 
 
 def test_every_contender_computes_the_stored_twin_s_gradients():

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import contenders, strategies
 from benchmarks.front import covered, hypervolume, placed, ratio
+from benchmarks.subjects import SUBJECTS
 
 
 def row(name, size, *times):
@@ -52,14 +53,14 @@ def test_rows_are_written_once_and_predicted_to_the_byte(tmp_path, capsys):
 
 
 def test_a_budget_that_nothing_fits_into_is_told_and_left_out(capsys):
-    small = contenders.SUBJECTS["small"]
+    small = SUBJECTS["small"]
     names = ["store", "budget_half"]
     assert strategies.within_reach(small, names, 2, torch.float64) == ["store"]
     assert "budget_half is left out: memory_budget_bytes: the smallest possible" in capsys.readouterr().err
 
 
 def test_a_byte_of_difference_ends_the_benchmark(monkeypatch):
-    small = contenders.SUBJECTS["small"]
+    small = SUBJECTS["small"]
     batch = small.data(4)
     (entry,) = contenders.enter(small, ["reverse"])
     predict = strategies.predict_memory
